@@ -1,0 +1,34 @@
+"""The data's command line: ``python -m datamodules install|verify|cache|synthesize``."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from jsonargparse import auto_cli
+
+from datamodules.cache import release_arrays
+from datamodules.dataset import DataError, read_table
+from datamodules.install import install
+from datamodules.synthetic import synthesize
+from datamodules.verify import verify
+
+
+def cache(root: Path = Path("data/ham10000"), size: int = 224, saliency: bool = False) -> None:
+    """Decode all pixels now, before a training or a cluster job needs them.
+
+    Args:
+        root: Where the release is installed; the cache is kept in root/cache.
+        size: Height and width of the cached images.
+        saliency: Whether to cache the saliency of the images too.
+    """
+    table = read_table(root)
+    for source in table["source"].unique():
+        release_arrays(root, table, source, size, ["mask", *(["saliency"] if saliency else [])])
+
+
+if __name__ == "__main__":
+    try:
+        auto_cli([install, verify, cache, synthesize])
+    except DataError as error:
+        sys.exit(f"error: {error}")

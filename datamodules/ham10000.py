@@ -1,0 +1,212 @@
+"""HAM10000 as Lightning sees it."""
+
+from __future__ import annotations
+
+import math
+import zlib
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+import torch
+from pytorch_lightning import LightningDataModule
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+
+from datamodules.cache import read_image, release_arrays
+from datamodules.dataset import (
+    CLASSES,
+    DataError,
+    FolderDataset,
+    LesionDataset,
+    read_table,
+)
+from datamodules.samplers import EpochSampler, Natural
+from datamodules.splits import PARTS, Split
+
+TASKS = {"diagnosis": CLASSES, "melanoma": ("nv", "mel")}
+
+
+class HAM10000(LightningDataModule):
+    """HAM10000 (https://arxiv.org/abs/1803.10417), split by lesion.
+
+    A batch is a dict: ``image`` (B, 3, H, W) in [0, 1], ``label`` (B,), ``index`` (B,), the row
+    in :attr:`table`, and on request ``mask`` and ``saliency`` (B, 1, H, W) in [0, 1].
+
+    Order, augmentation and dropout are functions of the seed and of how far the run is; nothing
+    random is stored, and an interrupted run goes on exactly.
+
+    Args:
+        root: Where ``make data`` put the release. Decoded pixels are kept in ``root/cache``.
+        split: Which lesions train, select and test.
+        task: All seven classes, or melanoma against nevus (the other images are left out).
+        size: Height and width of the images, in pixels.
+        batch_size: Images in a step over all processes; each serves its share.
+        num_workers: Loading processes beside each training process.
+        mask: Whether batches hold the lesion's mask. The official sets have none.
+        saliency: Whether batches hold the fine-grained saliency of the image.
+        sampler: Labels to the order of an epoch; every image once, shuffled, if not given.
+        train_transform: Batch to batch, in training, on the model's device.
+        predict_folder: The images that ``predict`` is asked about.
+        seed: The run's seed; the command line takes it from ``seed_everything``.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        split: Split,
+        task: Literal["diagnosis", "melanoma"] = "diagnosis",
+        size: int = 224,
+        batch_size: int = 32,
+        num_workers: int = 2,
+        mask: bool = False,
+        saliency: bool = False,
+        sampler: Callable[[Sequence[int]], EpochSampler] | None = None,
+        train_transform: nn.Module | None = None,
+        predict_folder: Path | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.root, self.split, self.size, self.seed = Path(root), split, size, seed
+        self.class_names = TASKS[task]
+        self.batch_size, self.num_workers = batch_size, num_workers
+        self.maps = [m for m, on in (("mask", mask), ("saliency", saliency)) if on]
+        self.make_sampler = sampler or Natural
+        self.train_transform = train_transform or nn.Identity()
+        self.predict_folder = predict_folder
+
+    @cached_property
+    def table(self) -> pd.DataFrame:
+        """A row per image of the task, with its ``label`` and ``part``."""
+        table = self._release[self._release["dx"].isin(self.class_names)]
+        labels = table["dx"].map(self.class_names.index)
+        return table.assign(label=labels, part=self.split(table))
+
+    @cached_property
+    def _release(self) -> pd.DataFrame:
+        return read_table(self.root)
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.class_names)
+
+    @property
+    def class_counts(self) -> list[int]:
+        """Training images per class; the command line hands them to losses that ask for them."""
+        return self.class_table["train"].tolist()
+
+    @property
+    def class_table(self) -> pd.DataFrame:
+        """Images per class (rows) and part (columns)."""
+        counts = pd.crosstab(self.table["dx"], self.table["part"])
+        return counts.reindex(index=list(self.class_names), columns=list(PARTS), fill_value=0)
+
+    def prepare_data(self) -> None:
+        if self.trainer.state.fn != "predict":
+            for source in self.table.loc[self.table["part"] != "", "source"].unique():
+                self._arrays(source)
+
+    def setup(self, stage: str) -> None:
+        self.train_transform.to(self.trainer.strategy.root_device)
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        train = self._dataset("train")
+        sampler = self.make_sampler(train.labels.tolist())
+        loader = ResumableLoader(
+            train, sampler=sampler, batch_size=self._share, drop_last=True, **self._loading
+        )
+        if len(loader) == 0:
+            raise DataError(
+                f"{len(train)} training images do not fill one batch of {self.batch_size}: "
+                "lower data.batch_size."
+            )
+        epoch, batches = self._progress(len(loader))
+        sampler.place(
+            seed=self.seed,
+            epoch=epoch,
+            epochs=self.trainer.max_epochs or 1,
+            start=batches * self._share,
+            rank=self.trainer.global_rank,
+            world_size=self.trainer.world_size,
+        )
+        return loader
+
+    def val_dataloader(self) -> DataLoader[Any]:
+        return self._evaluation_loader(self._dataset("val"))
+
+    def test_dataloader(self) -> DataLoader[Any]:
+        return self._evaluation_loader(self._dataset("test"))
+
+    def predict_dataloader(self) -> DataLoader[Any]:
+        if self.predict_folder is None:
+            raise DataError("Nothing to predict: name a folder of images (make predict IN=folder).")
+        folder = FolderDataset(self.predict_folder, self.size, read_image)
+        return self._evaluation_loader(folder)
+
+    def on_before_batch_transfer(self, batch: dict[str, Tensor], _: int) -> dict[str, Tensor]:
+        # Here, because augmentation comes before every hook that a callback has in a step.
+        if self.trainer.training:
+            step = (self.seed, self.trainer.global_step, *batch["index"].tolist())
+            torch.manual_seed(zlib.crc32(np.array(step).tobytes()))
+        return batch
+
+    def on_after_batch_transfer(self, batch: dict[str, Tensor], _: int) -> dict[str, Tensor]:
+        pixels = {k: v.float().div_(255) for k, v in batch.items() if v.dtype == torch.uint8}
+        batch = batch | pixels
+        return self.train_transform(batch) if self.trainer.training else batch
+
+    @property
+    def _share(self) -> int:
+        world_size = self.trainer.world_size
+        if self.batch_size % world_size:
+            raise DataError(
+                f"data.batch_size={self.batch_size} counts the images of all processes and must "
+                f"be a multiple of their number, {world_size}."
+            )
+        return self.batch_size // world_size
+
+    def _progress(self, batches: int) -> tuple[int, int]:
+        """The epoch that training stands in, and how many of its batches are done."""
+        limit = self.trainer.limit_train_batches
+        batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
+        accumulated = self.trainer.accumulate_grad_batches
+        epoch, steps = divmod(self.trainer.global_step, math.ceil(batches / accumulated))
+        return epoch, steps * accumulated
+
+    @property
+    def _loading(self) -> dict[str, Any]:
+        return {
+            "num_workers": self.num_workers,
+            "persistent_workers": self.num_workers > 0,
+            "pin_memory": self.trainer.strategy.root_device.type == "cuda",
+            "collate_fn": _as_is,
+        }
+
+    def _evaluation_loader(self, dataset: Dataset[Any]) -> DataLoader[Any]:
+        # Interleaved shares: every image exactly once, whatever the number of processes.
+        mine = range(self.trainer.global_rank, len(dataset), self.trainer.world_size)  # type: ignore[arg-type]
+        return DataLoader(dataset, sampler=mine, batch_size=self._share, **self._loading)
+
+    def _dataset(self, part: str) -> LesionDataset:
+        table = self.table[self.table["part"] == part]
+        return LesionDataset(self._arrays(table["source"].iloc[0]), table)
+
+    def _arrays(self, source: str) -> dict[str, np.ndarray]:
+        return release_arrays(self.root, self._release, source, self.size, self.maps)
+
+
+class ResumableLoader(DataLoader[Any]):
+    """Tells Lightning that it resumes within an epoch; its sampler is placed where the run is."""
+
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        pass
+
+
+def _as_is(batch: dict[str, Tensor]) -> dict[str, Tensor]:
+    return batch

@@ -1,0 +1,110 @@
+"""Which images an epoch shows, and in which order.
+
+A sampler is a function of seed and epoch alone, so that a run that was interrupted goes on with
+the very images it would have seen. All ranks compute the same order and each takes its share.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from torch.utils.data import Sampler
+
+
+class EpochSampler(Sampler[int]):
+    """Draws an epoch of N positions in the training set, of which this rank serves its share.
+
+    Args:
+        labels: The class of each of the N training images.
+    """
+
+    def __init__(self, labels: Sequence[int]) -> None:
+        self.labels = np.asarray(labels)
+        self.place()
+
+    def place(
+        self,
+        seed: int = 0,
+        epoch: int = 0,
+        epochs: int = 1,
+        start: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        """Says where the run stands.
+
+        Args:
+            seed: The run's seed.
+            epoch: Which epoch the next iteration draws; Lightning counts it up.
+            epochs: How many epochs the run has.
+            start: How many images of this rank's share the next iteration leaves out, because
+                the interrupted run has seen them. Any later epoch starts at 0.
+            rank: This process among ``world_size``.
+            world_size: Number of processes; each serves floor(N / world_size) images.
+        """
+        self.seed, self.epoch, self.epochs, self.start = seed, epoch, epochs, start
+        self.rank, self.world_size = rank, world_size
+
+    @abstractmethod
+    def draw(self, generator: np.random.Generator) -> np.ndarray:
+        """The N positions of epoch ``self.epoch``, in order, before they are shared out."""
+
+    def set_epoch(self, epoch: int) -> None:
+        if epoch != self.epoch:
+            self.epoch, self.start = epoch, 0
+
+    def __len__(self) -> int:
+        return len(self.labels) // self.world_size
+
+    def __iter__(self) -> Iterator[int]:
+        order = self.draw(np.random.default_rng((self.seed, self.epoch)))
+        share = order[self.rank :: self.world_size][: len(self)]
+        return iter(share[self.start :].tolist())
+
+
+class Natural(EpochSampler):
+    """Every image once an epoch, shuffled: instance-balanced sampling."""
+
+    def draw(self, generator: np.random.Generator) -> np.ndarray:
+        return generator.permutation(len(self.labels))
+
+
+class _ByClass(EpochSampler):
+    """Draws a class by ``class_probabilities``, then one of its images, with replacement."""
+
+    @abstractmethod
+    def class_probabilities(self, counts: np.ndarray) -> np.ndarray:
+        """Probability of each class, given its number of images; need not sum to one."""
+
+    def draw(self, generator: np.random.Generator) -> np.ndarray:
+        counts = np.bincount(self.labels)
+        per_image = self.class_probabilities(counts.clip(min=1)) / counts.clip(min=1)
+        p = per_image[self.labels]
+        return generator.choice(len(self.labels), size=len(self.labels), p=p / p.sum())
+
+
+class ClassBalanced(_ByClass):
+    """Every class equally often: CE-resample and over-sampling, p_c = 1 / K."""
+
+    def class_probabilities(self, counts: np.ndarray) -> np.ndarray:
+        return np.ones(len(counts))
+
+
+class SquareRoot(_ByClass):
+    """p_c proportional to the square root of N_c (https://arxiv.org/abs/1910.09217, eq. 1)."""
+
+    def class_probabilities(self, counts: np.ndarray) -> np.ndarray:
+        return np.sqrt(counts)
+
+
+class ProgressivelyBalanced(_ByClass):
+    """From natural to class-balanced over the training (https://arxiv.org/abs/1910.09217, eq. 2).
+
+    In epoch t of T, p_c = (1 - t/T) N_c / N + (t/T) / K.
+    """
+
+    def class_probabilities(self, counts: np.ndarray) -> np.ndarray:
+        t = min(self.epoch / self.epochs, 1.0)
+        return (1 - t) * counts / counts.sum() + t / len(counts)

@@ -1,0 +1,21 @@
+from pathlib import Path
+
+import pytest
+
+from datamodules.synthetic import synthesize
+
+
+@pytest.fixture(scope="session")
+def lesions(tmp_path_factory) -> Path:
+    """A small synthetic release, drawn once for each test process."""
+    root = tmp_path_factory.mktemp("lesions") / "data"
+    synthesize(root, images=400)
+    return root
+
+
+@pytest.fixture(autouse=True)
+def _alone(tmp_path, monkeypatch):
+    """Every test runs in an empty folder, without W&B and without a network of weights."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")

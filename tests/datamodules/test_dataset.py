@@ -1,0 +1,119 @@
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+from torch.utils.data import DataLoader
+
+from datamodules.cache import read_image
+from datamodules.dataset import (
+    METADATA,
+    NO_LESION,
+    DataError,
+    FolderDataset,
+    LesionDataset,
+    read_table,
+)
+
+HEADER = "lesion_id,image_id,dx,dx_type,age,sex,localization\n"
+ROWS = ["HAM_2,ISIC_2,nv,histo,45.0,male,back", "HAM_1,ISIC_1,mel,histo,,male,back"]
+
+
+def write(root, *rows):
+    (root / METADATA).write_text(HEADER + "\n".join(rows) + "\n")
+
+
+def test_table_is_ordered_by_image(tmp_path):
+    write(tmp_path, *ROWS)
+    table = read_table(tmp_path)
+    assert table["image_id"].tolist() == ["ISIC_1", "ISIC_2"]
+    assert table["row"].tolist() == [0, 1]
+
+
+def test_dataverse_table_with_tabs(tmp_path):
+    write(tmp_path, *ROWS)
+    comma = read_table(tmp_path)
+    text = (tmp_path / METADATA).read_text()
+    (tmp_path / METADATA).write_text(text.replace(",", "\t"))
+    pd.testing.assert_frame_equal(read_table(tmp_path), comma)
+
+
+def test_no_data_names_the_ways_to_get_it(tmp_path):
+    with pytest.raises(DataError, match=r"make data.*make demo"):
+        read_table(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([*ROWS, "HAM_3,ISIC_3,wart,histo,1,male,back"], r"ISIC_3 the class 'wart'.*1 such rows"),
+        ([*ROWS, ROWS[0]], r"ISIC_2 more than once"),
+    ],
+)
+def test_wrong_rows_are_named(tmp_path, rows, message):
+    write(tmp_path, *rows)
+    with pytest.raises(DataError, match=message):
+        read_table(tmp_path)
+
+
+def test_table_without_a_needed_column(tmp_path):
+    (tmp_path / METADATA).write_text("image_id,dx\nISIC_1,nv\n")
+    with pytest.raises(DataError, match="no column.*lesion_id"):
+        read_table(tmp_path)
+
+
+def test_official_sets_are_appended_by_class_name(tmp_path):
+    write(tmp_path, *ROWS)
+    columns = "image,MEL,NV,BCC,AKIEC,BKL,DF,VASC\n"
+    for part, rows in {
+        "Validation": "ISIC_5,0.0,0.0,0.0,1.0,0.0,0.0,0.0\n",
+        "Test": f"ISIC_6,0,0,0,0,0,0,1\n{NO_LESION},0,1,0,0,0,0,0\n",
+    }.items():
+        (tmp_path / f"ISIC2018_Task3_{part}_GroundTruth.csv").write_text(columns + rows)
+    table = read_table(tmp_path)
+    official = table[table["source"] != "ham10000"]
+    assert official[["image_id", "dx", "source", "row"]].to_numpy().tolist() == [
+        ["ISIC_5", "akiec", "val", 0],
+        ["ISIC_6", "vasc", "test", 0],
+    ]
+
+
+def test_official_table_of_the_dataverse(tmp_path):
+    write(tmp_path, *ROWS)
+    row = "HAM_9,ISIC_6,vasc,histo,1,male,back,vidir_modern\n"
+    header = HEADER.replace("\n", ",dataset\n")
+    (tmp_path / "ISIC2018_Task3_Test_GroundTruth.csv").write_text(header + row)
+    official = read_table(tmp_path).iloc[-1]
+    assert official[["lesion_id", "dx", "source"]].tolist() == ["HAM_9", "vasc", "test"]
+
+
+def test_batch_is_indexed_at_once():
+    generator = np.random.default_rng(0)
+    image = generator.integers(0, 256, (5, 8, 6, 3), dtype=np.uint8)
+    mask = generator.integers(0, 256, (5, 8, 6), dtype=np.uint8)
+    table = pd.DataFrame({"row": [4, 1, 3], "label": [0, 1, 2]}, index=[14, 11, 13])
+    dataset = LesionDataset({"image": image, "mask": mask}, table)
+    batch = next(iter(DataLoader(dataset, batch_size=2, collate_fn=lambda batch: batch)))
+    assert torch.equal(batch["image"], torch.from_numpy(image[[4, 1]]).permute(0, 3, 1, 2))
+    assert torch.equal(batch["mask"][:, 0], torch.from_numpy(mask[[4, 1]]))
+    assert batch["index"].tolist() == [14, 11]
+    assert batch["label"].tolist() == [0, 1]
+    assert torch.equal(dataset[2]["image"], torch.from_numpy(image[3]).permute(2, 0, 1))
+
+
+def test_folder_is_decoded_and_bad_files_are_marked(tmp_path):
+    (tmp_path / "deep").mkdir()
+    Image.new("RGB", (20, 10), (255, 0, 0)).save(tmp_path / "deep" / "a.png")
+    (tmp_path / "b.jpg").write_bytes(b"no image")
+    (tmp_path / "notes.txt").touch()
+    dataset = FolderDataset(tmp_path, 4, read_image)
+    batch = dataset.__getitems__([0, 1])
+    assert [file.name for file in dataset.files] == ["b.jpg", "a.png"]
+    assert batch["readable"].tolist() == [False, True]
+    assert batch["image"][1, :, 0, 0].tolist() == [255, 0, 0]
+    assert not batch["image"][0].any()
+
+
+def test_folder_without_images(tmp_path):
+    with pytest.raises(DataError, match="holds no image"):
+        FolderDataset(tmp_path, 4, read_image)

@@ -1,0 +1,89 @@
+import pandas as pd
+import pytest
+
+from datamodules.dataset import DataError
+from datamodules.splits import Balanced, KFold, Official, Stratified
+
+SPLITS = [Balanced(8, 4), Stratified(), *(KFold(4, fold) for fold in range(4))]
+
+
+@pytest.fixture
+def table() -> pd.DataFrame:
+    """Three classes with 60, 30 and 20 lesions of one to three images each."""
+    rows = [
+        {"lesion_id": f"{dx}{lesion}", "image_id": f"{dx}{lesion}-{image}", "dx": dx}
+        for dx, lesions in {"nv": 60, "mel": 30, "df": 20}.items()
+        for lesion in range(lesions)
+        for image in range(1 + lesion % 3)
+    ]
+    return pd.DataFrame(rows).assign(source="ham10000")
+
+
+@pytest.mark.parametrize("split", SPLITS)
+def test_no_lesion_is_in_two_parts_and_no_image_in_none(table, split):
+    part = split(table)
+    assert set(part) == {"train", "val", "test"}
+    assert (part.groupby(table["lesion_id"]).nunique() == 1).all()
+    assert (pd.crosstab(table["dx"], part) > 0).all(axis=None)
+
+
+@pytest.mark.parametrize("split", SPLITS)
+def test_split_does_not_depend_on_the_order_of_the_table(table, split):
+    shuffled = table.sample(frac=1, random_state=0)
+    assert split(shuffled).sort_index().equals(split(table))
+
+
+def test_split_is_the_same_on_every_machine(table):
+    test = table.loc[Balanced(2, 2)(table) == "test", "image_id"]
+    assert sorted(test) == ["df1-0", "df1-1", "mel21-0", "mel6-0", "nv4-0", "nv4-1"]
+
+
+def test_another_seed_is_another_split(table):
+    assert not Balanced(8, 4, seed=1)(table).equals(Balanced(8, 4, seed=0)(table))
+
+
+def test_balanced_meets_its_numbers_exactly(table):
+    counts = pd.crosstab(table["dx"], Balanced(8, 4)(table))
+    assert (counts["test"] == 8).all()
+    assert (counts["val"] == 4).all()
+
+
+def test_balanced_refuses_what_is_impossible(table):
+    with pytest.raises(DataError, match="40 test images of df .* 20 lesions with 39 images"):
+        Balanced(40, 4)(table)
+    with pytest.raises(DataError, match="test_images"):
+        Balanced(39, 0)(table)  # nothing would be left for training
+
+
+def test_stratified_takes_the_fractions_of_the_lesions(table):
+    lesions = table.drop_duplicates("lesion_id")
+    counts = pd.crosstab(lesions["dx"], Stratified(0.1, 0.2)(table)[lesions.index])
+    assert counts.loc["nv"].to_dict() == {"test": 12, "train": 42, "val": 6}
+    assert counts.loc["df"].to_dict() == {"test": 4, "train": 14, "val": 2}
+
+
+def test_stratified_refuses_an_empty_part(table):
+    with pytest.raises(DataError, match="without df, which has 20 lesions"):
+        Stratified(val_fraction=0.01)(table)
+
+
+def test_every_lesion_tests_in_exactly_one_fold(table):
+    tests = sum((KFold(4, fold)(table) == "test").astype(int) for fold in range(4))
+    assert (tests == 1).all()
+
+
+def test_kfold_refuses_impossible_folds(table):
+    with pytest.raises(DataError, match="fold=5"):
+        KFold(5, 5)
+    with pytest.raises(DataError, match="too few for 21 folds"):
+        KFold(21, 0)(table)
+
+
+def test_official_needs_and_uses_the_official_sets(table):
+    with pytest.raises(DataError, match="not installed"):
+        Official()(table)
+    official = table.assign(
+        source=["ham10000", "val", "test"] * (len(table) // 3) + ["val"] * (len(table) % 3)
+    )
+    assert (Official()(official) == official["source"].replace({"ham10000": "train"})).all()
+    assert set(Balanced(2, 2)(official)[official["source"] != "ham10000"]) == {""}
