@@ -1,0 +1,69 @@
+# Every verb makes the environment it needs. PYTHON=... or VENV=... uses one that you have.
+
+EXP  ?=
+SEED ?= 0
+ARGS ?=
+
+VENV ?= .venv
+ifdef PYTHON
+  ENV :=
+else
+  PYTHON := $(VENV)/bin/python
+  ENV := $(if $(filter file,$(origin VENV)),$(VENV)/.installed)
+endif
+RUN = runs/$(EXP)/seed$(SEED)
+
+.DEFAULT_GOAL := help
+.PHONY: help demo data verify train evaluate predict sync test check bench
+
+help: ## list the verbs
+	@awk -F ':.*## ' '/^[a-z]+:.*##/ {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: $(ENV) ## train and evaluate a small experiment on drawn lesions, end to end
+	$(PYTHON) -m datamodules synthesize
+	$(PYTHON) -m experiments fit --config experiments/demo.yaml
+	$(PYTHON) -m experiments test --config runs/demo/seed0/config.yaml --ckpt_path runs/demo/seed0/best.ckpt
+
+data: $(ENV) ## install HAM10000; SRC=folder takes archives that you have
+	$(PYTHON) -m datamodules install $(if $(SRC),--src $(SRC)) $(ARGS)
+
+verify: $(ENV) ## name every missing, unreadable and unexpected file of the data
+	$(PYTHON) -m datamodules verify $(ARGS)
+
+train: experiments/$(EXP).yaml $(ENV) ## EXP=vgg_ce [SEED=1] [ARGS="--trainer.max_epochs=9"]: start or go on
+	$(PYTHON) -m experiments fit --config experiments/$(EXP).yaml --seed_everything $(SEED) $(ARGS)
+
+evaluate: $(ENV) $(RUN)/config.yaml ## EXP=vgg_ce [SEED=1]: score the best checkpoint on the test part
+	$(PYTHON) -m experiments test --config $(RUN)/config.yaml --ckpt_path $(RUN)/best.ckpt $(ARGS)
+
+predict: $(ENV) $(RUN)/config.yaml ## EXP=vgg_ce IN=folder: write predictions.csv for a folder of images
+	$(PYTHON) -m experiments predict --config $(RUN)/config.yaml --ckpt_path $(RUN)/best.ckpt \
+	    --data.predict_folder $(if $(IN),$(IN),"") $(ARGS)
+
+sync: $(ENV) ## send runs that were recorded offline to W&B
+	$(PYTHON) -m wandb sync --yes --include-online runs/*/*/wandb/*run-*
+
+test: $(ENV) ## run the test suite
+	$(PYTHON) -m pytest -n auto $(ARGS)
+
+check: $(ENV) ## lint, format, types, import directions
+	$(PYTHON) -m ruff check .
+	$(PYTHON) -m ruff format --check .
+	$(PYTHON) -m mypy
+	$(PYTHON) -m pytest tests/test_architecture.py
+
+bench: $(ENV) ## measure the cache, the loader, augmentation and the training step
+	$(PYTHON) -m tests.benchmarks $(ARGS)
+
+.venv/.installed: pyproject.toml constraints.txt
+	@python3 -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: put it first on the PATH, or name an environment with PYTHON=")'
+	python3 -m venv .venv
+	.venv/bin/python -m pip install --quiet --upgrade pip
+	.venv/bin/python -m pip install --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+experiments/%.yaml:
+	@echo "There is no experiment '$*'. EXP= names one of: $(filter-out base,$(basename $(notdir $(wildcard experiments/*.yaml))))"; exit 2
+
+runs/%/config.yaml:
+	@echo "There is no run in runs/$*: start it with make train EXP=... SEED=..."; exit 2

@@ -1,0 +1,55 @@
+"""How each class fares: a table on the terminal, confusion matrices on the dashboard."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+import wandb
+from pytorch_lightning import Callback, LightningModule, Trainer
+
+from callbacks.console import print_table
+from callbacks.wandb_logger import ResilientWandbLogger
+
+COLUMNS = ("precision", "recall", "f1", "support")
+OVERALL = ("accuracy", "balanced_accuracy", "macro_f1", "macro_auroc", "ece")
+
+
+class PerClass(Callback):
+    """Shows precision, recall, F1 and support of each class, and the confusion matrix.
+
+    The scalars themselves are logged by the module; this prints them after the last validation
+    and after a test, and sends the confusion matrix of each to W&B.
+    """
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.show(trainer, pl_module, "val", f"Validation, epoch {trainer.current_epoch}")
+
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.show(trainer, pl_module, "test", f"Test of {trainer.ckpt_path}")
+
+    def show(self, trainer: Trainer, pl_module: LightningModule, split: str, title: str) -> None:
+        metric: Any = pl_module.metrics[split]  # type: ignore[index]
+        if not trainer.is_global_zero or not metric.update_called:
+            return
+        computed, names = metric.compute(), metric.class_names
+        rows = [[name, *(computed[f"{c}_{name}"].item() for c in COLUMNS)] for name in names]
+        support = computed["label"].numel()
+        means = [computed[f"macro_{c}"].item() for c in COLUMNS[:3]]
+        table = pd.DataFrame([*rows, ["macro", *means, support]], columns=["class", *COLUMNS])
+        table["support"] = table["support"].astype(int)
+        print_table(table, f"{title}: " + summary(computed))
+        for logger in trainer.loggers:
+            if isinstance(logger, ResilientWandbLogger):
+                logger.log_media({f"{split}/confusion_matrix": _chart(computed, names)})
+
+
+def summary(computed: dict[str, Any]) -> str:
+    return ", ".join(f"{k.replace('_', ' ')} {computed[k].item():.3f}" for k in OVERALL)
+
+
+def _chart(computed: dict[str, Any], names: list[str]) -> Any:
+    label, prediction = computed["label"], computed["probability"].argmax(1)
+    return wandb.plot.confusion_matrix(
+        y_true=label.tolist(), preds=prediction.tolist(), class_names=names
+    )

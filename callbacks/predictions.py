@@ -1,0 +1,60 @@
+"""What a run says of images that it was never told about."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from pytorch_lightning import Callback, LightningModule, Trainer
+from torch import Tensor
+
+from callbacks.errors import RunError
+
+
+class Predictions(Callback):
+    """Writes ``predictions.csv``: image, probability of each class, decision.
+
+    An image that cannot be read has no probabilities, and ``unreadable`` for its decision.
+
+    Args:
+        dirpath: The run folder; the command line fills it in.
+        output: Where the table goes instead.
+    """
+
+    def __init__(self, dirpath: str = "", output: Path | None = None) -> None:
+        self.path = output or Path(dirpath, "predictions.csv")
+        self.rows: list[pd.DataFrame] = []
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if stage == "predict" and trainer.world_size > 1:
+            raise RunError("Prediction runs on one device: add --trainer.devices=1.")
+
+    def on_predict_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: dict[str, Tensor],
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        dataset: Any = trainer.predict_dataloaders.dataset  # type: ignore[union-attr]
+        names = list(trainer.datamodule.class_names)  # type: ignore[attr-defined]
+        files = [dataset.files[i].relative_to(dataset.folder) for i in batch["index"].tolist()]
+        readable = batch["readable"].cpu().numpy()
+        rows = pd.DataFrame(outputs.cpu().numpy(), columns=[f"p_{name}" for name in names])
+        rows = rows.where(readable[:, None])
+        rows.insert(0, "image", [str(file) for file in files])
+        decision = pd.Series([names[i] for i in outputs.argmax(1).tolist()])
+        rows["decision"] = decision.where(readable, "unreadable")
+        self.rows.append(rows)
+
+    def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        table = pd.concat(self.rows, ignore_index=True)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        table.to_csv(self.path, index=False)
+        unreadable = table.loc[table["decision"] == "unreadable", "image"]
+        print(f"{len(table) - len(unreadable)} predictions in {self.path}")
+        if len(unreadable):
+            print(f"{len(unreadable)} images cannot be read: {', '.join(unreadable[:20])}")

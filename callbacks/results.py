@@ -1,0 +1,71 @@
+"""What a run is worth: the test metrics, and the prediction for every test image."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from pytorch_lightning import Callback, LightningModule, Trainer
+
+
+class Results(Callback):
+    """Writes ``results.json`` and ``test_predictions.csv`` to the run folder after a test.
+
+    Args:
+        dirpath: The run folder; the command line fills it in.
+    """
+
+    def __init__(self, dirpath: str = "") -> None:
+        self.dirpath = Path(dirpath)
+
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if not trainer.is_global_zero:
+            return
+        data: Any = trainer.datamodule
+        metric: Any = pl_module.metrics["test"]  # type: ignore[index]
+        computed = metric.compute()
+        index = computed["index"].tolist()
+        predictions = data.table.loc[index, ["image_id", "lesion_id", "dx"]].reset_index(drop=True)
+        columns = [f"p_{name}" for name in metric.class_names]
+        probabilities = pd.DataFrame(computed["probability"].cpu().numpy(), columns=columns)
+        self.dirpath.mkdir(parents=True, exist_ok=True)
+        pd.concat([predictions, probabilities], axis="columns").to_csv(
+            self.dirpath / "test_predictions.csv", index=False
+        )
+        record = {
+            "name": self.dirpath.parent.name,
+            "seed": data.seed,
+            "checkpoint": _checkpoint(trainer),
+            "split": hashlib.sha256(data.table["part"].to_csv().encode()).hexdigest()[:12],
+            "classes": metric.class_names,
+            "metrics": {k: v.item() for k, v in computed.items() if v.ndim == 0},
+            "confusion": computed["confusion"].tolist(),
+            "parameters": sum(p.numel() for p in pl_module.parameters()),
+            "commit": commit(),
+            "torch": torch.__version__,
+        }
+        (self.dirpath / "results.json").write_text(json.dumps(record, indent=2) + "\n")
+
+
+def _checkpoint(trainer: Trainer) -> dict[str, Any] | None:
+    if trainer.ckpt_path is None:
+        return None
+    state = torch.load(trainer.ckpt_path, map_location="cpu", mmap=True, weights_only=True)
+    return {"file": str(trainer.ckpt_path), "epoch": state["epoch"], "step": state["global_step"]}
+
+
+def commit() -> str | None:
+    """The commit of the code that ran, with ``-dirty`` if files differ from it."""
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
+    try:
+        done = subprocess.run(
+            command, cwd=Path(__file__).parent, capture_output=True, text=True, check=True
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return done.stdout.strip()

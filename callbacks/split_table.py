@@ -1,0 +1,47 @@
+"""Which image trained, selected or tested: recorded once, and held to."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from pytorch_lightning import Callback, LightningModule, Trainer
+
+from callbacks.console import print_table
+from callbacks.errors import RunError
+
+COLUMNS = ["image_id", "lesion_id", "dx", "part"]
+
+
+class SplitTable(Callback):
+    """Prints the class table of each part, and writes the split to ``split.csv`` in the run folder.
+
+    A run that goes on, or is evaluated, must have the split it was started with.
+
+    Args:
+        dirpath: The run folder; the command line fills it in.
+    """
+
+    def __init__(self, dirpath: str = "") -> None:
+        self.path = Path(dirpath, "split.csv")
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if stage == "predict" or not trainer.is_global_zero:
+            return
+        data: Any = trainer.datamodule
+        split = data.table.loc[data.table["part"] != "", COLUMNS].reset_index(drop=True)
+        if self.path.exists():
+            if not split.equals(pd.read_csv(self.path)):
+                raise RunError(
+                    f"{self.path} records another split than the data in {data.root} give now: "
+                    "bring back the data of this run, or give the run another --name."
+                )
+        elif stage == "fit" and not trainer.fast_dev_run:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            split.to_csv(self.path, index=False)
+        if stage == "fit":
+            counts = data.class_table
+            counts.loc["all"] = counts.sum()
+            title = f"Images of {data.root} by class and part"
+            print_table(counts.reset_index(names="class"), title)

@@ -1,0 +1,105 @@
+"""The command line: ``python -m experiments fit|validate|test|predict --config FILE``."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any, NoReturn
+
+from pytorch_lightning import LightningModule
+from pytorch_lightning.cli import ArgsType, LightningArgumentParser, LightningCLI
+
+from callbacks.errors import RunError
+from callbacks.log_config import LogConfig
+from callbacks.wandb_logger import ResilientWandbLogger
+from datamodules import HAM10000, DataError
+from experiments.resume import epochs_done, resume_from
+from lightning_modules import WeightsError
+
+BASE = {"default_config_files": [str(Path(__file__).with_name("base.yaml"))]}
+COMMANDS = ("fit", "validate", "test", "predict")
+
+
+def run_dir(name: str, seed: int) -> str:
+    return f"runs/{name}/seed{seed}"
+
+
+def run_id(name: str, seed: int) -> str:
+    return f"{name}-seed{seed}"
+
+
+class Parser(LightningArgumentParser):
+    """Says what is wrong with a command in one sentence, and takes no abbreviations."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs, allow_abbrev=False)
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        sys.stderr.write(f"error: {message}\n")
+        sys.exit(2)
+
+
+class ExperimentCLI(LightningCLI):
+    """Lightning's command line; names each run once and tells the model about the data."""
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        parser.add_argument("--name", type=str, default="dev", help="Runs live in runs/<name>/.")
+
+        run = ("name", "seed_everything")
+        for target in ("default_root_dir", "logger.init_args.save_dir", "callbacks.init_args.dirpath"):
+            parser.link_arguments(run, f"trainer.{target}", compute_fn=run_dir)
+        for target in ("id", "name"):
+            parser.link_arguments(run, f"trainer.logger.init_args.{target}", compute_fn=run_id)
+        parser.link_arguments("name", "trainer.logger.init_args.group")
+        parser.link_arguments("seed_everything", "data.seed")
+
+        for source, target in (
+            ("class_names", "class_names"),
+            ("num_classes", "network.init_args.num_classes"),
+            ("class_counts", "criterion.init_args.class_counts"),
+        ):
+            model = f"model.init_args.{target}"
+            parser.link_arguments(f"data.{source}", model, apply_on="instantiate")
+
+    def before_fit(self) -> None:
+        """Goes on where the run stopped, or says that it is finished."""
+        fit, folder = self.config_init["fit"], Path(self.trainer.default_root_dir)
+        found = None if fit["ckpt_path"] or self.trainer.fast_dev_run else resume_from(folder)
+        if found is None:
+            return
+        path, checkpoint = found
+        done, wanted = epochs_done(checkpoint), self.trainer.max_epochs
+        if wanted is not None and 0 <= wanted <= done:
+            print(
+                f"{folder} is finished: {done} epochs. Score it with `make evaluate`, or train on "
+                "with a larger --trainer.max_epochs."
+            )
+            sys.exit(0)
+        print(f"Going on from {path}: {done} epochs, {checkpoint['global_step']} steps.")
+        fit["ckpt_path"] = str(path)
+
+
+def main(args: ArgsType = None) -> ExperimentCLI:
+    """Parses ``args`` on top of ``experiments/base.yaml``, builds the experiment and runs it."""
+    return ExperimentCLI(
+        LightningModule,
+        HAM10000,
+        subclass_mode_model=True,
+        auto_configure_optimizers=False,
+        load_from_checkpoint_support=False,  # config.yaml is the record, checkpoints hold state
+        seed_everything_default=0,
+        parser_class=Parser,
+        parser_kwargs=dict.fromkeys(COMMANDS, BASE),
+        save_config_callback=LogConfig,
+        save_config_kwargs={"overwrite": True},
+        args=args,
+    )
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except (DataError, RunError, WeightsError) as error:
+        sys.exit(f"error: {error}")
+    finally:
+        ResilientWandbLogger.finish()

@@ -1,0 +1,110 @@
+"""The one protocol by which every method is judged."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+from torchmetrics.functional.classification import binary_auroc, multiclass_calibration_error
+from torchmetrics.utilities.data import dim_zero_cat
+
+# The class lists of SPMix's table: explicit, because thresholds on counts differ between papers.
+SHOTS = {"many": ["nv"], "medium": ["mel", "bkl", "bcc"], "few": ["akiec", "vasc", "df"]}
+
+
+class DiagnosticMetrics(Metric):
+    """Everything reported of a split, from probabilities and labels of all its images.
+
+    Definitions are scikit-learn's: a class that is never predicted has precision 0; balanced
+    accuracy is the mean recall of the classes that occur; macro precision, recall and F1 are means
+    over the classes that occur or are predicted. Macro AUROC is the mean one-vs-rest AUROC of the
+    classes that occur. Many, medium and few are mean recalls of their classes.
+
+    Args:
+        class_names: Names of the K classes, in the order of the labels.
+    """
+
+    full_state_update = False
+    index: list[Tensor]
+    label: list[Tensor]
+    probability: list[Tensor]
+
+    def __init__(self, class_names: Sequence[str]) -> None:
+        super().__init__()
+        self.class_names = list(class_names)
+        for state in ("index", "label", "probability"):
+            self.add_state(state, default=[], dist_reduce_fx="cat")
+
+    def update(self, logits: Tensor, label: Tensor, index: Tensor) -> None:
+        """Adds a batch: logits (B, K), label (B,), and index (B,), which names the images."""
+        self.index.append(index)
+        self.label.append(label)
+        self.probability.append(logits.float().softmax(dim=1))
+
+    def compute(self) -> dict[str, Tensor]:
+        """Name to scalar, ``confusion`` (K, K; true by predicted), and the sorted predictions."""
+        order = dim_zero_cat(self.index).argsort()
+        label = dim_zero_cat(self.label)[order]
+        probability = dim_zero_cat(self.probability)[order]
+        confusion = confusion_matrix(label, probability.argmax(dim=1), len(self.class_names))
+        return {
+            **scores(confusion, self.class_names),
+            "macro_auroc": _macro_auroc(probability, label),
+            "ece": multiclass_calibration_error(probability, label, len(self.class_names)),
+            "confusion": confusion,
+            "index": dim_zero_cat(self.index)[order],
+            "label": label,
+            "probability": probability,
+        }
+
+
+def confusion_matrix(label: Tensor, prediction: Tensor, num_classes: int) -> Tensor:
+    """Images of each true class (row) given to each class (column)."""
+    cells = torch.bincount(label * num_classes + prediction, minlength=num_classes**2)
+    return cells.view(num_classes, num_classes)
+
+
+def scores(confusion: Tensor, class_names: Sequence[str]) -> dict[str, Tensor]:
+    """The metrics that a confusion matrix (K, K) determines, by name."""
+    hits = confusion.diag().double()
+    support, predicted = confusion.sum(1), confusion.sum(0)
+    recall, precision = hits / support.clamp(min=1), hits / predicted.clamp(min=1)
+    f1 = 2 * hits / (support + predicted).clamp(min=1)
+    occurs, seen = support > 0, (support + predicted) > 0
+    per_class = {"precision": precision, "recall": recall, "f1": f1, "support": support.double()}
+    values = {
+        "accuracy": hits.sum() / support.sum(),
+        "balanced_accuracy": recall[occurs].mean(),
+        "macro_precision": precision[seen].mean(),
+        "macro_recall": recall[seen].mean(),
+        "macro_f1": f1[seen].mean(),
+        **_shots(recall, occurs, class_names),
+        **{
+            f"{metric}_{name}": value
+            for metric, column in per_class.items()
+            for name, value in zip(class_names, column, strict=True)
+        },
+    }
+    return {name: value.float() for name, value in values.items()}
+
+
+def _shots(recall: Tensor, occurs: Tensor, class_names: Sequence[str]) -> dict[str, Tensor]:
+    if not {name for names in SHOTS.values() for name in names} <= set(class_names):
+        return {}
+    members = {
+        shot: [i for i, name in enumerate(class_names) if name in names and occurs[i]]
+        for shot, names in SHOTS.items()
+    }
+    return {f"{shot}_accuracy": recall[rows].mean() for shot, rows in members.items() if rows}
+
+
+def _macro_auroc(probability: Tensor, label: Tensor) -> Tensor:
+    present = torch.bincount(label, minlength=probability.shape[1]) > 0
+    each = [
+        binary_auroc(probability[:, c], (label == c).long())
+        for c in present.nonzero().flatten().tolist()
+    ]
+    # With one class there is nothing to rank.
+    return torch.stack(each).mean() if len(each) > 1 else probability.new_tensor(float("nan"))

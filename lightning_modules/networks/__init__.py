@@ -1,0 +1,5 @@
+"""Networks: images to logits."""
+
+from lightning_modules.networks.timm_network import TimmNetwork, WeightsError
+
+__all__ = ["TimmNetwork", "WeightsError"]

@@ -1,0 +1,79 @@
+"""Any timm backbone as a classifier of images in [0, 1]."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import timm
+import torch
+from torch import Tensor, nn
+
+
+class WeightsError(Exception):
+    """Which pretrained weights cannot be had, and what to do, in one sentence for the user."""
+
+
+class TimmNetwork(nn.Module):
+    """A timm model that normalises its own input.
+
+    Args:
+        name: timm's name of the model, with the tag of its weights where there are several.
+        num_classes: Outputs; the command line takes it from the data.
+        pretrained: Start from timm's published weights.
+        weights: Start from this local file of timm's weights instead, for machines without a
+            network.
+        drop_rate: Dropout before the classifier.
+        drop_path_rate: Stochastic depth, for the models that have it.
+
+    Shape:
+        Images (B, 3, H, W) in [0, 1] to logits (B, num_classes).
+
+    Raises:
+        WeightsError: The name is unknown, or the weights cannot be had.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        num_classes: int = 7,
+        pretrained: bool = True,
+        weights: Path | None = None,
+        drop_rate: float = 0.0,
+        drop_path_rate: float = 0.0,
+    ) -> None:
+        super().__init__()
+        if not timm.is_model(name.split(".")[0]):
+            near = ", ".join(timm.list_models(f"*{name.split('.')[0][:6]}*")[:8])
+            raise WeightsError(f"timm has no model {name!r}; near it are: {near or 'none'}.")
+        self.model = _create(
+            name,
+            pretrained,
+            weights,
+            num_classes=num_classes,
+            drop_rate=drop_rate,
+            **({"drop_path_rate": drop_path_rate} if drop_path_rate else {}),
+        )
+        for statistic in ("mean", "std"):
+            values = torch.tensor(self.model.pretrained_cfg[statistic]).view(-1, 1, 1)
+            self.register_buffer(statistic, values, persistent=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.model((images - self.mean) / self.std)
+
+
+def _create(name: str, pretrained: bool, weights: Path | None, **kwargs: object) -> nn.Module:
+    if weights is not None:
+        if not weights.exists():
+            raise WeightsError(f"{weights} does not exist: correct --model.network.weights.")
+        overlay = {"file": str(weights)}
+        return timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay, **kwargs)
+    try:
+        return timm.create_model(name, pretrained=pretrained, **kwargs)
+    except Exception as error:
+        if not pretrained:
+            raise
+        raise WeightsError(
+            f"The pretrained weights of {name} cannot be had ({type(error).__name__}): start from "
+            "random weights with --model.network.pretrained=false, or from a file with "
+            "--model.network.weights=FILE."
+        ) from error

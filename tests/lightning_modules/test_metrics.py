@@ -1,0 +1,116 @@
+import numpy as np
+import pytest
+import torch
+from sklearn import metrics as sklearn
+
+from lightning_modules.metrics import DiagnosticMetrics
+
+NAMES = ("mel", "nv", "bcc", "akiec", "bkl", "df", "vasc")
+pytestmark = pytest.mark.filterwarnings("ignore:.*sklearn.*", "ignore::UserWarning:sklearn")
+
+
+def predictions(seed: int, n: int = 200, never: int | None = None, absent: int | None = None):
+    """Random logits and labels; class ``never`` is not predicted, class ``absent`` not true."""
+    generator = torch.Generator().manual_seed(seed)
+    logits = torch.randn(n, 7, generator=generator)
+    if never is not None:
+        logits[:, never] = -20
+    labels = torch.randint(0, 7, (n,), generator=generator)
+    if absent is not None:
+        labels[labels == absent] = (absent + 1) % 7
+    return logits, labels
+
+
+def computed(logits, labels, batch: int = 64):
+    metric = DiagnosticMetrics(NAMES)
+    index = torch.arange(len(labels))
+    for part in index.split(batch):
+        metric.update(logits[part], labels[part], index[part])
+    return metric.compute()
+
+
+@pytest.mark.parametrize("options", [{}, {"never": 3}, {"absent": 5}, {"never": 2, "absent": 5}])
+@pytest.mark.parametrize("seed", range(3))
+def test_definitions_are_those_of_scikit_learn(seed, options):
+    logits, labels = predictions(seed, **options)
+    ours, predicted = computed(logits, labels), logits.argmax(1)
+    macro = {"average": "macro", "zero_division": 0}
+    each = {"average": None, "zero_division": 0, "labels": range(7)}
+    expected = {
+        "accuracy": sklearn.accuracy_score(labels, predicted),
+        "balanced_accuracy": sklearn.recall_score(
+            labels, predicted, average="macro", labels=sorted(set(labels.tolist()))
+        ),
+        "macro_precision": sklearn.precision_score(labels, predicted, **macro),
+        "macro_recall": sklearn.recall_score(labels, predicted, **macro),
+        "macro_f1": sklearn.f1_score(labels, predicted, **macro),
+    }
+    for metric, function in {
+        "precision": sklearn.precision_score,
+        "recall": sklearn.recall_score,
+        "f1": sklearn.f1_score,
+    }.items():
+        values = function(labels, predicted, **each)
+        expected |= {f"{metric}_{name}": v for name, v in zip(NAMES, values, strict=True)}
+    assert {k: ours[k].item() for k in expected} == pytest.approx(expected, abs=1e-6)
+    assert np.array_equal(
+        ours["confusion"], sklearn.confusion_matrix(labels, predicted, labels=range(7))
+    )
+    assert [int(ours[f"support_{n}"]) for n in NAMES] == torch.bincount(
+        labels, minlength=7
+    ).tolist()
+
+
+def test_balanced_accuracy_is_scikit_learns_where_all_classes_occur():
+    logits, labels = predictions(0)
+    expected = sklearn.balanced_accuracy_score(labels, logits.argmax(1))
+    assert computed(logits, labels)["balanced_accuracy"].item() == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("absent", [None, 5])
+def test_macro_auroc_is_the_mean_over_classes_that_occur(absent):
+    logits, labels = predictions(1, absent=absent)
+    probability = logits.softmax(1)
+    each = [sklearn.roc_auc_score(labels == c, probability[:, c]) for c in range(7) if c != absent]
+    assert computed(logits, labels)["macro_auroc"].item() == pytest.approx(np.mean(each), abs=1e-6)
+
+
+def test_calibration_error_by_its_definition():
+    logits, labels = predictions(2)
+    confidence, predicted = logits.softmax(1).max(1)
+    correct, bins, ece = (predicted == labels).double(), torch.ceil(confidence * 15), 0.0
+    for b in bins.unique():
+        chosen = bins == b
+        gap = correct[chosen].mean() - confidence[chosen].double().mean()
+        ece += chosen.double().mean() * gap.abs()
+    assert computed(logits, labels)["ece"].item() == pytest.approx(ece.item(), abs=1e-6)
+
+
+def test_shots_are_explicit_class_lists():
+    """The row 'HViT SPMix' of SPMix's table: 33 of 40, 108 of 120 and 100 of 120 correct."""
+    hits = {"nv": 33, "mel": 36, "bkl": 36, "bcc": 36, "akiec": 33, "vasc": 33, "df": 34}
+    labels = torch.arange(7).repeat_interleave(40)
+    predicted = labels.clone()
+    for c, name in enumerate(NAMES):
+        predicted[c * 40 + hits[name] : (c + 1) * 40] = (c + 1) % 7
+    values = computed(torch.nn.functional.one_hot(predicted, 7).float(), labels)
+    assert values["many_accuracy"].item() == pytest.approx(33 / 40)
+    assert values["medium_accuracy"].item() == pytest.approx(108 / 120)
+    assert values["few_accuracy"].item() == pytest.approx(100 / 120)
+    assert values["accuracy"].item() == values["balanced_accuracy"].item()
+    assert round(100 * values["accuracy"].item(), 2) == 86.07
+
+
+def test_batches_and_their_order_do_not_matter():
+    logits, labels = predictions(3)
+    one, order = computed(logits, labels, batch=200), torch.randperm(200)
+    metric = DiagnosticMetrics(NAMES)
+    metric.update(logits[order], labels[order], order)
+    for name, value in metric.compute().items():
+        assert torch.allclose(value.double(), one[name].double(), atol=1e-6), name
+
+
+def test_binary_task_has_no_shots():
+    metric = DiagnosticMetrics(("nv", "mel"))
+    metric.update(torch.randn(20, 2), torch.arange(20) % 2, torch.arange(20))
+    assert not {k for k in metric.compute() if k.startswith(("many", "medium", "few"))}
