@@ -28,7 +28,7 @@ class LogConfig(SaveConfigCallback):
         if stage != "fit":
             return
         record = Path(trainer.default_root_dir, self.config_filename)
-        if record.exists() and not trainer.fast_dev_run:
+        if record.exists() and not trainer.fast_dev_run:  # type: ignore[attr-defined]
             now = yaml.safe_load(self.parser.dump(self.config, skip_none=False))
             refuse_changes(record, yaml.safe_load(record.read_text()), now)
         super().setup(trainer, pl_module, stage)

@@ -38,14 +38,12 @@ class PerClass(Callback):
         means = [computed[f"macro_{c}"].item() for c in COLUMNS[:3]]
         table = pd.DataFrame([*rows, ["macro", *means, support]], columns=["class", *COLUMNS])
         table["support"] = table["support"].astype(int)
-        print_table(table, f"{title}: " + summary(computed))
+        synthetic = trainer.datamodule.synthetic  # type: ignore[attr-defined]
+        print_table(table, f"{title} (SYNTHETIC DATA)" if synthetic else title)
+        print(", ".join(f"{k.replace('_', ' ')} {computed[k].item():.3f}" for k in OVERALL))
         for logger in trainer.loggers:
             if isinstance(logger, ResilientWandbLogger):
                 logger.log_media({f"{split}/confusion_matrix": _chart(computed, names)})
-
-
-def summary(computed: dict[str, Any]) -> str:
-    return ", ".join(f"{k.replace('_', ' ')} {computed[k].item():.3f}" for k in OVERALL)
 
 
 def _chart(computed: dict[str, Any], names: list[str]) -> Any:

@@ -26,7 +26,7 @@ class Results(Callback):
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not trainer.is_global_zero:
             return
-        data: Any = trainer.datamodule
+        data: Any = trainer.datamodule  # type: ignore[attr-defined]
         metric: Any = pl_module.metrics["test"]  # type: ignore[index]
         computed = metric.compute()
         index = computed["index"].tolist()
@@ -40,6 +40,7 @@ class Results(Callback):
         record = {
             "name": self.dirpath.parent.name,
             "seed": data.seed,
+            "synthetic": data.synthetic,
             "checkpoint": _checkpoint(trainer),
             "split": hashlib.sha256(data.table["part"].to_csv().encode()).hexdigest()[:12],
             "classes": metric.class_names,

@@ -10,6 +10,7 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 
 from callbacks.console import print_table
 from callbacks.errors import RunError
+from callbacks.wandb_logger import ResilientWandbLogger
 
 COLUMNS = ["image_id", "lesion_id", "dx", "part"]
 
@@ -29,7 +30,7 @@ class SplitTable(Callback):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if stage == "predict" or not trainer.is_global_zero:
             return
-        data: Any = trainer.datamodule
+        data: Any = trainer.datamodule  # type: ignore[attr-defined]
         split = data.table.loc[data.table["part"] != "", COLUMNS].reset_index(drop=True)
         if self.path.exists():
             if not split.equals(pd.read_csv(self.path)):
@@ -37,11 +38,20 @@ class SplitTable(Callback):
                     f"{self.path} records another split than the data in {data.root} give now: "
                     "bring back the data of this run, or give the run another --name."
                 )
-        elif stage == "fit" and not trainer.fast_dev_run:
+        elif stage == "fit" and not trainer.fast_dev_run:  # type: ignore[attr-defined]
             self.path.parent.mkdir(parents=True, exist_ok=True)
             split.to_csv(self.path, index=False)
         if stage == "fit":
             counts = data.class_table
             counts.loc["all"] = counts.sum()
-            title = f"Images of {data.root} by class and part"
-            print_table(counts.reset_index(names="class"), title)
+            print_table(counts.reset_index(names="class"), f"Images of {data.root}")
+            if data.synthetic:
+                mark_synthetic(trainer)
+
+
+def mark_synthetic(trainer: Trainer) -> None:
+    """Keeps a run on drawings from being taken for a real one."""
+    print("SYNTHETIC DATA: these are drawings, and no result says anything about skin.")
+    for logger in trainer.loggers:
+        if isinstance(logger, ResilientWandbLogger):
+            logger.add_tag("synthetic")

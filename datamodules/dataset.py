@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,10 +15,16 @@ from torch.utils.data import Dataset
 # The order of the ISIC 2018 ground truth, which the published code of SPMix and CARE follows.
 CLASSES = ("mel", "nv", "bcc", "akiec", "bkl", "df", "vasc")
 
+# The layout of an installed release: its own names, unpacked.
 METADATA = "HAM10000_metadata.csv"
+IMAGE_FOLDERS = ("HAM10000_images_part_1", "HAM10000_images_part_2")
+MASK_FOLDER = "HAM10000_segmentations_lesion_tschandl"
 OFFICIAL = {"val": "ISIC2018_Task3_Validation", "test": "ISIC2018_Task3_Test"}
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 NO_LESION = "ISIC_0035068"  # in the official test ground truth, but shows no lesion
+
+
+SYNTHETIC = "SYNTHETIC.txt"  # marks a folder of drawings
 
 
 class DataError(Exception):
@@ -84,7 +91,7 @@ def _official(root: Path, part: str) -> pd.DataFrame:
     table = pd.read_csv(_ground_truth(root, part))
     if "dx" not in table:  # the challenge's table is one-hot, the Dataverse's like HAM10000's
         one_hot = table[[name.upper() for name in CLASSES]]
-        dx = one_hot.idxmax(axis="columns").str.lower()
+        dx = one_hot.idxmax(axis="columns").map(str.lower)
         table = pd.DataFrame({"lesion_id": table["image"], "image_id": table["image"], "dx": dx})
     return table[table["image_id"] != NO_LESION].assign(source=part)
 
@@ -117,6 +124,18 @@ class LesionDataset(Dataset[dict[str, Tensor]]):
         self.rows = table["row"].to_numpy()
         self.labels = table["label"].to_numpy()
         self.index = table.index.to_numpy()
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A worker that is not forked opens the maps itself; pickled, they would be copied whole.
+        files = {name: getattr(array, "filename", array) for name, array in self.arrays.items()}
+        return self.__dict__ | {"arrays": files}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self.arrays = {
+            name: array if isinstance(array, np.ndarray) else np.load(array, mmap_mode="r")
+            for name, array in self.arrays.items()
+        }
 
     def __len__(self) -> int:
         return len(self.rows)

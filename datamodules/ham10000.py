@@ -12,13 +12,14 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 import torch
-from pytorch_lightning import LightningDataModule
+from pytorch_lightning import LightningDataModule, Trainer
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from datamodules.cache import read_image, release_arrays
 from datamodules.dataset import (
     CLASSES,
+    SYNTHETIC,
     DataError,
     FolderDataset,
     LesionDataset,
@@ -53,6 +54,8 @@ class HAM10000(LightningDataModule):
         predict_folder: The images that ``predict`` is asked about.
         seed: The run's seed; the command line takes it from ``seed_everything``.
     """
+
+    trainer: Trainer  # attached before any hook is called
 
     def __init__(
         self,
@@ -90,6 +93,11 @@ class HAM10000(LightningDataModule):
         return read_table(self.root)
 
     @property
+    def synthetic(self) -> bool:
+        """Whether these are drawings, so that no result says anything about skin."""
+        return (self.root / SYNTHETIC).exists()
+
+    @property
     def num_classes(self) -> int:
         return len(self.class_names)
 
@@ -97,6 +105,11 @@ class HAM10000(LightningDataModule):
     def class_counts(self) -> list[int]:
         """Training images per class; the command line hands them to losses that ask for them."""
         return self.class_table["train"].tolist()
+
+    @property
+    def batches_per_epoch(self) -> int:
+        """Training batches, whatever the number of processes; an incomplete one is left out."""
+        return sum(self.class_counts) // self.batch_size
 
     @property
     def class_table(self) -> pd.DataFrame:

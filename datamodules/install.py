@@ -17,19 +17,9 @@ from functools import partial
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import IO, NamedTuple
 
-from datamodules.dataset import METADATA, DataError
+from datamodules.dataset import IMAGE_FOLDERS, MASK_FOLDER, METADATA, DataError
 from datamodules.download import REMOTES, byte_bar, fetch
-from datamodules.verify import (
-    IMAGE,
-    MASK,
-    MASKS,
-    PARTS,
-    TEST,
-    VAL,
-    differences,
-    listed,
-    report,
-)
+from datamodules.verify import IMAGE, MASK, TEST, VAL, differences, listed, report
 
 LICENCE = """\
 HAM10000 is published under CC BY-NC 4.0, for research and not for commercial use. Attribute it to
@@ -78,11 +68,15 @@ def _table(target: str, remote: str, size: int) -> Piece:
     return Piece(target, remote, re.escape(target), 1, size)
 
 
+def _folder(name: str, names: str, size: int, ids: range) -> Piece:
+    return Piece(name, f"{name}.zip", names, len(ids), size, ids)
+
+
 RELEASE = (
     _table(METADATA, METADATA, 690_218),
-    Piece(PARTS[0], f"{PARTS[0]}.zip", IMAGE, 5_000, 1_366_522_108, range(24306, 29306)),
-    Piece(PARTS[1], f"{PARTS[1]}.zip", IMAGE, 5_015, 1_403_566_547, range(29306, 34321)),
-    Piece(MASKS, f"{MASKS}.zip", MASK, 10_015, 11_000_000, range(24306, 34321)),
+    _folder(IMAGE_FOLDERS[0], IMAGE, 1_366_522_108, range(24306, 29306)),
+    _folder(IMAGE_FOLDERS[1], IMAGE, 1_403_566_547, range(29306, 34321)),
+    _folder(MASK_FOLDER, MASK, 11_000_000, range(24306, 34321)),
 )
 OFFICIAL_RELEASE = (
     _table(f"{VAL}_GroundTruth.csv", f"{VAL}_GroundTruth.zip", 10_000),
@@ -144,8 +138,8 @@ def _from_folder(root: Path, src: Path, pieces: Iterable[Piece]) -> None:
     below = list(_below(src))
     found = {piece: _find(piece, below) for piece in pieces}
     lacking = [piece.target for piece in pieces if not found[piece] and not piece.installed(root)]
-    if lacking == [MASKS]:  # some copies of HAM10000 come without, and few methods need them
-        print(f"Note: nothing in or below {src} is or unpacks to {MASKS}.")
+    if lacking == [MASK_FOLDER]:  # some copies of HAM10000 come without, and few methods need them
+        print(f"Note: nothing in or below {src} is or unpacks to {MASK_FOLDER}.")
     elif lacking:
         raise DataError(
             f"Nothing in or below {src} is or unpacks to {', '.join(lacking)}: put it there."

@@ -39,6 +39,7 @@ class Augment(nn.Module):
         saturation: float = 0.2,
     ) -> None:
         super().__init__()
+        self.luma: Tensor
         self.rotation, self.zoom, self.shift = math.radians(rotation), zoom, shift
         self.brightness, self.contrast, self.saturation = brightness, contrast, saturation
         self.register_buffer("luma", torch.tensor([0.299, 0.587, 0.114]), persistent=False)

@@ -12,11 +12,16 @@ from pathlib import Path
 from PIL import Image
 from rich.progress import track
 
-from datamodules.dataset import CLASSES, METADATA, NO_LESION, OFFICIAL, DataError
+from datamodules.dataset import (
+    CLASSES,
+    IMAGE_FOLDERS,
+    MASK_FOLDER,
+    METADATA,
+    NO_LESION,
+    OFFICIAL,
+    DataError,
+)
 
-# The installed layout: the release's own names, unpacked.
-PARTS = ("HAM10000_images_part_1", "HAM10000_images_part_2")
-MASKS = "HAM10000_segmentations_lesion_tschandl"
 VAL, TEST = OFFICIAL["val"], OFFICIAL["test"]
 IMAGE, MASK = r"ISIC_\d{7}\.jpg", r"ISIC_\d{7}_segmentation\.png"
 
@@ -35,7 +40,7 @@ def verify(root: Path = Path("data/ham10000")) -> None:
     report(root, problems)
     rows = _read(root / METADATA)
     lesions = len({row.get("lesion_id") for row in rows})
-    counts = {f"masks in {MASKS}": len(listed(root / MASKS))}
+    counts = {f"masks in {MASK_FOLDER}": len(listed(root / MASK_FOLDER))}
     counts |= {
         f"images in {part}_Input": len(listed(root / f"{part}_Input")) for part in (VAL, TEST)
     }
@@ -49,9 +54,9 @@ def differences(root: Path) -> dict[str, list[str]]:
     """What the tables and the names of the files tell: problem to names."""
     problems: dict[str, list[str]] = defaultdict(list)
     ids = _ids(problems, root / METADATA)
-    _compare(problems, root, ids, PARTS, ".jpg")
-    if (root / MASKS).exists():
-        _compare(problems, root, ids, (MASKS,), "_segmentation.png")
+    _compare(problems, root, ids, IMAGE_FOLDERS, ".jpg")
+    if (root / MASK_FOLDER).exists():
+        _compare(problems, root, ids, (MASK_FOLDER,), "_segmentation.png")
     for part in (VAL, TEST):
         table, folder = root / f"{part}_GroundTruth.csv", f"{part}_Input"
         if table.exists():
@@ -106,7 +111,7 @@ def _read(path: Path) -> list[dict[str, str]]:
 
 
 def _unreadable(root: Path) -> list[str]:
-    folders = (*PARTS, MASKS, f"{VAL}_Input", f"{TEST}_Input")
+    folders = (*IMAGE_FOLDERS, MASK_FOLDER, f"{VAL}_Input", f"{TEST}_Input")
     files = [
         root / folder / name
         for folder in folders

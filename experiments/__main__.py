@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -18,6 +19,12 @@ from lightning_modules import WeightsError
 
 BASE = {"default_config_files": [str(Path(__file__).with_name("base.yaml"))]}
 COMMANDS = ("fit", "validate", "test", "predict")
+NOISE = (
+    r".*LeafSpec",  # Lightning 2.6 asks torch 2.15 in the old way
+    r"Checkpoint directory .* is not empty",  # so it is when a run goes on
+    r".*does not have many workers",  # batches come from memory maps
+    r"The number of training batches",
+)
 
 
 def run_dir(name: str, seed: int) -> str:
@@ -46,26 +53,33 @@ class ExperimentCLI(LightningCLI):
         parser.add_argument("--name", type=str, default="dev", help="Runs live in runs/<name>/.")
 
         run = ("name", "seed_everything")
-        for target in ("default_root_dir", "logger.init_args.save_dir", "callbacks.init_args.dirpath"):
-            parser.link_arguments(run, f"trainer.{target}", compute_fn=run_dir)
-        for target in ("id", "name"):
-            parser.link_arguments(run, f"trainer.logger.init_args.{target}", compute_fn=run_id)
+        for target, name in (
+            ("default_root_dir", run_dir),
+            ("callbacks.init_args.dirpath", run_dir),
+            ("logger.init_args.save_dir", run_dir),
+            ("logger.init_args.id", run_id),
+            ("logger.init_args.name", run_id),
+        ):
+            parser.link_arguments(run, f"trainer.{target}", compute_fn=name)
         parser.link_arguments("name", "trainer.logger.init_args.group")
         parser.link_arguments("seed_everything", "data.seed")
 
         for source, target in (
             ("class_names", "class_names"),
+            ("batches_per_epoch", "batches_per_epoch"),
             ("num_classes", "network.init_args.num_classes"),
             ("class_counts", "criterion.init_args.class_counts"),
         ):
             model = f"model.init_args.{target}"
             parser.link_arguments(f"data.{source}", model, apply_on="instantiate")
 
+    def before_test(self) -> None:
+        self.config_init["test"]["verbose"] = False  # PerClass prints a shorter table
+
     def before_fit(self) -> None:
         """Goes on where the run stopped, or says that it is finished."""
         fit, folder = self.config_init["fit"], Path(self.trainer.default_root_dir)
-        found = None if fit["ckpt_path"] or self.trainer.fast_dev_run else resume_from(folder)
-        if found is None:
+        if fit["ckpt_path"] or fit["trainer"].fast_dev_run or not (found := resume_from(folder)):
             return
         path, checkpoint = found
         done, wanted = epochs_done(checkpoint), self.trainer.max_epochs
@@ -96,10 +110,26 @@ def main(args: ArgsType = None) -> ExperimentCLI:
     )
 
 
-if __name__ == "__main__":
+def mendable(error: BaseException | None) -> BaseException | None:
+    """What users can mend among the causes of ``error``; jsonargparse wraps what it builds."""
+    while error is not None and not isinstance(error, (DataError, RunError, WeightsError)):
+        error = error.__cause__ or error.__context__
+    return error
+
+
+def run() -> None:
+    """The command line as users see it: what they can mend is one sentence, not a traceback."""
+    for message in NOISE:
+        warnings.filterwarnings("ignore", message=message)
     try:
         main()
-    except (DataError, RunError, WeightsError) as error:
-        sys.exit(f"error: {error}")
+    except Exception as error:
+        if (known := mendable(error)) is None:
+            raise
+        sys.exit(f"error: {known}")
     finally:
         ResilientWandbLogger.finish()
+
+
+if __name__ == "__main__":
+    run()

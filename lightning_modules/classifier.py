@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from pytorch_lightning import LightningModule
 from pytorch_lightning.cli import OptimizerCallable
-from pytorch_lightning.utilities.types import OptimizerLRScheduler
+from pytorch_lightning.utilities.types import LRSchedulerConfigType, OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
@@ -26,6 +27,7 @@ class Classifier(LightningModule):
         lr_scheduler: Optimizer and total number of steps to a schedule, advanced every step.
         mix: Batch to batch, with mixed ``image`` and soft ``label``; in training only.
         class_names: Names of the K classes; the command line takes them from the data.
+        batches_per_epoch: Of the training; the command line takes it from the data.
     """
 
     def __init__(
@@ -36,12 +38,16 @@ class Classifier(LightningModule):
         lr_scheduler: Callable[[Optimizer, int], LRScheduler] | None = None,
         mix: nn.Module | None = None,
         class_names: Sequence[str] = (),
+        batches_per_epoch: int = 1,
     ) -> None:
         super().__init__()
         self.network, self.criterion, self.mix = network, criterion, mix or nn.Identity()
         self.make_optimizer, self.make_scheduler = optimizer, lr_scheduler
-        self.metrics = nn.ModuleDict({s: DiagnosticMetrics(class_names) for s in ("val", "test")})
-        self.losses = nn.ModuleDict({split: MeanMetric() for split in self.metrics})
+        self.batches_per_epoch = batches_per_epoch
+        self.metrics: Any = nn.ModuleDict(
+            {split: DiagnosticMetrics(class_names) for split in ("val", "test")}
+        )
+        self.losses: Any = nn.ModuleDict({split: MeanMetric() for split in self.metrics})
 
     def forward(self, images: Tensor) -> Tensor:
         return self.network(images)
@@ -74,7 +80,7 @@ class Classifier(LightningModule):
         self.report("test")
 
     def report(self, split: str) -> None:
-        """Logs the scalars of a split; callbacks read the rest from ``metrics[split].compute()``."""
+        """Logs the scalars of a split; callbacks read more from ``metrics[split].compute()``."""
         computed = self.metrics[split].compute() | {"loss": self.losses[split].compute()}
         scalars = {f"{split}/{k}": v for k, v in computed.items() if v.ndim == 0}
         self.log_dict(scalars)
@@ -90,9 +96,18 @@ class Classifier(LightningModule):
         optimizer = self.make_optimizer(p for p in self.parameters() if p.requires_grad)
         if self.make_scheduler is None:
             return optimizer
-        total = int(self.trainer.estimated_stepping_batches)
-        scheduler: dict[str, Any] = {
-            "scheduler": self.make_scheduler(optimizer, total),
+        schedule: LRSchedulerConfigType = {
+            "scheduler": self.make_scheduler(optimizer, self.steps),
             "interval": "step",
         }
-        return {"optimizer": optimizer, "lr_scheduler": scheduler}
+        return {"optimizer": optimizer, "lr_scheduler": schedule}
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps of the whole training."""
+        # Not the trainer's estimate: for it the trainer would load its data, before a run that
+        # goes on knows how far it is.
+        trainer = self.trainer
+        per_epoch = math.ceil(self.batches_per_epoch / trainer.accumulate_grad_batches)
+        epochs = trainer.max_epochs if trainer.max_steps < 0 else trainer.max_steps / per_epoch
+        return math.ceil(per_epoch * (epochs or 1))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 from pathlib import Path
+from typing import Any
 
 import timm
 import torch
@@ -42,9 +44,11 @@ class TimmNetwork(nn.Module):
         drop_path_rate: float = 0.0,
     ) -> None:
         super().__init__()
-        if not timm.is_model(name.split(".")[0]):
-            near = ", ".join(timm.list_models(f"*{name.split('.')[0][:6]}*")[:8])
-            raise WeightsError(f"timm has no model {name!r}; near it are: {near or 'none'}.")
+        self.mean: Tensor
+        self.std: Tensor
+        if not timm.is_model(name):
+            near = difflib.get_close_matches(name, timm.list_models(), n=5, cutoff=0)
+            raise WeightsError(f"timm has no model {name!r}; nearest are {', '.join(near)}.")
         self.model = _create(
             name,
             pretrained,
@@ -53,15 +57,16 @@ class TimmNetwork(nn.Module):
             drop_rate=drop_rate,
             **({"drop_path_rate": drop_path_rate} if drop_path_rate else {}),
         )
+        cfg: Any = self.model.pretrained_cfg
         for statistic in ("mean", "std"):
-            values = torch.tensor(self.model.pretrained_cfg[statistic]).view(-1, 1, 1)
+            values = torch.tensor(cfg[statistic]).view(-1, 1, 1)
             self.register_buffer(statistic, values, persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
         return self.model((images - self.mean) / self.std)
 
 
-def _create(name: str, pretrained: bool, weights: Path | None, **kwargs: object) -> nn.Module:
+def _create(name: str, pretrained: bool, weights: Path | None, **kwargs: Any) -> nn.Module:
     if weights is not None:
         if not weights.exists():
             raise WeightsError(f"{weights} does not exist: correct --model.network.weights.")

@@ -16,12 +16,12 @@ import pytest
 from PIL import Image
 
 from datamodules import download, install
-from datamodules.dataset import METADATA, DataError
+from datamodules.dataset import IMAGE_FOLDERS, MASK_FOLDER, METADATA, DataError
 from datamodules.download import Remote, fetch
-from datamodules.verify import MASKS, PARTS, TEST, VAL, verify
+from datamodules.verify import TEST, VAL, verify
 
 IDS = ["ISIC_0024306", "ISIC_0029305", "ISIC_0029306"]
-OWN = {PARTS[0]: IDS[:2], PARTS[1]: IDS[2:]}
+OWN = {IMAGE_FOLDERS[0]: IDS[:2], IMAGE_FOLDERS[1]: IDS[2:]}
 TABLE = "lesion_id,image_id,dx,dx_type,age,sex,localization\n" + "".join(
     f"HAM_{i},{image},nv,histo,80.0,male,back\n" for i, image in enumerate(IDS)
 )
@@ -49,8 +49,8 @@ def release(folder, official=False):
     junk[f"__MACOSX/{IDS[0]}.jpg"] = "x"
     for part, ids in OWN.items():
         archive(folder / f"{part}.zip", {f"{image}.jpg": picture() for image in ids} | junk)
-    masks = {f"{MASKS}/{image}_segmentation.png": picture("PNG") for image in IDS}
-    archive(folder / f"{MASKS}.zip", masks | junk)
+    masks = {f"{MASK_FOLDER}/{image}_segmentation.png": picture("PNG") for image in IDS}
+    archive(folder / f"{MASK_FOLDER}.zip", masks | junk)
     (folder / METADATA).write_text(TABLE)
     if official:
         val, test = "ISIC_0034321", "ISIC_0034524"
@@ -71,7 +71,7 @@ def below(folder):
 INSTALLED = sorted(
     [METADATA]
     + [f"{part}/{image}.jpg" for part, ids in OWN.items() for image in ids]
-    + [f"{MASKS}/{image}_segmentation.png" for image in IDS]
+    + [f"{MASK_FOLDER}/{image}_segmentation.png" for image in IDS]
 )
 INSTALLED_OFFICIAL = sorted(
     [
@@ -152,7 +152,7 @@ def published(server, tmp_path, monkeypatch):
     folder = release(tmp_path / "published", official=True)
     remotes = {p.name: server.remote(p.name, p.read_bytes()) for p in folder.iterdir()}
     monkeypatch.setattr(install, "REMOTES", remotes)
-    files = {**{part: len(ids) for part, ids in OWN.items()}, MASKS: len(IDS)}
+    files = {**{part: len(ids) for part, ids in OWN.items()}, MASK_FOLDER: len(IDS)}
     for table in ("RELEASE", "OFFICIAL_RELEASE"):
         pieces = [replace(p, files=files.get(p.target, 1)) for p in getattr(install, table)]
         monkeypatch.setattr(install, table, tuple(pieces))
@@ -318,14 +318,14 @@ def test_install_goes_on_after_an_interruption(published, tmp_path, monkeypatch)
 def test_install_restores_what_was_removed(published, tmp_path):
     root = tmp_path / "root"
     install.install(root)
-    (root / PARTS[0] / f"{IDS[0]}.jpg").unlink()
+    (root / IMAGE_FOLDERS[0] / f"{IDS[0]}.jpg").unlink()
     install.install(root)
     verify(root)
-    assert published.asked()[f"/{PARTS[0]}.zip"] == 2
+    assert published.asked()[f"/{IMAGE_FOLDERS[0]}.zip"] == 2
 
 
 def test_install_fetches_a_damaged_archive_again(published, tmp_path):
-    root, name = tmp_path / "root", f"{MASKS}.zip"
+    root, name = tmp_path / "root", f"{MASK_FOLDER}.zip"
     whole = published.files[f"/{name}"]
     install.REMOTES[name] = published.remote(name, whole[:-30], checked=False)
     with pytest.raises(DataError, match="damaged"):
@@ -347,7 +347,7 @@ def test_install_wants_room_first(published, tmp_path, monkeypatch, local):
 
 
 def unpacked(src):
-    for name in (*PARTS, MASKS):
+    for name in (*IMAGE_FOLDERS, MASK_FOLDER):
         with zipfile.ZipFile(src / f"{name}.zip") as file:
             file.extractall(src / "deep" / name)
         (src / f"{name}.zip").unlink()
@@ -355,8 +355,8 @@ def unpacked(src):
 
 def kaggle(src):
     unpacked(src)
-    shutil.rmtree(src / "deep" / MASKS)
-    for part in PARTS:  # Kaggle has every image twice
+    shutil.rmtree(src / "deep" / MASK_FOLDER)
+    for part in IMAGE_FOLDERS:  # Kaggle has every image twice
         shutil.copytree(src / "deep" / part, src / part.lower())
 
 
@@ -371,8 +371,8 @@ def one_folder(src):
 
 def merged(src):
     unpacked(src)
-    for file in (src / "deep" / PARTS[1]).glob("ISIC*.jpg"):
-        file.rename(src / "deep" / PARTS[0] / file.name)
+    for file in (src / "deep" / IMAGE_FOLDERS[1]).glob("ISIC*.jpg"):
+        file.rename(src / "deep" / IMAGE_FOLDERS[0] / file.name)
 
 
 def below_folders(src):
@@ -406,10 +406,9 @@ def test_install_takes_any_layout(tmp_path, layout, capsys):
     before = below(src)
     install.install(root, src)
     if layout is kaggle:
-        assert below(root) == [name for name in INSTALLED if MASKS not in name]
-        assert (
-            f"Note: nothing in or below {src} is or unpacks to {MASKS}" in capsys.readouterr().out
-        )
+        assert below(root) == [name for name in INSTALLED if MASK_FOLDER not in name]
+        note = f"Note: nothing in or below {src} is or unpacks to {MASK_FOLDER}"
+        assert note in capsys.readouterr().out
     else:
         assert below(root) == INSTALLED
     assert (root / METADATA).read_text() == TABLE
@@ -439,9 +438,10 @@ def test_install_takes_the_official_sets_under_the_names_of_isic(tmp_path):
 
 def test_install_names_what_src_lacks(tmp_path):
     src = release(tmp_path / "src")
-    (src / f"{PARTS[1]}.zip").unlink()
+    (src / f"{IMAGE_FOLDERS[1]}.zip").unlink()
     (src / METADATA).unlink()
-    with pytest.raises(DataError, match=rf"unpacks to {METADATA}, {PARTS[1]}: put it there"):
+    lacking = f"{METADATA}, {IMAGE_FOLDERS[1]}"
+    with pytest.raises(DataError, match=f"unpacks to {lacking}: put it there"):
         install.install(tmp_path / "root", src)
     assert not (tmp_path / "root").exists()
     with pytest.raises(DataError, match="is not a folder"):
@@ -479,11 +479,11 @@ def link(name):
 )
 def test_install_refuses_members_that_lead_outside(tmp_path, member):
     src = release(tmp_path / "src")
-    archive(src / f"{PARTS[1]}.zip", {f"{IDS[2]}.jpg": picture(), member: "/etc/passwd"})
+    archive(src / f"{IMAGE_FOLDERS[1]}.zip", {f"{IDS[2]}.jpg": picture(), member: "/etc/passwd"})
     name = getattr(member, "filename", member)
     with pytest.raises(DataError) as error:
         install.install(tmp_path / "root", src)
-    assert f"{PARTS[1]}.zip has the member {name!r}" in str(error.value)
+    assert f"{IMAGE_FOLDERS[1]}.zip has the member {name!r}" in str(error.value)
     assert not (tmp_path / "root").exists()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["src"]
 
@@ -506,12 +506,12 @@ def flipped(content):
 @pytest.mark.parametrize("damage", [truncated, flipped])
 def test_install_leaves_nothing_of_a_damaged_archive(tmp_path, damage):
     src, root = release(tmp_path / "src"), tmp_path / "root"
-    path = src / f"{PARTS[0]}.zip"
+    path = src / f"{IMAGE_FOLDERS[0]}.zip"
     whole = path.read_bytes()
     path.write_bytes(damage(whole))
-    with pytest.raises(DataError, match=rf"{PARTS[0]}\.zip is damaged or incomplete"):
+    with pytest.raises(DataError, match=rf"{IMAGE_FOLDERS[0]}\.zip is damaged or incomplete"):
         install.install(root, src)
-    assert not (root / PARTS[0]).exists()
+    assert not (root / IMAGE_FOLDERS[0]).exists()
     assert not list(root.glob("downloads/*"))
     path.write_bytes(whole)
     install.install(root, src)
@@ -520,8 +520,8 @@ def test_install_leaves_nothing_of_a_damaged_archive(tmp_path, damage):
 
 def test_install_refuses_an_archive_of_something_else(tmp_path):
     src = release(tmp_path / "src")
-    archive(src / f"{MASKS}.zip", {f"{IDS[0]}.jpg": picture()})
-    with pytest.raises(DataError, match=f"holds nothing of {MASKS}"):
+    archive(src / f"{MASK_FOLDER}.zip", {f"{IDS[0]}.jpg": picture()})
+    with pytest.raises(DataError, match=f"holds nothing of {MASK_FOLDER}"):
         install.install(tmp_path / "root", src)
 
 
@@ -543,27 +543,27 @@ def test_verify_counts(root, capsys):
     capsys.readouterr()
     verify(root)
     out = capsys.readouterr().out
-    assert f"{root}: 3 images of 3 lesions, 3 masks in {MASKS}" in out
+    assert f"{root}: 3 images of 3 lesions, 3 masks in {MASK_FOLDER}" in out
     assert "Note: the release has 10,015 images of 7,470 lesions." in out
 
 
 def test_verify_names_what_is_missing_broken_or_unexpected(root, capsys):
-    (root / PARTS[1] / f"{IDS[2]}.jpg").unlink()
-    (root / MASKS / f"{IDS[0]}_segmentation.png").unlink()
+    (root / IMAGE_FOLDERS[1] / f"{IDS[2]}.jpg").unlink()
+    (root / MASK_FOLDER / f"{IDS[0]}_segmentation.png").unlink()
     (root / f"{VAL}_Input" / "ISIC_0034321.jpg").unlink()
-    (root / PARTS[0] / "Thumbs.db").touch()
-    broken = root / PARTS[0] / f"{IDS[0]}.jpg"
+    (root / IMAGE_FOLDERS[0] / "Thumbs.db").touch()
+    broken = root / IMAGE_FOLDERS[0] / f"{IDS[0]}.jpg"
     broken.write_bytes(truncated(broken.read_bytes()))
-    mask = root / MASKS / f"{IDS[1]}_segmentation.png"
+    mask = root / MASK_FOLDER / f"{IDS[1]}_segmentation.png"
     mask.write_bytes(truncated(mask.read_bytes()))
-    shutil.copy(root / PARTS[0] / f"{IDS[1]}.jpg", root / PARTS[1])
+    shutil.copy(root / IMAGE_FOLDERS[0] / f"{IDS[1]}.jpg", root / IMAGE_FOLDERS[1])
     with pytest.raises(DataError, match="3 missing, 1 in two folders, 1 unexpected, 2 unreadable"):
         verify(root)
     out = capsys.readouterr().out
     assert f"Missing:\n  {IDS[2]}.jpg\n  {IDS[0]}_segmentation.png\n  ISIC_0034321.jpg\n" in out
     assert f"In two folders:\n  {IDS[1]}.jpg\n" in out
-    assert f"Unexpected:\n  {PARTS[0]}/Thumbs.db\n" in out
-    assert f"Unreadable:\n  {PARTS[0]}/{broken.name}\n  {MASKS}/{mask.name}\n" in out
+    assert f"Unexpected:\n  {IMAGE_FOLDERS[0]}/Thumbs.db\n" in out
+    assert f"Unreadable:\n  {IMAGE_FOLDERS[0]}/{broken.name}\n  {MASK_FOLDER}/{mask.name}\n" in out
 
 
 def test_verify_names_wrong_rows(root, capsys):
@@ -577,7 +577,7 @@ def test_verify_names_wrong_rows(root, capsys):
 
 def test_verify_shows_twenty_names(root, capsys):
     for i in range(25):
-        (root / PARTS[0] / f"ISIC_{i:07d}.jpg").write_bytes(picture())
+        (root / IMAGE_FOLDERS[0] / f"ISIC_{i:07d}.jpg").write_bytes(picture())
     with pytest.raises(DataError, match="25 unexpected"):
         verify(root)
     out = capsys.readouterr().out

@@ -1,0 +1,68 @@
+"""Checkpoints that a crash, a kill or a full disk cannot damage."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning_fabric.plugins import TorchCheckpointIO
+
+from callbacks.errors import RunError
+
+DISK_FULL = {errno.ENOSPC, errno.EDQUOT}
+
+
+class DurableCheckpointIO(TorchCheckpointIO):
+    """Writes beside the target and then replaces it, so that a checkpoint is whole or the old one.
+
+    Lightning stages in ``$TMPDIR`` and moves: across file systems that is a copy, and a kill in
+    the middle of it leaves an empty ``last.ckpt`` (pytorch-lightning #21253). Paths are local.
+    """
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: str | os.PathLike[str], storage_options: Any = None
+    ) -> None:
+        if storage_options is not None:
+            raise TypeError("DurableCheckpointIO writes local files; it takes no storage_options.")
+        target = Path(path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary = target.with_name(f".{target.name}.partial")  # a kill leaves it to the next save
+        try:
+            with _naming(target), temporary.open("wb") as file:
+                torch.save(checkpoint, file)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, target)
+            _sync_directory(target.parent)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def _naming(target: Path) -> Iterator[None]:
+    """Turns a full disk into a sentence about ``target``."""
+    try:
+        yield
+    except (OSError, RuntimeError) as error:
+        # torch hides the failed write: its archive's end raises a RuntimeError on top of it.
+        causes = (error, error.__cause__, error.__context__)
+        if not any(isinstance(cause, OSError) and cause.errno in DISK_FULL for cause in causes):
+            raise
+        raise RunError(
+            f"The disk is full: {target} was not written, the checkpoint saved before it is "
+            "untouched; free some space and start the same command again."
+        ) from error
+
+
+def _sync_directory(folder: Path) -> None:
+    """Makes a rename survive a power cut: the new name lives in the directory, not in the file."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

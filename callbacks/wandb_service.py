@@ -1,0 +1,95 @@
+"""What a W&B run depends on: credentials, a server that answers, the wandb-core process."""
+
+from __future__ import annotations
+
+import ssl
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from contextlib import suppress
+from subprocess import Popen
+from threading import Thread
+from typing import Any, TypeVar
+
+import wandb
+from wandb.sdk import wandb_setup
+from wandb.sdk.lib import wbauth
+from wandb.sdk.mailbox import HandleAbandonedError, MailboxClosedError
+
+LOST = (OSError, wandb.Error, HandleAbandonedError, MailboxClosedError)
+PROBE_SECONDS = 3.0
+Result = TypeVar("Result")
+
+
+def has_key() -> bool:
+    """Whether wandb finds credentials where it looks for them; asks neither user nor server."""
+    # The public wandb.login(prompt=False) asks the server for the user's name.
+    found = wbauth.authenticate_session(
+        host=wandb.setup().settings.base_url, source="LongDerm", prompt=False, update_session=False
+    )
+    return found is not None
+
+
+def server_answers(url: str) -> bool:
+    """Whether anything that may be a W&B server answers within ``PROBE_SECONDS``."""
+    # In a thread, because the lookup of a name has no time-out of its own.
+    return bool(_within(PROBE_SECONDS, lambda: _answers(url)))
+
+
+def shut_down(run: Any = None, exit_code: int = 0, seconds: float = 15.0) -> bool:
+    """Ends ``run`` and wandb-core, by force if they take longer; whether all went well.
+
+    Where wandb-core is dead or frozen, wandb's own calls raise, exit or wait for ever.
+    """
+
+    def end() -> bool:
+        if run is not None:
+            run.finish(exit_code)
+        with suppress(Exception, SystemExit):
+            wandb.teardown(exit_code)
+        return True
+
+    core = _core()
+    ended = _within(seconds, end)
+    if core is not None:
+        core.kill()  # nothing, if it has ended as it should
+        core.wait()
+    if not ended:
+        _within(1.0, wandb.teardown)  # forgets what it had of the dead process
+    wandb.run = None
+    return bool(ended)
+
+
+def reason(error: Exception) -> str:
+    """An error in one line."""
+    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+
+
+def _core() -> Popen[bytes] | None:
+    connection = getattr(wandb_setup._singleton, "_connection", None)
+    return getattr(getattr(connection, "_proc", None), "_process", None)
+
+
+def _within(seconds: float, action: Callable[[], Result]) -> Result | None:
+    """What ``action`` returns; None if it raises, or is left behind in its thread."""
+    results: list[Result] = []
+
+    def work() -> None:
+        with suppress(Exception, SystemExit):
+            results.append(action())
+
+    thread = Thread(target=work, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    return results[0] if results else None
+
+
+def _answers(url: str) -> bool:
+    try:
+        urllib.request.urlopen(url, timeout=PROBE_SECONDS).close()
+    except urllib.error.HTTPError as error:
+        error.close()
+        return error.code < 500  # above, a proxy speaks for a server that is away
+    except OSError as error:  # a certificate unknown to Python may be known to wandb
+        return isinstance(getattr(error, "reason", None), ssl.SSLError)
+    return True

@@ -1,0 +1,40 @@
+"""Measures speed and memory: ``make bench``. Ratios are of runs that took turns in one process."""
+
+import argparse
+import json
+import platform
+import tempfile
+from pathlib import Path
+
+import pandas as pd
+import torch
+
+from callbacks.console import print_table
+from tests.benchmarks import loading, step
+
+BENCHMARKS = {
+    "cache": loading.bench_cache,
+    "loader": loading.bench_loader,
+    "augmentation": loading.bench_augmentation,
+    "step": step.bench_step,
+    "memory": step.bench_memory,
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("names", nargs="*", choices=[*BENCHMARKS, []], help="all if none is named")
+    parser.add_argument("--images", type=int, default=1024, help="drawn images to work on")
+    args = parser.parse_args()
+    print(f"{platform.processor()}, torch {torch.__version__}, {torch.get_num_threads()} threads")
+    results = {}
+    with tempfile.TemporaryDirectory() as folder:
+        data = loading.draw(Path(folder), args.images)
+        for name in args.names or BENCHMARKS:
+            results[name] = BENCHMARKS[name](data)
+            print_table(pd.DataFrame(results[name]), name)
+    print(json.dumps(results))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,149 @@
+"""From files to batches."""
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import torch
+from torch.utils.data import DataLoader
+from torchvision.datasets import ImageFolder
+from torchvision.transforms import v2
+
+from datamodules.cache import release_arrays
+from datamodules.dataset import CLASSES, LesionDataset, image_files, read_table
+from datamodules.samplers import Natural
+from datamodules.synthetic import synthesize
+from datamodules.transforms import Augment
+from tests.benchmarks.timing import in_turns
+
+SIZE, BATCH, WORKERS = 224, 32, 2
+
+
+@dataclass
+class Data:
+    small: Path  # the release's layout, 200 x 150
+    large: Path  # the same, 600 x 450
+
+    def folders(self, root: Path) -> Path:
+        """The images of a release in one folder per class, as ImageFolder wants them."""
+        target = root.with_name(root.name + "_by_class")
+        if not target.exists():
+            files = image_files(root)
+            for image_id, dx in read_table(root).set_index("image_id")["dx"].items():
+                (target / dx).mkdir(parents=True, exist_ok=True)
+                (target / dx / files[image_id].name).symlink_to(files[image_id])
+        return target
+
+
+def draw(folder: Path, images: int) -> Data:
+    data = Data(folder / "small", folder / "large")
+    synthesize(data.small, images=images)
+    shutil.copytree(data.small, data.large)
+    for file in image_files(data.large).values():
+        large = cv2.resize(cv2.imread(str(file)), (600, 450), interpolation=cv2.INTER_CUBIC)
+        cv2.imwrite(str(file), large, [cv2.IMWRITE_JPEG_QUALITY, 90])
+    return data
+
+
+def bench_cache(data: Data) -> list[dict]:
+    """Decoding all images into the cache at 224 pixels, with all cores."""
+
+    def build(root: Path) -> int:
+        shutil.rmtree(root / "cache", ignore_errors=True)
+        return len(release_arrays(root, read_table(root), "ham10000", SIZE)["image"])
+
+    return in_turns(
+        {"600 x 450": lambda: build(data.large), "200 x 150": lambda: build(data.small)}, rounds=3
+    )
+
+
+def cached_loader(data: Data) -> DataLoader:
+    table = read_table(data.large)
+    table["label"] = table["dx"].map(CLASSES.index)
+    dataset = LesionDataset(release_arrays(data.large, table, "ham10000", SIZE), table)
+    sampler = Natural(dataset.labels)
+    return DataLoader(
+        dataset,
+        sampler=sampler,
+        batch_size=BATCH,
+        num_workers=WORKERS,
+        persistent_workers=True,
+        collate_fn=lambda batch: batch,
+    )
+
+
+def folder_loader(folder: Path, *augmentation: v2.Transform) -> DataLoader:
+    transform = v2.Compose(
+        [
+            v2.ToImage(),
+            v2.Resize((SIZE, SIZE), antialias=True),
+            *augmentation,
+            v2.ToDtype(torch.float32, scale=True),
+        ]
+    )
+    return DataLoader(
+        ImageFolder(str(folder), transform),
+        shuffle=True,
+        batch_size=BATCH,
+        num_workers=WORKERS,
+        persistent_workers=True,
+    )
+
+
+def epoch(loader: DataLoader, augment: torch.nn.Module | None = None) -> int:
+    """Float images, as the network takes them."""
+    images = 0
+    for batch in loader:
+        if isinstance(batch, dict):
+            batch["image"] = batch["image"].float().div_(255)
+            images += len((augment(batch) if augment else batch)["image"])
+        else:
+            images += len(batch[0])
+    return images
+
+
+def bench_loader(data: Data) -> list[dict]:
+    """Batches of 32 at 224 pixels with two workers, nothing augmented."""
+    cached = cached_loader(data)
+    large = folder_loader(data.folders(data.large))
+    small = folder_loader(data.folders(data.small))
+    return in_turns(
+        {
+            "cache": lambda: epoch(cached),
+            "ImageFolder, 600 x 450": lambda: epoch(large),
+            "ImageFolder, 200 x 150": lambda: epoch(small),
+        },
+        rounds=3,
+    )
+
+
+def bench_augmentation(data: Data) -> list[dict]:
+    """The same with augmentation: ours in the main process, torchvision's in the workers."""
+    torchvisions = (
+        v2.RandomHorizontalFlip(),
+        v2.RandomVerticalFlip(),
+        v2.RandomAffine(180, (0.1, 0.1), (0.8, 1.25), interpolation=v2.InterpolationMode.BILINEAR),
+        v2.ColorJitter(0.2, 0.2, 0.2),
+    )
+    cached, augment = cached_loader(data), Augment()
+    large = folder_loader(data.folders(data.large), *torchvisions)
+    pixels = [image for batch in cached for image in batch["image"].contiguous()]
+    batches = torch.stack(pixels).float().div(255).split(BATCH)
+    chain = v2.Compose(torchvisions)
+    per_sample = DataLoader(
+        pixels,
+        batch_size=BATCH,
+        num_workers=WORKERS,
+        persistent_workers=True,
+        collate_fn=lambda images: torch.stack([chain(i) for i in images]).float().div_(255),
+    )
+    return in_turns(
+        {
+            "cache, Augment": lambda: epoch(cached, augment),
+            "ImageFolder, torchvision v2 per sample": lambda: epoch(large),
+            "Augment alone": lambda: sum(len(augment({"image": b})["image"]) for b in batches),
+            "torchvision v2 per sample alone": lambda: sum(len(b) for b in per_sample),
+        },
+        rounds=3,
+    )

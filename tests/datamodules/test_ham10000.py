@@ -1,0 +1,183 @@
+import pickle
+from types import SimpleNamespace
+
+import pytest
+import torch
+from pytorch_lightning import LightningModule, Trainer
+
+from datamodules import HAM10000, DataError
+from datamodules.samplers import ClassBalanced
+from datamodules.splits import Balanced
+from datamodules.transforms import Augment
+
+SPLIT = Balanced(test_images=3, val_images=2)
+
+
+class Recorder(LightningModule):
+    """Keeps the training batches it is given, and trains a number."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.number = torch.nn.Parameter(torch.zeros(()))
+        self.seen = []
+
+    def training_step(self, batch, batch_idx):
+        self.seen.append(batch)
+        return self.number
+
+    def validation_step(self, batch, batch_idx):
+        pass
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+def attached(data, rank=0, world_size=1):
+    """The datamodule as on one of several ranks."""
+    data.trainer = SimpleNamespace(
+        global_rank=rank,
+        world_size=world_size,
+        global_step=0,
+        max_epochs=1,
+        limit_train_batches=1.0,
+        accumulate_grad_batches=1,
+        strategy=SimpleNamespace(root_device=torch.device("cpu")),
+    )
+    return data
+
+
+@pytest.fixture
+def data(lesions):
+    return HAM10000(lesions, SPLIT, size=16, batch_size=16, num_workers=0)
+
+
+def fit(data, tmp_path, **options):
+    module = Recorder()
+    trainer = Trainer(
+        default_root_dir=tmp_path,
+        accelerator="cpu",
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+        **options,
+    )
+    trainer.fit(module, data)
+    return module.seen
+
+
+def test_batches_are_floats_on_request_with_maps(lesions, tmp_path):
+    data = HAM10000(lesions, SPLIT, size=16, batch_size=16, num_workers=0, mask=True, saliency=True)
+    batch = fit(data, tmp_path, max_steps=1)[0]
+    shapes = {name: tuple(value.shape) for name, value in batch.items()}
+    assert shapes == {
+        "image": (16, 3, 16, 16),
+        "mask": (16, 1, 16, 16),
+        "saliency": (16, 1, 16, 16),
+        "label": (16,),
+        "index": (16,),
+    }
+    assert batch["image"].dtype == torch.float32
+    assert 0.2 < batch["image"].max() <= 1
+    row = data.table.loc[batch["index"].tolist()]
+    assert (row["part"] == "train").all()
+    assert row["label"].tolist() == batch["label"].tolist()
+
+
+def test_same_seed_same_augmented_batches(lesions, tmp_path):
+    def run(seed, workers):
+        data = HAM10000(
+            lesions,
+            SPLIT,
+            size=16,
+            batch_size=16,
+            num_workers=workers,
+            train_transform=Augment(),
+            seed=seed,
+        )
+        return torch.cat([batch["image"] for batch in fit(data, tmp_path, max_steps=3)])
+
+    first = run(1, workers=0)
+    torch.manual_seed(77)  # whatever happened in the process before
+    assert torch.equal(run(1, workers=2), first)
+    assert not torch.equal(run(2, workers=0), first)
+
+
+def test_every_image_is_evaluated_exactly_once_on_any_number_of_ranks(data):
+    for world_size in (1, 2, 4):
+        shares = [
+            torch.cat([b["index"] for b in attached(data, r, world_size).val_dataloader()])
+            for r in range(world_size)
+        ]
+        expected = data.table.index[data.table["part"] == "val"].tolist()
+        assert sorted(torch.cat(shares).tolist()) == expected
+    assert shares[0].tolist() == sorted(shares[0].tolist())
+
+
+def test_ranks_train_on_disjoint_shares_of_one_order(lesions):
+    data = HAM10000(lesions, SPLIT, size=16, batch_size=16, num_workers=0, seed=5)
+    one = [b["index"].tolist() for b in attached(data).train_dataloader()]
+    two = [
+        [b["index"].tolist() for b in attached(data, rank, 2).train_dataloader()]
+        for rank in range(2)
+    ]
+    for whole, *shares in zip(one, *two, strict=True):
+        assert sorted(whole) == sorted(i for share in shares for i in share)
+
+
+@pytest.mark.parametrize(("step", "accumulate"), [(0, 1), (3, 1), (25, 1), (5, 4), (6, 4)])
+def test_loader_starts_where_the_run_stands(data, step, accumulate):
+    """Against the batches of a run that was never interrupted."""
+    attached(data).trainer.accumulate_grad_batches = accumulate
+    per_epoch = len(data.train_dataloader())
+    steps = -(-per_epoch // accumulate)
+    epoch, within = divmod(step, steps)
+    loader = data.train_dataloader()
+    loader.sampler.set_epoch(epoch)
+    rest = [b["index"].tolist() for b in loader][within * accumulate :]
+    data.trainer.global_step = step
+    assert [b["index"].tolist() for b in data.train_dataloader()] == rest
+
+
+def test_melanoma_task_keeps_two_classes(lesions):
+    data = HAM10000(lesions, SPLIT, task="melanoma")
+    assert data.num_classes == 2
+    assert set(data.table["dx"]) == {"nv", "mel"}
+    assert data.class_counts == data.class_table.loc[["nv", "mel"], "train"].tolist()
+    assert (data.table.loc[data.table["dx"] == "mel", "label"] == 1).all()
+
+
+def test_tasks_and_splits_share_one_cache(lesions, data):
+    attached(data).train_dataloader()
+    before = set((lesions / "cache").iterdir())
+    other = HAM10000(lesions, Balanced(2, 2, seed=3), task="melanoma", size=16, num_workers=0)
+    attached(other).train_dataloader()
+    assert set((lesions / "cache").iterdir()) == before
+
+
+def test_sampler_comes_by_its_class(lesions):
+    data = HAM10000(lesions, SPLIT, size=16, num_workers=0, sampler=ClassBalanced)
+    labels = torch.cat([b["label"] for b in attached(data).train_dataloader()])
+    share = torch.bincount(labels, minlength=7) / len(labels)
+    assert (share - 1 / 7).abs().max() < 0.08
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"batch_size": 4000}, "do not fill one batch of 4000"),
+        ({"batch_size": 15}, "multiple of their number, 2"),
+    ],
+)
+def test_impossible_batches_are_refused(lesions, change, message):
+    data = HAM10000(lesions, SPLIT, size=16, num_workers=0, **change)
+    with pytest.raises(DataError, match=message):
+        attached(data, world_size=2 if change["batch_size"] == 15 else 1).train_dataloader()
+
+
+def test_dataset_reopens_its_maps_in_a_worker(data):
+    dataset = attached(data).train_dataloader().dataset
+    assert len(pickle.dumps(dataset)) < 50_000
+    again = pickle.loads(pickle.dumps(dataset))
+    assert torch.equal(again[3]["image"], dataset[3]["image"])

@@ -1,0 +1,54 @@
+"""Every experiment is a test case: it trains, validates and tests one batch of drawings."""
+
+from pathlib import Path
+
+import pytest
+import timm
+
+from experiments.__main__ import main
+
+ROOT = Path(__file__).parents[1]
+EXPERIMENTS = sorted(p for p in (ROOT / "experiments").glob("*.yaml") if p.stem != "base")
+
+
+@pytest.fixture
+def small_networks(monkeypatch):
+    """timm's tiny network in place of every model, and never any published weights."""
+    create = timm.create_model
+
+    def tiny(name: str, pretrained: bool = False, num_classes: int = 7, **_: object):
+        return create("test_resnet", pretrained=False, num_classes=num_classes)
+
+    monkeypatch.setattr(timm, "create_model", tiny)
+
+
+def arguments(experiment: Path, lesions: Path) -> list[str]:
+    return [
+        f"--config={experiment}",
+        f"--data.root={lesions}",
+        "--data.split=Balanced",
+        "--data.split.test_images=3",
+        "--data.split.val_images=2",
+        "--data.size=32",
+        "--data.batch_size=8",
+        "--data.num_workers=0",
+        "--trainer.accelerator=cpu",
+        "--trainer.fast_dev_run=true",
+        "--trainer.enable_progress_bar=false",
+    ]
+
+
+@pytest.mark.usefixtures("small_networks")
+@pytest.mark.parametrize("experiment", EXPERIMENTS, ids=lambda path: path.stem)
+def test_one_batch(experiment, lesions):
+    cli = main(["fit", *arguments(experiment, lesions)])
+    assert cli.trainer.global_step == 1
+    assert cli.config.fit.name == experiment.stem
+    main(["test", *arguments(experiment, lesions)])
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS, ids=lambda path: path.stem)
+def test_header_says_how_to_run_it(experiment):
+    header = [line for line in experiment.read_text().splitlines() if line.startswith("#")]
+    verb = "make demo" if experiment.stem == "demo" else f"make train EXP={experiment.stem}"
+    assert any(line.strip("# ") == verb for line in header)

@@ -1,0 +1,105 @@
+"""A run that is killed and started again ends as the run that was never killed."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from callbacks.history import read_history
+
+ROOT = Path(__file__).parents[1]
+RUN = Path("runs/demo/seed0")
+
+
+def command(lesions: Path, *more: str) -> list[str]:
+    """A small run with everything random on: augmentation, dropout, sampling, two workers."""
+    return [
+        sys.executable,
+        "-m",
+        "experiments",
+        "fit",
+        f"--config={ROOT / 'experiments' / 'demo.yaml'}",
+        f"--data.root={lesions}",
+        "--data.split.test_images=3",
+        "--data.split.val_images=2",
+        "--data.size=32",
+        "--data.batch_size=16",
+        "--model.network.name=test_resnet",
+        "--model.network.drop_rate=0.3",
+        "--trainer.max_epochs=6",
+        "--trainer.accelerator=cpu",
+        "--trainer.enable_progress_bar=false",
+        # Also within epochs, which is where resuming is hard.
+        "--trainer.callbacks+=pytorch_lightning.callbacks.ModelCheckpoint",
+        "--trainer.callbacks.filename=step",
+        "--trainer.callbacks.every_n_train_steps=5",
+        "--trainer.callbacks.enable_version_counter=false",
+        *more,
+    ]
+
+
+def environment() -> dict[str, str]:
+    return os.environ | {"PYTHONPATH": str(ROOT), "WANDB_MODE": "disabled"}
+
+
+def start(folder: Path, lesions: Path, *more: str) -> subprocess.Popen:
+    folder.mkdir(exist_ok=True)
+    with (folder / "log").open("a") as log:
+        return subprocess.Popen(
+            command(lesions, *more),
+            cwd=folder,
+            env=environment(),
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+
+
+def finish(folder: Path, lesions: Path, *more: str) -> None:
+    assert start(folder, lesions, *more).wait(timeout=180) == 0, (folder / "log").read_text()
+
+
+def kill_after_lines(process: subprocess.Popen, metrics: Path, lines: int) -> bool:
+    """Kills the process and its workers once it has logged so much; False if it ended before."""
+    before = len(metrics.read_text().splitlines()) if metrics.exists() else 0
+    while process.poll() is None:
+        now = len(metrics.read_text().splitlines()) if metrics.exists() else 0
+        if now - before >= lines:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            return True
+        time.sleep(0.01)
+    return False
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return torch.load(folder / RUN / "last.ckpt", weights_only=True)["state_dict"]
+
+
+@pytest.mark.slow
+def test_killed_five_times_equals_never_killed(lesions, tmp_path):
+    every_step = "--trainer.log_every_n_steps=1"
+    finish(tmp_path / "whole", lesions, every_step)
+    chosen, kills = random.Random(0), 0
+    while kills < 5:
+        process = start(tmp_path / "killed", lesions, every_step)
+        lines = chosen.randint(3, 50)
+        killed = kill_after_lines(process, tmp_path / "killed" / RUN / "metrics.jsonl", lines)
+        assert killed, (tmp_path / "killed" / "log").read_text()
+        kills += 1
+    finish(tmp_path / "killed", lesions, every_step)
+
+    expected, found = weights(tmp_path / "whole"), weights(tmp_path / "killed")
+    assert expected.keys() == found.keys()
+    assert all(torch.equal(expected[name], found[name]) for name in expected)
+
+    histories = [read_history(tmp_path / f / RUN / "metrics.jsonl") for f in ("whole", "killed")]
+    columns = ["step", "kind", "epoch", "train/loss", "val/balanced_accuracy"]
+    assert histories[0][columns].equals(histories[1][columns])
+    assert histories[1]["attempt"].max() == 6
