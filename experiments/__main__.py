@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import warnings
 from pathlib import Path
@@ -121,6 +122,8 @@ def run() -> None:
     """The command line as users see it: what they can mend is one sentence, not a traceback."""
     for message in NOISE:
         warnings.filterwarnings("ignore", message=message)
+    lightning = logging.getLogger("pytorch_lightning.utilities.rank_zero")
+    lightning.addFilter(lambda record: "Tip:" not in record.getMessage())  # advertisements
     try:
         main()
     except Exception as error:
