@@ -46,7 +46,9 @@ class HAM10000(LightningDataModule):
         task: All seven classes, or melanoma against nevus (the other images are left out).
         size: Height and width of the images, in pixels.
         batch_size: Images in a step over all processes; each serves its share.
-        num_workers: Loading processes beside each training process.
+        num_workers: Loading processes beside each training process. If not given, none where the
+            model is on the CPU, which copies a batch from the maps faster than it could take it
+            over, and 4 where it is on a GPU, which works meanwhile.
         mask: Whether batches hold the lesion's mask. The official sets have none.
         saliency: Whether batches hold the fine-grained saliency of the image.
         sampler: Labels to the order of an epoch; every image once, shuffled, if not given.
@@ -64,7 +66,7 @@ class HAM10000(LightningDataModule):
         task: Literal["diagnosis", "melanoma"] = "diagnosis",
         size: int = 224,
         batch_size: int = 32,
-        num_workers: int = 2,
+        num_workers: int | None = None,
         mask: bool = False,
         saliency: bool = False,
         sampler: Callable[[Sequence[int]], EpochSampler] | None = None,
@@ -191,10 +193,12 @@ class HAM10000(LightningDataModule):
 
     @property
     def _loading(self) -> dict[str, Any]:
+        on_gpu = self.trainer.strategy.root_device.type == "cuda"
+        workers = self.num_workers if self.num_workers is not None else 4 * on_gpu
         return {
-            "num_workers": self.num_workers,
-            "persistent_workers": self.num_workers > 0,
-            "pin_memory": self.trainer.strategy.root_device.type == "cuda",
+            "num_workers": workers,
+            "persistent_workers": workers > 0,
+            "pin_memory": on_gpu,
             "collate_fn": _as_is,
         }
 

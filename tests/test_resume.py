@@ -30,6 +30,7 @@ def command(lesions: Path, *more: str) -> list[str]:
         "--data.split.val_images=2",
         "--data.size=32",
         "--data.batch_size=16",
+        "--data.num_workers=2",
         "--model.network.name=test_resnet",
         "--model.network.drop_rate=0.3",
         "--trainer.max_epochs=6",
