@@ -18,20 +18,11 @@ MAY_CHANGE = {"data.root", "data.num_workers", "data.predict_folder"}
 
 
 class LogConfig(SaveConfigCallback):
-    """Writes the resolved config beside the checkpoints and shows it on the dashboard.
-
-    A run that goes on must still be the run that was started: if the model or the data changed
-    since, it stops before it trains.
-    """
+    """Writes the resolved config beside the checkpoints and shows it on the dashboard."""
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        if stage != "fit":
-            return
-        record = Path(trainer.default_root_dir, self.config_filename)
-        if record.exists() and not trainer.fast_dev_run:  # type: ignore[attr-defined]
-            now = yaml.safe_load(self.parser.dump(self.config, skip_none=False))
-            refuse_changes(record, yaml.safe_load(record.read_text()), now)
-        super().setup(trainer, pl_module, stage)
+        if stage == "fit":  # or a test would overwrite what the training was
+            super().setup(trainer, pl_module, stage)
 
     def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         for logger in trainer.loggers:
@@ -39,8 +30,17 @@ class LogConfig(SaveConfigCallback):
                 logger.update_config(yaml.safe_load(self.parser.dump(self.config)))
 
 
-def refuse_changes(record: Path, started: dict[str, Any], now: dict[str, Any]) -> None:
-    """Raises a RunError that names the first key of ``model`` or ``data`` that differs."""
+def refuse_changes(record: Path, now: dict[str, Any]) -> None:
+    """Holds a run that goes on to the model and the data that it was started with.
+
+    Args:
+        record: The run's ``config.yaml``.
+        now: The configuration as it is now.
+
+    Raises:
+        RunError: A key of ``model`` or ``data`` differs; it is named, with both values.
+    """
+    started = yaml.safe_load(record.read_text())
     before, after = (dict(_flat(config)) for config in (started, now))
     for key in sorted(before.keys() | after.keys()):
         if key.split(".")[0] not in ("model", "data") or key in MAY_CHANGE:

@@ -44,7 +44,7 @@ class Predictions(Callback):
         files = [dataset.files[i].relative_to(dataset.folder) for i in batch["index"].tolist()]
         readable = batch["readable"].cpu().numpy()
         rows = pd.DataFrame(outputs.cpu().numpy(), columns=[f"p_{name}" for name in names])
-        rows = rows.where(readable[:, None])
+        rows.loc[~readable] = float("nan")
         rows.insert(0, "image", [str(file) for file in files])
         decision = pd.Series([names[i] for i in outputs.argmax(1).tolist()])
         rows["decision"] = decision.where(readable, "unreadable")

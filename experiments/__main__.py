@@ -8,11 +8,12 @@ import warnings
 from pathlib import Path
 from typing import Any, NoReturn
 
+import yaml
 from pytorch_lightning import LightningModule
 from pytorch_lightning.cli import ArgsType, LightningArgumentParser, LightningCLI
 
 from callbacks.errors import RunError
-from callbacks.log_config import LogConfig
+from callbacks.log_config import LogConfig, refuse_changes
 from callbacks.wandb_logger import ResilientWandbLogger
 from datamodules import HAM10000, DataError
 from experiments.resume import epochs_done, resume_from
@@ -80,7 +81,12 @@ class ExperimentCLI(LightningCLI):
     def before_fit(self) -> None:
         """Goes on where the run stopped, or says that it is finished."""
         fit, folder = self.config_init["fit"], Path(self.trainer.default_root_dir)
-        if fit["ckpt_path"] or fit["trainer"].fast_dev_run or not (found := resume_from(folder)):
+        if fit["trainer"].fast_dev_run:
+            return
+        if (record := folder / "config.yaml").exists():
+            now = yaml.safe_load(self.parser.dump(self.config, skip_none=False))["fit"]
+            refuse_changes(record, now)
+        if fit["ckpt_path"] or (found := resume_from(folder)) is None:
             return
         path, checkpoint = found
         done, wanted = epochs_done(checkpoint), self.trainer.max_epochs

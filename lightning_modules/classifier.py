@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import torch.nn.functional as F
 from pytorch_lightning import LightningModule
 from pytorch_lightning.cli import OptimizerCallable
 from pytorch_lightning.utilities.types import LRSchedulerConfigType, OptimizerLRScheduler
@@ -71,7 +72,7 @@ class Classifier(LightningModule):
     def evaluate(self, batch: dict[str, Tensor], split: str) -> None:
         logits = self(batch["image"])
         self.metrics[split].update(logits, batch["label"], batch["index"])
-        self.losses[split].update(nn.functional.cross_entropy(logits, batch["label"]))
+        self.losses[split].update(F.cross_entropy(logits, batch["label"], reduction="none"))
 
     def on_validation_epoch_end(self) -> None:
         self.report("val")

@@ -1,9 +1,12 @@
+import os
 import sys
 from pathlib import Path
 
 import pytest
 
 from datamodules.synthetic import synthesize
+
+os.environ["HF_HUB_OFFLINE"] = "1"  # read once, when the hub's client is imported
 
 
 @pytest.fixture(scope="session")
@@ -19,5 +22,4 @@ def _alone(tmp_path, monkeypatch):
     """Every test runs in an empty folder, without W&B and without a network of weights."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("WANDB_MODE", "disabled")
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setattr(sys, "argv", ["experiments"])  # the command line wants no second one

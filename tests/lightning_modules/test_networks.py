@@ -1,0 +1,52 @@
+import pytest
+import timm
+import torch
+
+from lightning_modules.networks import TimmNetwork, WeightsError
+
+
+def test_it_normalises_its_own_input():
+    network = TimmNetwork("test_resnet", pretrained=False).eval()
+    images = torch.rand(2, 3, 32, 32)
+    cfg = network.model.pretrained_cfg
+    mean, std = (torch.tensor(cfg[key]).view(3, 1, 1) for key in ("mean", "std"))
+    assert torch.equal(network(images), network.model((images - mean) / std))
+    assert network(images).shape == (2, 7)
+
+
+def test_statistics_follow_the_device_but_not_the_checkpoint():
+    network = TimmNetwork("test_resnet", pretrained=False)
+    assert {"mean", "std"} <= dict(network.named_buffers()).keys()
+    assert not {"mean", "std"} & network.state_dict().keys()
+
+
+@pytest.mark.parametrize("kind", ["pth", "safetensors"])
+def test_weights_of_a_local_file(tmp_path, kind):
+    torch.manual_seed(0)
+    published = timm.create_model("test_resnet", num_classes=1000)
+    file = tmp_path / f"weights.{kind}"
+    if kind == "pth":
+        torch.save(published.state_dict(), file)
+    else:
+        from safetensors.torch import save_file
+
+        save_file(published.state_dict(), str(file))
+    network = TimmNetwork("test_resnet", weights=file).eval()
+    state = network.model.state_dict()
+    assert torch.equal(state["conv1.0.weight"], published.state_dict()["conv1.0.weight"])
+    assert network(torch.rand(1, 3, 32, 32)).shape == (1, 7)
+
+
+def test_weights_that_cannot_be_had_name_the_two_ways_out():
+    with pytest.raises(WeightsError, match=r"pretrained=false.*weights=FILE"):
+        TimmNetwork("test_resnet", pretrained=True)
+
+
+def test_weights_file_that_is_not_there(tmp_path):
+    with pytest.raises(WeightsError, match=r"none\.pth does not exist"):
+        TimmNetwork("test_resnet", weights=tmp_path / "none.pth")
+
+
+def test_unknown_name_suggests_others():
+    with pytest.raises(WeightsError, match=r"no model 'resnet81'; nearest are .*resnet18"):
+        TimmNetwork("resnet81")

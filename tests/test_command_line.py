@@ -1,0 +1,207 @@
+"""What a user sees: a run trained, resumed, scored and used, and each mistake in a sentence."""
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+import yaml
+from PIL import Image
+
+from datamodules.dataset import image_files
+from experiments.__main__ import main, mendable, run
+from experiments.resume import resume_from
+
+ROOT = Path(__file__).parents[1]
+DEMO = ROOT / "experiments" / "demo.yaml"
+RUN = Path("runs/demo/seed0")
+
+
+def arguments(lesions, *more):
+    return [
+        f"--config={DEMO}",
+        f"--data.root={lesions}",
+        "--data.split.test_images=3",
+        "--data.split.val_images=2",
+        "--data.size=32",
+        "--model.network.name=test_resnet",
+        "--trainer.max_epochs=1",
+        "--trainer.accelerator=cpu",
+        "--trainer.enable_progress_bar=false",
+        *more,
+    ]
+
+
+def fit(lesions, *more):
+    return main(["fit", *arguments(lesions, *more)])
+
+
+def use(command, *more):
+    return main([command, f"--config={RUN}/config.yaml", f"--ckpt_path={RUN}/best.ckpt", *more])
+
+
+@pytest.fixture
+def error(monkeypatch, capsys):
+    """Runs a command that must fail; what it says."""
+
+    def of(*args):
+        monkeypatch.setattr("sys.argv", ["experiments", *args])
+        with pytest.raises(SystemExit) as exit_:
+            run()
+        said = capsys.readouterr().err if exit_.value.code == 2 else str(exit_.value.code)
+        assert "Traceback" not in said
+        return said
+
+    return of
+
+
+def test_a_run_from_training_to_predictions(lesions, tmp_path, capsys):
+    fit(lesions)
+    assert {p.name for p in RUN.iterdir()} >= {
+        "config.yaml",
+        "split.csv",
+        "metrics.jsonl",
+        "best.ckpt",
+        "last.ckpt",
+    }
+    split = pd.read_csv(RUN / "split.csv")
+    assert (split.groupby("lesion_id")["part"].nunique() == 1).all()
+    said = capsys.readouterr().out
+    assert "SYNTHETIC DATA" in said
+    assert "akiec" in said
+
+    use("test")
+    results = json.loads((RUN / "results.json").read_text())
+    assert results["synthetic"] is True
+    assert results["metrics"]["support_df"] == 3
+    assert results["checkpoint"]["epoch"] == 0
+    predictions = pd.read_csv(RUN / "test_predictions.csv")
+    assert set(predictions["image_id"]) == set(split.loc[split["part"] == "test", "image_id"])
+    columns = [f"p_{name}" for name in results["classes"]]
+    decided = predictions[columns].idxmax(axis="columns").str.removeprefix("p_")
+    accuracy = (decided == predictions["dx"]).mean()
+    assert results["metrics"]["accuracy"] == pytest.approx(accuracy)
+
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    tested = predictions.iloc[0]
+    Image.open(image_files(lesions)[tested["image_id"]]).save(photos / "a.png")
+    (photos / "b.jpg").write_bytes(b"no image")
+    use("predict", f"--data.predict_folder={photos}")
+    table = pd.read_csv(RUN / "predictions.csv")
+    assert table["image"].tolist() == ["a.png", "b.jpg"]
+    assert table["decision"].tolist() == [decided[0], "unreadable"]
+    assert table.loc[0, columns].to_numpy(float) == pytest.approx(tested[columns].to_numpy(float))
+    assert table.loc[1, columns].isna().all()
+    assert "1 images cannot be read: b.jpg" in capsys.readouterr().out
+
+
+def test_the_same_command_goes_on_and_says_when_it_is_finished(lesions, capsys):
+    fit(lesions)
+    with pytest.raises(SystemExit) as finished:
+        fit(lesions)
+    assert finished.value.code == 0
+    assert "runs/demo/seed0 is finished: 1 epochs" in capsys.readouterr().out
+    cli = fit(lesions, "--trainer.max_epochs=2")
+    assert "Going on from runs/demo/seed0/last.ckpt: 1 epochs" in capsys.readouterr().out
+    assert cli.trainer.current_epoch == 2
+
+
+def test_another_seed_and_another_name_are_other_runs(lesions):
+    fit(lesions, "--seed_everything=3", "--name=other")
+    assert Path("runs/other/seed3/last.ckpt").exists()
+    config = yaml.safe_load(Path("runs/other/seed3/config.yaml").read_text())
+    assert config["data"]["split"]["init_args"] == {
+        "test_images": 3,
+        "val_images": 2,
+        "seed": 0,
+    }
+
+
+@pytest.mark.parametrize(
+    ("change", "key"),
+    [
+        ("--model.network.drop_rate=0.1", "model.init_args.network.init_args.drop_rate"),
+        ("--data.size=48", "data.size"),
+        ("--data.split.seed=1", "data.split.init_args.seed"),
+    ],
+)
+def test_a_changed_run_is_refused_by_the_key_that_differs(lesions, error, change, key):
+    fit(lesions)
+    said = error("fit", *arguments(lesions, "--trainer.max_epochs=2", change))
+    assert f"runs/demo/seed0 was started with {key} = " in said
+
+
+def test_where_the_data_lie_may_change(lesions, tmp_path):
+    fit(lesions)
+    (tmp_path / "elsewhere").symlink_to(lesions)
+    fit(tmp_path / "elsewhere", "--trainer.max_epochs=2", "--data.num_workers=1")
+
+
+def test_other_data_under_the_same_name_are_refused(lesions, error):
+    fit(lesions)
+    split = pd.read_csv(RUN / "split.csv")
+    split.loc[0, "part"] = "test"
+    split.to_csv(RUN / "split.csv", index=False)
+    assert "records another split" in error("fit", *arguments(lesions, "--trainer.max_epochs=2"))
+
+
+def test_a_damaged_checkpoint_is_named_and_the_one_before_it_taken(lesions, capsys):
+    fit(lesions)
+    last = RUN / "last.ckpt"
+    last.write_bytes(last.read_bytes()[:5000])
+    path, _ = resume_from(RUN)
+    assert path == RUN / "best.ckpt"
+    assert "last.ckpt is damaged" in capsys.readouterr().err
+    assert resume_from(Path("nowhere")) is None
+
+
+def test_checkpoints_hold_state_only(lesions):
+    fit(lesions)
+    for name in ("best", "last"):
+        checkpoint = torch.load(RUN / f"{name}.ckpt", weights_only=True)
+        assert "hyper_parameters" not in checkpoint
+
+
+@pytest.mark.parametrize(
+    ("flag", "said"),
+    [
+        ("--model.network.drop_ratio=0.1", "'drop_ratio' is not accepted"),
+        ("--trainer.max_epoch=3", "unrecognized arguments: --trainer.max_epoch"),
+        ("--data.split.test_images=abc", "Expected a <class 'int'>"),
+        ("--data.root=nowhere", "No data in nowhere: `make data`"),
+        ("--model.network.name=resnet81", "timm has no model 'resnet81'"),
+        ("--model.network.pretrained=true", "--model.network.pretrained=false"),
+        ("--data.split.test_images=300", "The balanced split wants 300 test images"),
+        ("--data.batch_size=5000", "do not fill one batch of 5000"),
+    ],
+)
+def test_mistakes_are_one_sentence(lesions, error, flag, said):
+    assert said in error("fit", *arguments(lesions, flag))
+
+
+def test_a_folder_without_images(lesions, error, tmp_path):
+    fit(lesions)
+    (tmp_path / "empty").mkdir()
+    run_ = [f"--config={RUN}/config.yaml", f"--ckpt_path={RUN}/best.ckpt"]
+    assert "holds no image" in error("predict", *run_, "--data.predict_folder=empty")
+    assert "name a folder of images" in error("predict", *run_)
+
+
+def test_other_errors_keep_their_traceback():
+    assert mendable(ValueError("a defect")) is None
+
+
+def test_binary_task_end_to_end(lesions):
+    cli = fit(lesions, "--data.task=melanoma", "--data.batch_size=32")
+    assert cli.model(torch.rand(2, 3, 32, 32)).shape == (2, 2)
+    use("test")
+    results = json.loads((RUN / "results.json").read_text())
+    assert results["classes"] == ["nv", "mel"]
+    assert "many_accuracy" not in results["metrics"]
+
+
+def test_every_timm_backbone_by_name(lesions):
+    cli = fit(lesions, "--model.network.name=test_vit", "--data.size=160")
+    assert type(cli.model.network.model).__name__ == "VisionTransformer"
