@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,22 @@ class LogConfig(SaveConfigCallback):
     def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         for logger in trainer.loggers:
             if isinstance(logger, ResilientWandbLogger):
-                logger.update_config(yaml.safe_load(self.parser.dump(self.config)))
+                config = yaml.safe_load(self.parser.dump(self.config))
+                logger.update_config(config | {"commit": commit()})
+                for block in (config["model"], config["data"]["split"]):
+                    logger.add_tag(block["class_path"].rpartition(".")[2])
+
+
+def commit() -> str | None:
+    """The commit of the code that runs, with ``-dirty`` if files differ from it."""
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
+    try:
+        done = subprocess.run(
+            command, cwd=Path(__file__).parent, capture_output=True, text=True, check=True
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return done.stdout.strip()
 
 
 def refuse_changes(record: Path, now: dict[str, Any]) -> None:

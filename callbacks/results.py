@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-import subprocess
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
+
+from callbacks.log_config import commit
 
 
 class Results(Callback):
@@ -58,15 +59,3 @@ def _checkpoint(trainer: Trainer) -> dict[str, Any] | None:
         return None
     state = torch.load(trainer.ckpt_path, map_location="cpu", mmap=True, weights_only=True)
     return {"file": str(trainer.ckpt_path), "epoch": state["epoch"], "step": state["global_step"]}
-
-
-def commit() -> str | None:
-    """The commit of the code that ran, with ``-dirty`` if files differ from it."""
-    command = ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
-    try:
-        done = subprocess.run(
-            command, cwd=Path(__file__).parent, capture_output=True, text=True, check=True
-        )
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return done.stdout.strip()

@@ -13,6 +13,8 @@ from datamodules.install import install
 from datamodules.synthetic import synthesize
 from datamodules.verify import verify
 
+FLAGS = ("--official", "--saliency")
+
 
 def cache(root: Path = Path("data/ham10000"), size: int = 224, saliency: bool = False) -> None:
     """Decode all pixels now, before a training or a cluster job needs them.
@@ -29,6 +31,8 @@ def cache(root: Path = Path("data/ham10000"), size: int = 224, saliency: bool = 
 
 if __name__ == "__main__":
     try:
-        auto_cli([install, verify, cache, synthesize])
+        # People type bare flags; jsonargparse wants to be given true or false.
+        args = [f"{arg}=true" if arg in FLAGS else arg for arg in sys.argv[1:]]
+        auto_cli([install, verify, cache, synthesize], args=args)
     except DataError as error:
         sys.exit(f"error: {error}")

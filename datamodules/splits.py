@@ -147,6 +147,6 @@ class Official(Split):
         if missing:
             raise DataError(
                 f"The official ISIC 2018 sets are not installed ({', '.join(sorted(missing))}): "
-                'run `make data ARGS="--official true"`.'
+                "run `make data ARGS=--official`."
             )
         return table["source"].replace({"ham10000": "train"})
