@@ -1,1 +1,38 @@
 """Losses: logits (B, K) and labels (B,), or soft labels (B, K), to a scalar."""
+
+from lightning_modules.losses.class_balanced import EffectiveNumber, InverseFrequency
+from lightning_modules.losses.cost_sensitive import (
+    CostSensitiveLoss,
+    ExpectedCostLoss,
+    MistakeCosts,
+)
+from lightning_modules.losses.cross_entropy import CrossEntropyLoss
+from lightning_modules.losses.equalization import EqualizationLoss, SoftmaxEqualizationLoss
+from lightning_modules.losses.focal import FocalLoss
+from lightning_modules.losses.label_aware_smoothing import LabelAwareSmoothingLoss
+from lightning_modules.losses.logit_adjusted import LogitAdjustedLoss
+from lightning_modules.losses.ohem import OHEMLoss
+from lightning_modules.losses.sample_loss import ClassWeights, SampleLoss
+from lightning_modules.losses.selection import SelectedLoss
+from lightning_modules.losses.self_paced import SelfPacedLoss
+from lightning_modules.losses.soft_f1 import SoftMacroF1Loss
+
+__all__ = [
+    "ClassWeights",
+    "CostSensitiveLoss",
+    "CrossEntropyLoss",
+    "EffectiveNumber",
+    "EqualizationLoss",
+    "ExpectedCostLoss",
+    "FocalLoss",
+    "InverseFrequency",
+    "LabelAwareSmoothingLoss",
+    "LogitAdjustedLoss",
+    "MistakeCosts",
+    "OHEMLoss",
+    "SampleLoss",
+    "SelectedLoss",
+    "SelfPacedLoss",
+    "SoftMacroF1Loss",
+    "SoftmaxEqualizationLoss",
+]

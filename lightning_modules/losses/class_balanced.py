@@ -1,0 +1,43 @@
+"""Weights by class frequency."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from lightning_modules.losses.sample_loss import ClassWeights, as_counts
+
+
+class InverseFrequency(ClassWeights):
+    """Class-balanced weights (CB), w_c = N / N_c."""
+
+    def __call__(self, class_counts: Sequence[int]) -> Tensor:
+        counts = as_counts(class_counts)
+        return counts.sum() / counts
+
+
+class EffectiveNumber(ClassWeights):
+    """Inverse effective number of samples (ES), w_c = (1 - beta) / (1 - beta^N_c).
+
+    https://arxiv.org/abs/1901.05555, section 3. The paper sums weights to K (``normalize: class``)
+    and offers sigmoid losses besides; Barata and Santiago divide them by their batch mean.
+
+    Args:
+        beta: In [0, 1). 0 weighs all classes alike, and towards 1 goes inverse frequency; the
+            paper takes 0.9 to 0.9999. None is Barata and Santiago's (N - 1) / N.
+    """
+
+    def __init__(self, beta: float | None = None) -> None:
+        if beta is not None and not 0 <= beta < 1:
+            raise ValueError(f"beta must be in [0, 1), not {beta}.")
+        self.beta = beta
+
+    def __call__(self, class_counts: Sequence[int]) -> Tensor:
+        counts = as_counts(class_counts)
+        total = counts.sum().item()
+        gap = 1 / total if self.beta is None else 1 - self.beta
+        log_beta = math.log1p(-gap) if gap < 1 else -math.inf
+        return gap / -torch.expm1(counts * log_beta)
