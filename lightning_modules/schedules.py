@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
@@ -28,3 +29,24 @@ class WarmupCosine(LambdaLR):
             return (step + 1) / (self.warmup_steps + 1)
         done = (step - self.warmup_steps) / max(1, self.total_steps - self.warmup_steps)
         return 0.5 * (1 + math.cos(math.pi * min(done, 1.0)))
+
+
+class Steps(LambdaLR):
+    """A factor at each milestone.
+
+    Args:
+        optimizer: Whose learning rates are those of the beginning.
+        total_steps: Steps of the whole training; :class:`Classifier` fills it in.
+        milestones: Shares of the training, in (0, 1).
+        factor: What the rate is multiplied with at each.
+    """
+
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        total_steps: int,
+        milestones: Sequence[float] = (0.5, 0.75),
+        factor: float = 0.1,
+    ) -> None:
+        self.ends = [round(share * total_steps) for share in milestones]
+        super().__init__(optimizer, lambda step: factor ** sum(step >= end for end in self.ends))
