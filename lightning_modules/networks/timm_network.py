@@ -49,7 +49,7 @@ class TimmNetwork(nn.Module):
         if not timm.is_model(name):
             near = difflib.get_close_matches(name, timm.list_models(), n=5, cutoff=0)
             raise WeightsError(f"timm has no model {name!r}; nearest are {', '.join(near)}.")
-        self.model = _create(
+        self.model: Any = _create(
             name,
             pretrained,
             weights,
@@ -63,7 +63,20 @@ class TimmNetwork(nn.Module):
             self.register_buffer(statistic, values, persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.model((images - self.mean) / self.std)
+        return self.classify(self.features(images))
+
+    def features(self, images: Tensor) -> Tensor:
+        """The last feature map: (B, C, h, w), or tokens (B, L, C) of a plain transformer."""
+        features = self.model.forward_features((images - self.mean) / self.std)
+        return features.movedim(-1, 1) if self._channels_last else features
+
+    def classify(self, features: Tensor) -> Tensor:
+        """What :meth:`features` gives to logits (B, num_classes)."""
+        return self.model.forward_head(features.movedim(1, -1) if self._channels_last else features)
+
+    @property
+    def _channels_last(self) -> bool:
+        return getattr(self.model, "output_fmt", None) == "NHWC"  # Swin and its like
 
 
 def _create(name: str, pretrained: bool, weights: Path | None, **kwargs: Any) -> nn.Module:
