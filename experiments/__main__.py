@@ -68,8 +68,11 @@ class ExperimentCLI(LightningCLI):
 
         for source, target in (
             ("class_names", "class_names"),
+            ("class_names", "network.init_args.class_names"),
             ("batches_per_epoch", "batches_per_epoch"),
             ("num_classes", "network.init_args.num_classes"),
+            ("num_classes", "network.init_args.network.init_args.num_classes"),
+            ("num_classes", "mix.init_args.num_classes"),
             ("class_counts", "criterion.init_args.class_counts"),
         ):
             model = f"model.init_args.{target}"

@@ -1,6 +1,16 @@
 """How a method learns."""
 
+from lightning_modules.care import CARE
 from lightning_modules.classifier import Classifier
+from lightning_modules.hierarchical import HierarchicalClassifier, PathClassifier
 from lightning_modules.networks import WeightsError
+from lightning_modules.reslt import ResLT
 
-__all__ = ["Classifier", "WeightsError"]
+__all__ = [
+    "CARE",
+    "Classifier",
+    "HierarchicalClassifier",
+    "PathClassifier",
+    "ResLT",
+    "WeightsError",
+]

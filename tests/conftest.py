@@ -3,10 +3,13 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from datamodules.synthetic import synthesize
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # read once, when the hub's client is imported
+os.environ["OMP_NUM_THREADS"] = "1"  # one test process per core; for those that tests start
+torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")

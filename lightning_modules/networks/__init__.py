@@ -1,5 +1,15 @@
 """Networks: images to logits."""
 
+from lightning_modules.networks.attention_decoder import AttentionDecoder
+from lightning_modules.networks.cbam import CBAMNetwork, MultiHeadNetwork
+from lightning_modules.networks.learnable_weight_scaling import LearnableWeightScaling
 from lightning_modules.networks.timm_network import TimmNetwork, WeightsError
 
-__all__ = ["TimmNetwork", "WeightsError"]
+__all__ = [
+    "AttentionDecoder",
+    "CBAMNetwork",
+    "LearnableWeightScaling",
+    "MultiHeadNetwork",
+    "TimmNetwork",
+    "WeightsError",
+]

@@ -8,7 +8,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from lightning_modules import Classifier
-from lightning_modules.schedules import WarmupCosine
+from lightning_modules.schedules import Steps, WarmupCosine
 
 NAMES = ("mel", "nv", "bcc")
 
@@ -132,3 +132,14 @@ def test_frozen_parameters_do_not_reach_the_optimizer(tmp_path):
     run = trainer(tmp_path, max_steps=1)
     run.fit(module, loader(), loader())
     assert [p.shape for p in run.optimizers[0].param_groups[0]["params"]] == [(3, 12)]
+
+
+def test_steps_fall_at_their_milestones():
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
+    schedule = Steps(optimizer, total_steps=8)
+    rates = []
+    for _ in range(8):
+        rates.append(schedule.get_last_lr()[0])
+        optimizer.step()
+        schedule.step()
+    assert rates == pytest.approx([1, 1, 1, 1, 0.1, 0.1, 0.01, 0.01])

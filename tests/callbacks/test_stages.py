@@ -1,0 +1,123 @@
+"""Warm starts and freezing: what methods of two stages are made of."""
+
+from functools import partial
+
+import pytest
+import torch
+from pytorch_lightning import Trainer
+from torch import nn
+from torch.utils.data import DataLoader
+
+from callbacks.errors import RunError
+from callbacks.freeze import Freeze
+from callbacks.warm_start import WarmStart
+from lightning_modules import Classifier
+
+NAMES = ("mel", "nv", "bcc")
+
+
+def network() -> nn.Module:
+    return nn.Sequential(
+        nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.Dropout(0.5), nn.Flatten()),
+        nn.Linear(16, 3),
+    )
+
+
+def classifier():
+    optimizer = partial(torch.optim.SGD, lr=0.1)
+    return Classifier(network(), nn.CrossEntropyLoss(), optimizer, class_names=NAMES)
+
+
+def fit(module, folder, *callbacks, **options):
+    batch = {
+        "image": torch.randn(8, 3, 2, 2) + 5,
+        "label": torch.arange(8) % 3,
+        "index": torch.arange(8),
+    }
+    loader = DataLoader([batch] * 3, batch_size=None)
+    trainer = Trainer(
+        default_root_dir=folder,
+        accelerator="cpu",
+        logger=False,
+        callbacks=list(callbacks),
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        **({"max_epochs": 2} | options),
+    )
+    trainer.fit(module, loader, loader, ckpt_path=options.pop("ckpt_path", None))
+    return trainer
+
+
+def state(module):
+    return {name: value.clone() for name, value in module.network.state_dict().items()}
+
+
+def changed(before, module):
+    after = module.network.state_dict()
+    return {name for name in before if not torch.equal(before[name], after[name])}
+
+
+def test_frozen_modules_stay_bit_for_bit(tmp_path):
+    module = classifier()
+    before = state(module)
+    fit(module, tmp_path, Freeze(["network.0"]))
+    assert changed(before, module) == {"1.weight", "1.bias"}
+
+
+def test_shifted_batch_norm_moves_its_statistics_only(tmp_path):
+    module = classifier()
+    before = state(module)
+    fit(module, tmp_path, Freeze(["network.0"], shift_batch_norm=True))
+    statistics = {"0.1.running_mean", "0.1.running_var", "0.1.num_batches_tracked"}
+    assert changed(before, module) == statistics | {"1.weight", "1.bias"}
+
+
+def test_a_part_of_what_is_frozen_can_be_trained(tmp_path):
+    module = classifier()
+    before = state(module)
+    fit(module, tmp_path, Freeze(["network"], but=["network.1"]))
+    assert changed(before, module) == {"1.weight", "1.bias"}
+
+
+@pytest.fixture
+def stage1(tmp_path):
+    module = classifier()
+    fit(module, tmp_path / "one").save_checkpoint(tmp_path / "one" / "best.ckpt")
+    return module
+
+
+def test_warm_start_takes_the_weights_of_the_other_run(stage1, tmp_path):
+    module = classifier()
+    fit(module, tmp_path, WarmStart(tmp_path / "one"), Freeze(["network"], but=["network.1"]))
+    assert changed(state(stage1), module) == {"1.weight", "1.bias"}
+
+
+def test_warm_start_can_leave_out_the_classifier_and_rename(stage1, tmp_path):
+    module = classifier()
+    fresh = state(module)
+    start = WarmStart(tmp_path / "one" / "best.ckpt", "network.0", "network.0", leave_out=["0."])
+    fit(module, tmp_path, start, Freeze(["network.0", "network.1"], but=["network.1"]))
+    assert torch.equal(module.network[0][0].weight, fresh["0.0.weight"])
+    assert torch.equal(module.network[0][1].running_mean, stage1.network[0][1].running_mean)
+
+
+def test_a_run_that_goes_on_has_its_own_weights(stage1, tmp_path):
+    module = classifier()
+    trainer = fit(module, tmp_path, max_epochs=1)
+    trainer.save_checkpoint(tmp_path / "own.ckpt")
+    own = state(module)
+    again, callback = classifier(), WarmStart(tmp_path / "one")
+    trainer = Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
+    trainer.ckpt_path = str(tmp_path / "own.ckpt")
+    before = state(again)
+    callback.setup(trainer, again, "fit")
+    assert not changed(before, again)
+    assert own.keys() == before.keys()
+
+
+def test_missing_or_unfitting_weights_are_said(stage1, tmp_path):
+    with pytest.raises(RunError, match="are not there: train that run first"):
+        fit(classifier(), tmp_path, WarmStart(tmp_path / "none"))
+    with pytest.raises(RunError, match=r"(?s)another network than network here.*0\.0\.weight"):
+        fit(classifier(), tmp_path, WarmStart(tmp_path / "one", "network.0", "network"))
