@@ -38,7 +38,7 @@ evaluate: $(ENV) $(RUN)/config.yaml ## EXP=vgg_ce [SEED=1]: score the best check
 
 predict: $(ENV) $(RUN)/config.yaml ## EXP=vgg_ce IN=folder: write predictions.csv for a folder of images
 	$(PYTHON) -m experiments predict --config $(RUN)/config.yaml --ckpt_path $(RUN)/best.ckpt \
-	    --data.predict_folder $(if $(IN),$(IN),"") $(ARGS)
+	    $(if $(IN),--data.predict_folder "$(IN)") $(ARGS)
 
 sync: $(ENV) ## send runs that were recorded offline to W&B
 	$(PYTHON) -m wandb sync --yes --include-online runs/*/*/wandb/*run-*
@@ -62,7 +62,7 @@ bench: $(ENV) ## measure the cache, the loader, augmentation and the training st
 	.venv/bin/python -m pip install --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
-experiments/%.yaml:
+experiments/.yaml experiments/%.yaml:
 	@echo "There is no experiment '$*'. EXP= names one of: $(filter-out base,$(basename $(notdir $(wildcard experiments/*.yaml))))"; exit 2
 
 runs/%/config.yaml:

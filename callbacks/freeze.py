@@ -25,8 +25,8 @@ class Freeze(Callback):
         for name, trained in [*((n, False) for n in self.modules), *((n, True) for n in self.but)]:
             pl_module.get_submodule(name).requires_grad_(trained)
 
-    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        # Lightning puts everything in training mode before each epoch.
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        # Not per epoch: a run that goes on within an epoch has no start of it.
         if not self.shift_batch_norm:
             for name in self.modules:
                 pl_module.get_submodule(name).eval()

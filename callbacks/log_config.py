@@ -14,8 +14,9 @@ from pytorch_lightning.cli import SaveConfigCallback
 from callbacks.errors import RunError
 from callbacks.wandb_logger import ResilientWandbLogger
 
-# Where the data lie and how they are loaded does not change what is learned.
-MAY_CHANGE = {"data.root", "data.num_workers", "data.predict_folder"}
+HELD = ("model.", "data.", "trainer.accumulate_grad_batches", "trainer.limit_train_batches")
+# Where the data lie, how they are loaded, and what a checkpoint replaces.
+MAY_CHANGE = ("data.root", "data.num_workers", "data.predict_folder", ".pretrained", ".weights")
 
 
 class LogConfig(SaveConfigCallback):
@@ -54,12 +55,12 @@ def refuse_changes(record: Path, now: dict[str, Any]) -> None:
         now: The configuration as it is now.
 
     Raises:
-        RunError: A key of ``model`` or ``data`` differs; it is named, with both values.
+        RunError: A key differs that would make it another run; it is named, with both values.
     """
     started = yaml.safe_load(record.read_text())
     before, after = (dict(_flat(config)) for config in (started, now))
     for key in sorted(before.keys() | after.keys()):
-        if key.split(".")[0] not in ("model", "data") or key in MAY_CHANGE:
+        if not key.startswith(HELD) or key.endswith(MAY_CHANGE):
             continue
         if before.get(key) != after.get(key):
             raise RunError(

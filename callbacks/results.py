@@ -25,19 +25,19 @@ class Results(Callback):
         self.dirpath = Path(dirpath)
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if not trainer.is_global_zero:
-            return
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
         metric: Any = pl_module.metrics["test"]  # type: ignore[index]
         computed = metric.compute()
+        whole = len(computed["label"]) == (data.table["part"] == "test").sum()
+        if not trainer.is_global_zero or not whole:  # a trial run is no result
+            return
         index = computed["index"].tolist()
         predictions = data.table.loc[index, ["image_id", "lesion_id", "dx"]].reset_index(drop=True)
         columns = [f"p_{name}" for name in metric.class_names]
         probabilities = pd.DataFrame(computed["probability"].cpu().numpy(), columns=columns)
         self.dirpath.mkdir(parents=True, exist_ok=True)
-        pd.concat([predictions, probabilities], axis="columns").to_csv(
-            self.dirpath / "test_predictions.csv", index=False
-        )
+        table = pd.concat([predictions, probabilities], axis="columns")
+        table.to_csv(self.dirpath / "test_predictions.csv", index=False)
         record = {
             "name": self.dirpath.parent.name,
             "seed": data.seed,

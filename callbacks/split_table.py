@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -28,20 +29,20 @@ class SplitTable(Callback):
         self.path = Path(dirpath, "split.csv")
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        if stage == "predict" or not trainer.is_global_zero:
+        if stage == "predict":
             return
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
         split = data.table.loc[data.table["part"] != "", COLUMNS].reset_index(drop=True)
-        if self.path.exists():
-            if not split.equals(pd.read_csv(self.path)):
-                raise RunError(
-                    f"{self.path} records another split than the data in {data.root} give now: "
-                    "bring back the data of this run, or give the run another --name."
-                )
-        elif stage == "fit" and not trainer.fast_dev_run:  # type: ignore[attr-defined]
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            split.to_csv(self.path, index=False)
-        if stage == "fit":
+        if self.path.exists() and not split.equals(pd.read_csv(self.path)):
+            raise RunError(
+                f"{self.path} records another split than the data in {data.root} give now: "
+                "bring back the data of this run, or give the run another --name."
+            )
+        if stage == "fit" and trainer.is_global_zero:
+            if not self.path.exists() and not trainer.fast_dev_run:  # type: ignore[attr-defined]
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+                split.to_csv(self.path.with_suffix(".partial"), index=False)
+                os.replace(self.path.with_suffix(".partial"), self.path)
             counts = data.class_table
             counts.loc["all"] = counts.sum()
             print_table(counts.reset_index(names="class"), f"Images of {data.root}")

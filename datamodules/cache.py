@@ -103,10 +103,13 @@ def cached(folder: Path, name: str, files: Sequence[Path], size: int) -> np.ndar
     """
     path = folder / f"{name}-{size}-{_digest(files)}.npy"
     if not path.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(path.with_suffix(".lock")):
-            if not path.exists():
-                _build(path, name, files, size)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with FileLock(path.with_suffix(".lock")):
+                if not path.exists():
+                    _build(path, name, files, size)
+        except OSError as error:
+            raise DataError(f"The cache cannot be written to {folder}: {error}.") from error
     return np.load(path, mmap_mode="r")
 
 
@@ -129,6 +132,9 @@ def _build(path: Path, name: str, files: Sequence[Path], size: int) -> None:
     aside = path.with_suffix(".partial")
     try:
         rows = np.lib.format.open_memmap(aside, mode="w+", dtype=np.uint8, shape=shape)
+        if hasattr(os, "posix_fallocate"):  # or a full quota kills the process in mid-write
+            with aside.open("r+b") as file:
+                os.posix_fallocate(file.fileno(), 0, aside.stat().st_size)
         _fill(rows, name, files, size)
         rows.flush()
         os.replace(aside, path)
@@ -153,8 +159,8 @@ def _fill(rows: np.ndarray, name: str, files: Sequence[Path], size: int) -> None
     if unreadable:
         more = f"\n  and {len(unreadable) - SHOWN} more" if len(unreadable) > SHOWN else ""
         raise DataError(
-            f"{len(unreadable)} of {len(files)} {name} files cannot be read; install the data "
-            "again (`make data`), or remove their rows from the metadata:\n  "
+            f"{len(unreadable)} of {len(files)} {name} files cannot be read; delete them and run "
+            "`make data` again, or remove their rows from the metadata:\n  "
             + "\n  ".join(sorted(unreadable)[:SHOWN])
             + more
         )

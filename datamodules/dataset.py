@@ -97,13 +97,14 @@ def _official(root: Path, part: str) -> pd.DataFrame:
 
 
 def image_files(root: Path) -> dict[str, Path]:
-    """Image id to file, in whichever folders below ``root`` the release was unpacked."""
-    return {path.stem: path for path in root.glob("*/ISIC_*.jpg")}
+    """Image id to file."""
+    folders = (*IMAGE_FOLDERS, *(f"{name}_Input" for name in OFFICIAL.values()))
+    return {path.stem: path for name in folders for path in (root / name).glob("ISIC_*.jpg")}
 
 
 def mask_files(root: Path) -> dict[str, Path]:
     """Image id to the file of its lesion mask; the official sets have none."""
-    files = root.glob("*/ISIC_*_segmentation.png")
+    files = (root / MASK_FOLDER).glob("ISIC_*_segmentation.png")
     return {path.stem.removesuffix("_segmentation"): path for path in files}
 
 

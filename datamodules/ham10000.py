@@ -111,7 +111,13 @@ class HAM10000(LightningDataModule):
     @property
     def batches_per_epoch(self) -> int:
         """Training batches, whatever the number of processes; an incomplete one is left out."""
-        return sum(self.class_counts) // self.batch_size
+        images = sum(self.class_counts)
+        if images < self.batch_size:
+            raise DataError(
+                f"{images} training images do not fill one batch of {self.batch_size}: "
+                "lower data.batch_size."
+            )
+        return images // self.batch_size
 
     @property
     def class_table(self) -> pd.DataFrame:
@@ -133,12 +139,7 @@ class HAM10000(LightningDataModule):
         loader = ResumableLoader(
             train, sampler=sampler, batch_size=self._share, drop_last=True, **self._loading
         )
-        if len(loader) == 0:
-            raise DataError(
-                f"{len(train)} training images do not fill one batch of {self.batch_size}: "
-                "lower data.batch_size."
-            )
-        epoch, batches = self._progress(len(loader))
+        epoch, batches = self._progress(self.batches_per_epoch)
         sampler.place(
             seed=self.seed,
             epoch=epoch,

@@ -5,10 +5,12 @@ from __future__ import annotations
 import logging
 import sys
 import warnings
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, NoReturn
 
 import yaml
+from filelock import FileLock, Timeout
 from pytorch_lightning import LightningModule
 from pytorch_lightning.cli import ArgsType, LightningArgumentParser, LightningCLI
 
@@ -17,7 +19,7 @@ from callbacks.log_config import LogConfig, refuse_changes
 from callbacks.wandb_logger import ResilientWandbLogger
 from datamodules import HAM10000, DataError
 from experiments.resume import epochs_done, resume_from
-from lightning_modules import WeightsError
+from lightning_modules import ModelError
 
 BASE = {"default_config_files": [str(Path(__file__).with_name("base.yaml"))]}
 COMMANDS = ("fit", "validate", "test", "predict")
@@ -26,6 +28,7 @@ NOISE = (
     r"Checkpoint directory .* is not empty",  # so it is when a run goes on
     r".*does not have many workers",  # batches come from memory maps
     r"The number of training batches",
+    r"It is recommended to use .*sync_dist=True",  # the metrics are of all processes already
 )
 
 
@@ -80,6 +83,15 @@ class ExperimentCLI(LightningCLI):
 
     def before_test(self) -> None:
         self.config_init["test"]["verbose"] = False  # PerClass prints a shorter table
+        self._check_checkpoint("test")
+
+    def before_predict(self) -> None:
+        self._check_checkpoint("predict")
+
+    def _check_checkpoint(self, command: str) -> None:
+        path = self.config_init[command]["ckpt_path"]
+        if path and not Path(path).exists():
+            raise RunError(f"There is no checkpoint {path}: train until an epoch is validated.")
 
     def before_fit(self) -> None:
         """Goes on where the run stopped, or says that it is finished."""
@@ -92,15 +104,33 @@ class ExperimentCLI(LightningCLI):
         if fit["ckpt_path"] or (found := resume_from(folder)) is None:
             return
         path, checkpoint = found
-        done, wanted = epochs_done(checkpoint), self.trainer.max_epochs
-        if wanted is not None and 0 <= wanted <= done:
+        epochs, steps = epochs_done(checkpoint), checkpoint["global_step"]
+        if reached(epochs, self.trainer.max_epochs) or reached(steps, self.trainer.max_steps):
             print(
-                f"{folder} is finished: {done} epochs. Score it with `make evaluate`, or train on "
-                "with a larger --trainer.max_epochs."
+                f"{folder} is finished: {epochs} epochs. Score it with `make evaluate`, or train "
+                "on with a larger --trainer.max_epochs."
             )
             sys.exit(0)
-        print(f"Going on from {path}: {done} epochs, {checkpoint['global_step']} steps.")
+        print(f"Going on from {path}: {epochs} epochs, {steps} steps.")
         fit["ckpt_path"] = str(path)
+
+    def fit(self, **kwargs: Any) -> None:
+        """Trains, unless another process is training the same run."""
+        folder = Path(self.trainer.default_root_dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / ".lock", timeout=0)
+        try:
+            with lock if self.trainer.is_global_zero else nullcontext():
+                self.trainer.fit(**kwargs)
+        except Timeout:
+            raise RunError(
+                f"Another process is training {folder}: wait for it, or give this run another "
+                "--name."
+            ) from None
+
+
+def reached(done: int, wanted: int | None) -> bool:
+    return wanted is not None and 0 <= wanted <= done
 
 
 def main(args: ArgsType = None) -> ExperimentCLI:
@@ -122,8 +152,8 @@ def main(args: ArgsType = None) -> ExperimentCLI:
 
 def mendable(error: BaseException | None) -> BaseException | None:
     """What users can mend among the causes of ``error``; jsonargparse wraps what it builds."""
-    while error is not None and not isinstance(error, (DataError, RunError, WeightsError)):
-        error = error.__cause__ or error.__context__
+    while error is not None and not isinstance(error, (DataError, RunError, ModelError)):
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
     return error
 
 
@@ -138,6 +168,7 @@ def run() -> None:
     except Exception as error:
         if (known := mendable(error)) is None:
             raise
+        ResilientWandbLogger.finish(1)
         sys.exit(f"error: {known}")
     finally:
         ResilientWandbLogger.finish()

@@ -10,16 +10,21 @@ import torch
 
 
 def resume_from(folder: Path) -> tuple[Path, dict[str, Any]] | None:
-    """The newest readable checkpoint of a run and its content, or None for a run not started.
+    """The readable checkpoint of a run that is furthest on, or None for a run not started.
 
     A damaged checkpoint is named, and the one before it is taken.
     """
-    for path in sorted(folder.glob("*.ckpt"), key=lambda p: p.stat().st_mtime_ns, reverse=True):
+    found = []
+    for path in folder.glob("*.ckpt"):
         try:
-            return path, torch.load(path, map_location="cpu", mmap=True, weights_only=True)
+            checkpoint = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
+            progress = (checkpoint["global_step"], epochs_done(checkpoint))
         except Exception as error:  # a truncated zip raises half a dozen types
             print(f"{path} is damaged ({error}); looking for an older one.", file=sys.stderr)
-    return None
+        else:
+            found.append((progress, path.name == "last.ckpt", path, checkpoint))
+    # Not the newest file: a copied folder has new times.
+    return max(found, key=lambda one: one[:2])[2:] if found else None
 
 
 def epochs_done(checkpoint: dict[str, Any]) -> int:

@@ -2,15 +2,15 @@
 
 from lightning_modules.care import CARE
 from lightning_modules.classifier import Classifier
+from lightning_modules.errors import ModelError
 from lightning_modules.hierarchical import HierarchicalClassifier, PathClassifier
-from lightning_modules.networks import WeightsError
 from lightning_modules.reslt import ResLT
 
 __all__ = [
     "CARE",
     "Classifier",
     "HierarchicalClassifier",
+    "ModelError",
     "PathClassifier",
     "ResLT",
-    "WeightsError",
 ]

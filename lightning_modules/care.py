@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lightning_modules.classifier import Classifier
+from lightning_modules.errors import ModelError
 from lightning_modules.losses.distributed import global_sum
 
 RARE = ("akiec", "df", "vasc")
@@ -59,12 +60,12 @@ class CARE(Classifier):
     ) -> None:
         super().__init__(*args, **kwargs)
         if not isinstance(self.mix, nn.Identity):
-            raise ValueError("CARE has no lesion to attend to in mixed images: leave out the mix.")
+            raise ModelError("CARE has no lesion to attend to in mixed images: leave out the mix.")
         self.alpha, self.tau, self.outside_weight = alpha, tau, outside_weight
         self.boxes, self.reduction = boxes, reduction
         names = self.metrics["val"].class_names
         if classes != "all" and (unknown := set(classes) - set(names)):
-            raise ValueError(f"CARE cannot attend to {sorted(unknown)}: classes are {names}.")
+            raise ModelError(f"CARE cannot attend to {sorted(unknown)}: classes are {names}.")
         attended = torch.tensor([classes == "all" or name in classes for name in names])
         self.register_buffer("attended", attended, persistent=False)
 
@@ -81,9 +82,9 @@ class CARE(Classifier):
     def attention(self, features: Tensor, logits: Tensor, batch: dict[str, Tensor]) -> Tensor:
         """L_a of the global batch, from A (B, C, h, w) and z (B, K)."""
         if "mask" not in batch:
-            raise ValueError("CARE needs the masks of the lesions: set data.mask.")
+            raise ModelError("CARE needs the masks of the lesions: set data.mask.")
         if features.ndim != 4:
-            raise ValueError("CARE needs feature maps (B, C, h, w): take a convolutional network.")
+            raise ModelError("CARE needs feature maps (B, C, h, w): take a convolutional network.")
         lesion = bounding_boxes(batch["mask"]) if self.boxes else batch["mask"]
         # A half-precision sum over positions or channels would drown small differences.
         with torch.autocast(features.device.type, enabled=False):

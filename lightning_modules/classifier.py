@@ -15,11 +15,15 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torchmetrics import MeanMetric
 
+from lightning_modules.errors import ModelError
 from lightning_modules.metrics import DiagnosticMetrics
 
 
 class Classifier(LightningModule):
     """Trains ``network`` with ``criterion``; other ways to learn override ``training_step``.
+
+    Logs ``train/loss``, of the first process's share of the batch, and the metrics of
+    :class:`~lightning_modules.metrics.DiagnosticMetrics` under ``val/`` and ``test/``.
 
     Args:
         network: Images (B, 3, H, W) in [0, 1] to logits (B, K).
@@ -85,13 +89,16 @@ class Classifier(LightningModule):
         computed = self.metrics[split].compute() | {"loss": self.losses[split].compute()}
         scalars = {f"{split}/{k}": v for k, v in computed.items() if v.ndim == 0}
         self.log_dict(scalars)
-        self.losses[split].reset()
 
     def on_validation_epoch_start(self) -> None:
-        self.metrics["val"].reset()
+        self.begin("val")
 
     def on_test_epoch_start(self) -> None:
-        self.metrics["test"].reset()
+        self.begin("test")
+
+    def begin(self, split: str) -> None:
+        self.metrics[split].reset()
+        self.losses[split].reset()
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         optimizer = self.make_optimizer(p for p in self.parameters() if p.requires_grad)
@@ -108,7 +115,14 @@ class Classifier(LightningModule):
         """Optimizer steps of the whole training."""
         # Not the trainer's estimate: for it the trainer would load its data, before a run that
         # goes on knows how far it is.
-        trainer = self.trainer
-        per_epoch = math.ceil(self.batches_per_epoch / trainer.accumulate_grad_batches)
-        epochs = trainer.max_epochs if trainer.max_steps < 0 else trainer.max_steps / per_epoch
-        return math.ceil(per_epoch * (epochs or 1))
+        trainer, batches, limit = (
+            self.trainer,
+            self.batches_per_epoch,
+            self.trainer.limit_train_batches,
+        )
+        batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
+        per_epoch = math.ceil(batches / trainer.accumulate_grad_batches)
+        bounds = (per_epoch * (trainer.max_epochs or 0), trainer.max_steps)
+        if not (ends := [bound for bound in bounds if bound > 0]):
+            raise ModelError("A schedule needs an end: set trainer.max_epochs or max_steps.")
+        return min(ends)

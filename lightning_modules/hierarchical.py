@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torchmetrics.classification import MulticlassConfusionMatrix
 
 from lightning_modules.classifier import Classifier
+from lightning_modules.errors import ModelError
 from lightning_modules.metrics import scores
 
 
@@ -47,7 +48,7 @@ class HierarchicalClassifier(Classifier):
         self.inner_criteria = nn.ModuleList(inner)
         self.level_weights = level_weights or [1 / len(levels)] * len(levels)
         if len(inner) + 1 != len(levels) or len(self.level_weights) != len(levels):
-            raise ValueError(f"The taxonomy has {len(levels)} levels: a criterion and weight each.")
+            raise ModelError(f"The taxonomy has {len(levels)} levels: a criterion and weight each.")
         self.confusion: Any = nn.ModuleDict(
             {
                 split: nn.ModuleList(

@@ -68,12 +68,13 @@ def confusion_matrix(label: Tensor, prediction: Tensor, num_classes: int) -> Ten
 
 def scores(confusion: Tensor, class_names: Sequence[str]) -> dict[str, Tensor]:
     """The metrics that a confusion matrix (K, K) determines, by name."""
-    hits = confusion.diag().double()
+    confusion = confusion.cpu().double()  # some accelerators have no float64
+    hits = confusion.diag()
     support, predicted = confusion.sum(1), confusion.sum(0)
     recall, precision = hits / support.clamp(min=1), hits / predicted.clamp(min=1)
     f1 = 2 * hits / (support + predicted).clamp(min=1)
     occurs, seen = support > 0, (support + predicted) > 0
-    per_class = {"precision": precision, "recall": recall, "f1": f1, "support": support.double()}
+    per_class = {"precision": precision, "recall": recall, "f1": f1, "support": support}
     values = {
         "accuracy": hits.sum() / support.sum(),
         "balanced_accuracy": recall[occurs].mean(),

@@ -12,7 +12,7 @@ from torch.optim.lr_scheduler import LambdaLR
 class WarmupCosine(LambdaLR):
     """Linear warm-up from 0, then half a cosine to 0 (https://arxiv.org/abs/1608.03983).
 
-    A function of the step alone, so a training that is given more epochs follows the longer curve.
+    A function of the step alone: a training that is given more epochs follows the longer curve.
 
     Args:
         optimizer: Whose learning rates are the peak.
@@ -21,14 +21,16 @@ class WarmupCosine(LambdaLR):
     """
 
     def __init__(self, optimizer: Optimizer, total_steps: int, warmup: float = 0.05) -> None:
-        self.total_steps, self.warmup_steps = total_steps, round(warmup * total_steps)
-        super().__init__(optimizer, self.factor)
+        rising = round(warmup * total_steps)
 
-    def factor(self, step: int) -> float:
-        if step < self.warmup_steps:
-            return (step + 1) / (self.warmup_steps + 1)
-        done = (step - self.warmup_steps) / max(1, self.total_steps - self.warmup_steps)
-        return 0.5 * (1 + math.cos(math.pi * min(done, 1.0)))
+        # A closure, because attributes would go into checkpoints and come back from them.
+        def factor(step: int) -> float:
+            if step < rising:
+                return (step + 1) / (rising + 1)
+            done = (step - rising) / max(1, total_steps - rising)
+            return 0.5 * (1 + math.cos(math.pi * min(done, 1.0)))
+
+        super().__init__(optimizer, factor)
 
 
 class Steps(LambdaLR):
@@ -48,5 +50,5 @@ class Steps(LambdaLR):
         milestones: Sequence[float] = (0.5, 0.75),
         factor: float = 0.1,
     ) -> None:
-        self.ends = [round(share * total_steps) for share in milestones]
-        super().__init__(optimizer, lambda step: factor ** sum(step >= end for end in self.ends))
+        ends = [round(share * total_steps) for share in milestones]
+        super().__init__(optimizer, lambda step: factor ** sum(step >= end for end in ends))

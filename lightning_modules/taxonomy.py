@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from lightning_modules.errors import ModelError
+
 # For ISIC 2018 as in Barata et al., https://doi.org/10.1016/j.patcog.2020.107413.
 TREE: dict[str, dict[str, tuple[str, ...]]] = {
     "melanocytic": {"benign": ("nv",), "malignant": ("mel",)},
@@ -86,12 +88,12 @@ class Taxonomy(nn.Module):
 def _way(diagnosis: str, depth: int) -> tuple[str, ...]:
     """The ``depth`` nodes that lead to a diagnosis: benign nodes of two branches are two nodes."""
     if depth not in (1, 2, 3):
-        raise ValueError(f"A taxonomy has 1, 2 or 3 levels, not {depth}.")
+        raise ModelError(f"A taxonomy has 1, 2 or 3 levels, not {depth}.")
     for branch, kinds in TREE.items():
         for kind, diagnoses in kinds.items():
             if diagnosis in diagnoses:
                 return (*(branch, f"{branch} {kind}")[: depth - 1], diagnosis)
-    raise ValueError(f"The taxonomy has no diagnosis {diagnosis!r}.")
+    raise ModelError(f"The taxonomy has no diagnosis {diagnosis!r}.")
 
 
 def _level(names: Sequence[str]) -> list[str]:

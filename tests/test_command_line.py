@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 import torch
 import yaml
+from filelock import FileLock
 from PIL import Image
 
 from datamodules.dataset import image_files
@@ -131,6 +132,40 @@ def test_a_changed_run_is_refused_by_the_key_that_differs(lesions, error, change
     fit(lesions)
     said = error("fit", *arguments(lesions, "--trainer.max_epochs=2", change))
     assert f"runs/demo/seed0 was started with {key} = " in said
+
+
+def test_how_a_network_was_initialised_may_change(lesions):
+    fit(lesions)
+    weights = f"--model.network.weights={RUN}/best.ckpt"
+    fit(lesions, "--trainer.max_epochs=2", weights)
+
+
+def test_a_run_is_trained_by_one_process_at_a_time(lesions, error):
+    RUN.mkdir(parents=True)
+    with FileLock(RUN / ".lock"):
+        assert "Another process is training runs/demo/seed0" in error("fit", *arguments(lesions))
+
+
+def test_nothing_to_score_yet(lesions, error):
+    fit(lesions)
+    (RUN / "best.ckpt").unlink()
+    run_ = [f"--config={RUN}/config.yaml", f"--ckpt_path={RUN}/best.ckpt"]
+    assert "There is no checkpoint runs/demo/seed0/best.ckpt" in error("test", *run_)
+
+
+def test_a_trial_of_the_test_is_no_result(lesions):
+    fit(lesions)
+    use("test", "--trainer.limit_test_batches=1", "--data.batch_size=8")
+    assert not (RUN / "results.json").exists()
+
+
+def test_a_copied_run_goes_on_from_where_it_was(lesions):
+    fit(lesions)
+    fit(lesions, "--trainer.max_epochs=3")
+    (RUN / "best.ckpt").touch()  # a copy has new times
+    path, checkpoint = resume_from(RUN)
+    assert checkpoint["epoch"] == 2
+    assert path == RUN / "last.ckpt"
 
 
 def test_where_the_data_lie_may_change(lesions, tmp_path):

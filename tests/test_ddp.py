@@ -31,6 +31,7 @@ def test_two_processes_train_and_score_as_one(lesions):
         "--data.split.test_images=3",
         "--data.split.val_images=3",  # 21 images, an odd number
         "--data.size=32",
+        "--data.batch_size=20",  # two batches for one process, one for the other
         "--model.network.name=test_resnet",
         "--trainer.max_epochs=1",
         "--trainer.accelerator=cpu",

@@ -1,5 +1,6 @@
 """Every experiment is a test case: it trains, validates and tests one batch of drawings."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -52,3 +53,15 @@ def test_header_says_how_to_run_it(experiment):
     header = [line for line in experiment.read_text().splitlines() if line.startswith("#")]
     verb = "make demo" if experiment.stem == "demo" else f"make train EXP={experiment.stem}"
     assert any(line.strip("# ") == verb for line in header)
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS, ids=lambda path: path.stem)
+def test_pretrained_weights_exist_by_name(experiment):
+    """The networks above are replaced; that timm publishes the real ones is checked here."""
+    networks = re.findall(r"\{name: ([\w.]+)(.*)\}", experiment.read_text())
+    assert networks
+    for name, options in networks:
+        if "pretrained: false" in options:
+            assert timm.is_model(name)
+        else:
+            assert name in timm.list_pretrained()

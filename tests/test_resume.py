@@ -90,11 +90,15 @@ def test_killed_five_times_equals_never_killed(lesions, tmp_path):
     chosen, kills = random.Random(0), 0
     while kills < 5:
         process = start(tmp_path / "killed", lesions, every_step)
-        lines = chosen.randint(3, 50)
+        lines = chosen.randint(14, 50)  # at least seven steps: there is something to go on from
         killed = kill_after_lines(process, tmp_path / "killed" / RUN / "metrics.jsonl", lines)
         assert killed, (tmp_path / "killed" / "log").read_text()
         kills += 1
     finish(tmp_path / "killed", lesions, every_step)
+
+    log = (tmp_path / "killed" / "log").read_text()
+    assert log.count("Going on from") == 5
+    assert "step.ckpt" in log  # at least once from within an epoch
 
     expected, found = weights(tmp_path / "whole"), weights(tmp_path / "killed")
     assert expected.keys() == found.keys()

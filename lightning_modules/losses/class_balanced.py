@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from lightning_modules.errors import ModelError
 from lightning_modules.losses.sample_loss import ClassWeights, as_counts
 
 
@@ -32,7 +33,7 @@ class EffectiveNumber(ClassWeights):
 
     def __init__(self, beta: float | None = None) -> None:
         if beta is not None and not 0 <= beta < 1:
-            raise ValueError(f"beta must be in [0, 1), not {beta}.")
+            raise ModelError(f"beta must be in [0, 1), not {beta}.")
         self.beta = beta
 
     def __call__(self, class_counts: Sequence[int]) -> Tensor:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lightning_modules.errors import ModelError
 from lightning_modules.losses.class_balanced import InverseFrequency
 from lightning_modules.losses.cross_entropy import CrossEntropyLoss
 from lightning_modules.losses.sample_loss import ClassWeights, SampleLoss
@@ -72,7 +73,7 @@ def as_matrix(costs: CostMatrix) -> Tensor:
     """Costs (K, K), float64; at least one of each row is positive, none negative."""
     matrix = torch.tensor(costs, dtype=torch.float64)
     if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
-        raise ValueError(f"Costs must be K rows of K numbers, not of shape {tuple(matrix.shape)}.")
+        raise ModelError(f"Costs must be K rows of K numbers, not of shape {tuple(matrix.shape)}.")
     if (matrix < 0).any() or (matrix.sum(1) == 0).any():
-        raise ValueError("Costs must not be negative, and a mistake on each class must cost.")
+        raise ModelError("Costs must not be negative, and a mistake on each class must cost.")
     return matrix

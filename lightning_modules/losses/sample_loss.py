@@ -9,6 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from lightning_modules.errors import ModelError
 from lightning_modules.losses.distributed import global_sum
 
 
@@ -94,5 +95,5 @@ def expectation(values: Tensor, target: Tensor) -> Tensor:
 def as_counts(class_counts: Sequence[int]) -> Tensor:
     """Images per class (K,), float64; a class without images counts as one, and never occurs."""
     if len(class_counts) == 0:
-        raise ValueError("class_counts is empty: this loss needs the training images per class.")
+        raise ModelError("class_counts is empty: this loss needs the training images per class.")
     return torch.tensor(class_counts, dtype=torch.float64).clamp(min=1)

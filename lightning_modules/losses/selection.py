@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from torch import Tensor
 
+from lightning_modules.errors import ModelError
 from lightning_modules.losses.cross_entropy import CrossEntropyLoss
 from lightning_modules.losses.sample_loss import SampleLoss, at_least_float32, expectation
 
@@ -34,7 +35,7 @@ class SelectedLoss(SampleLoss):
         super().__init__(**kwargs)
         self.loss, self.average = loss or CrossEntropyLoss(), average
         if self.loss.class_weights is not None:
-            raise ValueError(f"Give the weights to {type(self).__name__}, not to its loss.")
+            raise ModelError(f"Give the weights to {type(self).__name__}, not to its loss.")
 
     @abstractmethod
     def select(self, losses: Tensor) -> Tensor:

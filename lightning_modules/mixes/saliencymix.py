@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from lightning_modules.errors import ModelError
 from lightning_modules.mixes.cutmix import CutMix
 
 
@@ -40,7 +41,7 @@ class SaliencyMix(CutMix):
         self, batch: dict[str, Tensor], partner: Tensor, draws: int
     ) -> tuple[Tensor, Tensor]:
         if "saliency" not in batch:
-            raise ValueError("SaliencyMix needs the saliency of the images: set data.saliency.")
+            raise ModelError("SaliencyMix needs the saliency of the images: set data.saliency.")
         width = batch["saliency"].shape[-1]
         peak = batch["saliency"].flatten(1).argmax(1)[partner]
         return peak // width, peak % width

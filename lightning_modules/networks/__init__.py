@@ -3,7 +3,7 @@
 from lightning_modules.networks.attention_decoder import AttentionDecoder
 from lightning_modules.networks.cbam import CBAMNetwork, MultiHeadNetwork
 from lightning_modules.networks.learnable_weight_scaling import LearnableWeightScaling
-from lightning_modules.networks.timm_network import TimmNetwork, WeightsError
+from lightning_modules.networks.timm_network import TimmNetwork
 
 __all__ = [
     "AttentionDecoder",
@@ -11,5 +11,4 @@ __all__ = [
     "LearnableWeightScaling",
     "MultiHeadNetwork",
     "TimmNetwork",
-    "WeightsError",
 ]

@@ -10,9 +10,7 @@ import timm
 import torch
 from torch import Tensor, nn
 
-
-class WeightsError(Exception):
-    """Which pretrained weights cannot be had, and what to do, in one sentence for the user."""
+from lightning_modules.errors import ModelError
 
 
 class TimmNetwork(nn.Module):
@@ -31,7 +29,7 @@ class TimmNetwork(nn.Module):
         Images (B, 3, H, W) in [0, 1] to logits (B, num_classes).
 
     Raises:
-        WeightsError: The name is unknown, or the weights cannot be had.
+        ModelError: The name is unknown, or the weights cannot be had.
     """
 
     def __init__(
@@ -48,7 +46,7 @@ class TimmNetwork(nn.Module):
         self.std: Tensor
         if not timm.is_model(name):
             near = difflib.get_close_matches(name, timm.list_models(), n=5, cutoff=0)
-            raise WeightsError(f"timm has no model {name!r}; nearest are {', '.join(near)}.")
+            raise ModelError(f"timm has no model {name!r}; nearest are {', '.join(near)}.")
         self.model: Any = _create(
             name,
             pretrained,
@@ -67,7 +65,8 @@ class TimmNetwork(nn.Module):
 
     def features(self, images: Tensor) -> Tensor:
         """The last feature map: (B, C, h, w), or tokens (B, L, C) of a plain transformer."""
-        features = self.model.forward_features((images - self.mean) / self.std)
+        images = ((images - self.mean) / self.std).to(self.mean.dtype)  # half, if the network is
+        features = self.model.forward_features(images)
         return features.movedim(-1, 1) if self._channels_last else features
 
     def classify(self, features: Tensor) -> Tensor:
@@ -81,17 +80,36 @@ class TimmNetwork(nn.Module):
 
 def _create(name: str, pretrained: bool, weights: Path | None, **kwargs: Any) -> nn.Module:
     if weights is not None:
-        if not weights.exists():
-            raise WeightsError(f"{weights} does not exist: correct --model.network.weights.")
-        overlay = {"file": str(weights)}
-        return timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay, **kwargs)
+        model = timm.create_model(name, pretrained=False, **kwargs)
+        _load(model, name, weights)
+        return model
     try:
         return timm.create_model(name, pretrained=pretrained, **kwargs)
     except Exception as error:
-        if not pretrained:
+        if not pretrained or isinstance(error, TypeError):
             raise
-        raise WeightsError(
+        raise ModelError(
             f"The pretrained weights of {name} cannot be had ({type(error).__name__}): start from "
             "random weights with --model.network.pretrained=false, or from a file with "
             "--model.network.weights=FILE."
         ) from error
+
+
+def _load(model: Any, name: str, file: Path) -> None:
+    """Loads all but the classifier from timm's weights, or from a checkpoint of a run of ours."""
+    if not file.exists():
+        raise ModelError(f"{file} does not exist: correct --model.network.weights.")
+    try:
+        state = timm.models.load_state_dict(str(file))
+    except Exception as error:
+        raise ModelError(f"{file} holds no weights that can be read ({error}).") from error
+    state = {key.removeprefix("network.model."): value for key, value in state.items()}
+    classifier = model.pretrained_cfg.get("classifier") or "head"
+    heads = (classifier,) if isinstance(classifier, str) else tuple(classifier)
+    wanted = {key for key in model.state_dict() if not key.startswith(heads)}
+    if lacking := wanted - state.keys():
+        raise ModelError(
+            f"{file} holds no weights of {name}: {len(lacking)} of {len(wanted)} are not in it, "
+            f"{min(lacking)} among them."
+        )
+    model.load_state_dict({key: state[key] for key in wanted}, strict=False)

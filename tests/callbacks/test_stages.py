@@ -28,7 +28,7 @@ def classifier():
     return Classifier(network(), nn.CrossEntropyLoss(), optimizer, class_names=NAMES)
 
 
-def fit(module, folder, *callbacks, **options):
+def fit(module, folder, *callbacks, ckpt_path=None, **options):
     batch = {
         "image": torch.randn(8, 3, 2, 2) + 5,
         "label": torch.arange(8) % 3,
@@ -45,7 +45,7 @@ def fit(module, folder, *callbacks, **options):
         enable_model_summary=False,
         **({"max_epochs": 2} | options),
     )
-    trainer.fit(module, loader, loader, ckpt_path=options.pop("ckpt_path", None))
+    trainer.fit(module, loader, loader, ckpt_path=ckpt_path)
     return trainer
 
 
@@ -103,17 +103,20 @@ def test_warm_start_can_leave_out_the_classifier_and_rename(stage1, tmp_path):
 
 
 def test_a_run_that_goes_on_has_its_own_weights(stage1, tmp_path):
+    own = classifier()
+    frozen, start = Freeze(["network"], ["network.1"]), WarmStart(tmp_path / "one")
+    fit(own, tmp_path, frozen, max_epochs=1).save_checkpoint(tmp_path / "own.ckpt")
+    again = classifier()
+    fit(again, tmp_path, start, frozen, ckpt_path=tmp_path / "own.ckpt")
+    assert changed(state(own), again) == {"1.weight", "1.bias"}
+
+
+def test_what_is_frozen_stays_so_when_going_on_within_an_epoch(tmp_path):
     module = classifier()
-    trainer = fit(module, tmp_path, max_epochs=1)
-    trainer.save_checkpoint(tmp_path / "own.ckpt")
-    own = state(module)
-    again, callback = classifier(), WarmStart(tmp_path / "one")
-    trainer = Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
-    trainer.ckpt_path = str(tmp_path / "own.ckpt")
-    before = state(again)
-    callback.setup(trainer, again, "fit")
-    assert not changed(before, again)
-    assert own.keys() == before.keys()
+    fit(module, tmp_path, Freeze(["network.0"]), max_steps=1).save_checkpoint(tmp_path / "mid.ckpt")
+    before, again = state(module), classifier()
+    fit(again, tmp_path, Freeze(["network.0"]), ckpt_path=tmp_path / "mid.ckpt")
+    assert changed(before, again) == {"1.weight", "1.bias"}
 
 
 def test_missing_or_unfitting_weights_are_said(stage1, tmp_path):

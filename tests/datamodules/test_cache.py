@@ -45,7 +45,7 @@ def test_built_once_and_again_when_a_file_changes(files, tmp_path, monkeypatch):
     assert len(built) == len(set(built)) == 2
 
 
-def test_processes_that_start_at_once_build_once(files, tmp_path, monkeypatch):
+def test_several_that_start_at_once_build_once(files, tmp_path, monkeypatch):
     built = []
     build = cache._build
     monkeypatch.setattr(cache, "_build", lambda path, *a: (built.append(path), build(path, *a)))

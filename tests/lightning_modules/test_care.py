@@ -278,7 +278,10 @@ def test_two_processes_are_one(reduction, monkeypatch):
 def test_half_precision_is_for_the_network_only():
     module, batch = care(classes="all", reduction="mean"), a_batch()
     exact = attention(module, batch)
+    features = module.network.features(batch["image"])
+    logits = module.network.classify(features)
     with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(module.attention(features, logits, batch), exact)
         half = attention(module, batch)
     assert half.dtype == torch.float32
     assert half.item() == pytest.approx(exact.item(), abs=0.02)

@@ -104,6 +104,8 @@ def test_mix_is_for_training_only(tmp_path):
         ({"max_epochs": 3}, 12),
         ({"max_epochs": 3, "accumulate_grad_batches": 3}, 6),
         ({"max_steps": 7}, 7),
+        ({"max_epochs": 1, "max_steps": 7}, 4),
+        ({"max_epochs": 3, "limit_train_batches": 2}, 6),
     ],
 )
 def test_schedule_spans_the_training(tmp_path, options, steps):
@@ -132,6 +134,22 @@ def test_frozen_parameters_do_not_reach_the_optimizer(tmp_path):
     run = trainer(tmp_path, max_steps=1)
     run.fit(module, loader(), loader())
     assert [p.shape for p in run.optimizers[0].param_groups[0]["params"]] == [(3, 12)]
+
+
+def test_a_longer_training_follows_the_longer_curve():
+    def schedule(total_steps):
+        optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
+        return WarmupCosine(optimizer, total_steps, warmup=0.0)
+
+    short, long = schedule(10), schedule(20)
+    for _ in range(10):
+        short.optimizer.step()
+        short.step()
+    assert short.get_last_lr()[0] == pytest.approx(0)
+    long.load_state_dict(short.state_dict())
+    long.optimizer.step()
+    long.step()
+    assert long.get_last_lr()[0] == pytest.approx(0.5 * (1 + math.cos(math.pi * 11 / 20)))
 
 
 def test_steps_fall_at_their_milestones():

@@ -2,7 +2,8 @@ import pytest
 import timm
 import torch
 
-from lightning_modules.networks import TimmNetwork, WeightsError
+from lightning_modules import ModelError
+from lightning_modules.networks import TimmNetwork
 
 
 def test_it_normalises_its_own_input():
@@ -37,16 +38,44 @@ def test_weights_of_a_local_file(tmp_path, kind):
     assert network(torch.rand(1, 3, 32, 32)).shape == (1, 7)
 
 
+def test_weights_of_a_run_of_ours(tmp_path):
+    trained = TimmNetwork("test_resnet", pretrained=False)
+    state = {f"network.{key}": value for key, value in trained.state_dict().items()}
+    torch.save({"state_dict": state}, tmp_path / "best.ckpt")
+    network = TimmNetwork("test_resnet", num_classes=2, weights=tmp_path / "best.ckpt").eval()
+    assert torch.equal(network.model.layer1[0].conv1.weight, trained.model.layer1[0].conv1.weight)
+    assert network(torch.rand(1, 3, 32, 32)).shape == (1, 2)
+
+
+def test_weights_of_another_network_are_refused(tmp_path):
+    torch.save(timm.create_model("test_vit").state_dict(), tmp_path / "vit.pth")
+    with pytest.raises(ModelError, match=r"no weights of test_resnet: \d+ of \d+ are not in it"):
+        TimmNetwork("test_resnet", weights=tmp_path / "vit.pth")
+    (tmp_path / "garbage.pth").write_bytes(b"no weights")
+    with pytest.raises(ModelError, match="that can be read"):
+        TimmNetwork("test_resnet", weights=tmp_path / "garbage.pth")
+
+
+def test_options_that_a_model_lacks_are_no_missing_weights():
+    with pytest.raises(TypeError, match="drop_path_rate"):
+        TimmNetwork("vgg11", pretrained=True, drop_path_rate=0.1)
+
+
+def test_half_precision_network_takes_images_as_they_come():
+    network = TimmNetwork("test_resnet", pretrained=False).eval().bfloat16()
+    assert network(torch.rand(2, 3, 32, 32)).dtype == torch.bfloat16
+
+
 def test_weights_that_cannot_be_had_name_the_two_ways_out():
-    with pytest.raises(WeightsError, match=r"pretrained=false.*weights=FILE"):
+    with pytest.raises(ModelError, match=r"pretrained=false.*weights=FILE"):
         TimmNetwork("test_resnet", pretrained=True)
 
 
 def test_weights_file_that_is_not_there(tmp_path):
-    with pytest.raises(WeightsError, match=r"none\.pth does not exist"):
+    with pytest.raises(ModelError, match=r"none\.pth does not exist"):
         TimmNetwork("test_resnet", weights=tmp_path / "none.pth")
 
 
 def test_unknown_name_suggests_others():
-    with pytest.raises(WeightsError, match=r"no model 'resnet81'; nearest are .*resnet18"):
+    with pytest.raises(ModelError, match=r"no model 'resnet81'; nearest are .*resnet18"):
         TimmNetwork("resnet81")
