@@ -3,6 +3,7 @@
 EXP  ?=
 SEED ?= 0
 ARGS ?=
+RULE ?= ArgMax
 
 VENV ?= .venv
 ifdef PYTHON
@@ -14,7 +15,7 @@ endif
 RUN = runs/$(EXP)/seed$(SEED)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo data verify train evaluate predict sync test check bench
+.PHONY: help demo data verify train evaluate predict decide sync test check bench
 
 help: ## list the verbs
 	@awk -F ':.*## ' '/^[a-z]+:.*##/ {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -39,6 +40,10 @@ evaluate: $(ENV) $(RUN)/config.yaml ## EXP=vgg_ce [SEED=1]: score the best check
 predict: $(ENV) $(RUN)/config.yaml ## EXP=vgg_ce IN=folder: write predictions.csv for a folder of images
 	$(PYTHON) -m experiments predict --config $(RUN)/config.yaml --ckpt_path $(RUN)/best.ckpt \
 	    $(if $(IN),--data.predict_folder "$(IN)") $(ARGS)
+
+decide: $(RUN)/config.yaml $(ENV) ## EXP=vgg_ce RULE=Sensitivity: choose a decision on the validation part
+	$(PYTHON) -m experiments validate --config $(RUN)/config.yaml --ckpt_path $(RUN)/best.ckpt \
+	    --trainer.callbacks+=callbacks.choose_decision.ChooseDecision --trainer.callbacks.rule=$(RULE) $(ARGS)
 
 sync: $(ENV) ## send runs that were recorded offline to W&B
 	$(PYTHON) -m wandb sync --yes --include-online runs/*/*/wandb/*run-*

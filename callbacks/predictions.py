@@ -9,11 +9,14 @@ import pandas as pd
 from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
+from callbacks.decision import Decision
 from callbacks.errors import RunError
 
 
 class Predictions(Callback):
     """Writes ``predictions.csv``: image, probability of each class, decision.
+
+    The decision is the likeliest class, or by the rule that was chosen for the run.
 
     An image that cannot be read has no probabilities, and ``unreadable`` for its decision.
 
@@ -23,12 +26,14 @@ class Predictions(Callback):
     """
 
     def __init__(self, dirpath: str = "", output: Path | None = None) -> None:
-        self.path = output or Path(dirpath, "predictions.csv")
+        self.dirpath = Path(dirpath)
+        self.path = output or self.dirpath / "predictions.csv"
         self.rows: list[pd.DataFrame] = []
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if stage == "predict" and trainer.world_size > 1:
             raise RunError("Prediction runs on one device: add --trainer.devices=1.")
+        self.decision = Decision.load(self.dirpath)
 
     def on_predict_batch_end(
         self,
@@ -46,7 +51,8 @@ class Predictions(Callback):
         rows = pd.DataFrame(outputs.cpu().numpy(), columns=[f"p_{name}" for name in names])
         rows.loc[~readable] = float("nan")
         rows.insert(0, "image", [str(file) for file in files])
-        decision = pd.Series([names[i] for i in outputs.argmax(1).tolist()])
+        decided = (self.decision or Decision(tuple(names)))(outputs.cpu())
+        decision = pd.Series([names[i] for i in decided.tolist()])
         rows["decision"] = decision.where(readable, "unreadable")
         self.rows.append(rows)
 

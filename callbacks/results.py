@@ -10,7 +10,10 @@ from typing import Any
 import pandas as pd
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
+from torch import Tensor
 
+from callbacks.decision import FILE, Decision, outcome
+from callbacks.errors import RunError
 from callbacks.log_config import commit
 
 
@@ -37,6 +40,9 @@ class Results(Callback):
         probabilities = pd.DataFrame(computed["probability"].cpu().numpy(), columns=columns)
         self.dirpath.mkdir(parents=True, exist_ok=True)
         table = pd.concat([predictions, probabilities], axis="columns")
+        decided = self.decided(computed, metric.class_names)
+        if decided is not None:
+            table["decision"] = [metric.class_names[c] for c in decided.tolist()]
         table.to_csv(self.dirpath / "test_predictions.csv", index=False)
         record = {
             "name": self.dirpath.parent.name,
@@ -46,12 +52,24 @@ class Results(Callback):
             "split": hashlib.sha256(data.table["part"].to_csv().encode()).hexdigest()[:12],
             "classes": metric.class_names,
             "metrics": {k: v.item() for k, v in computed.items() if v.ndim == 0},
+            "decided": None
+            if decided is None
+            else outcome(decided, computed["label"].cpu(), metric.class_names),
             "confusion": computed["confusion"].tolist(),
             "parameters": sum(p.numel() for p in pl_module.parameters()),
             "commit": commit(),
             "torch": torch.__version__,
         }
         (self.dirpath / "results.json").write_text(json.dumps(record, indent=2) + "\n")
+
+    def decided(self, computed: dict[str, Any], classes: list[str]) -> Tensor | None:
+        """What the run's decision makes of the test images, if one was chosen."""
+        decision = Decision.load(self.dirpath)
+        if decision is None:
+            return None
+        if list(decision.classes) != list(classes):
+            raise RunError(f"{self.dirpath / FILE} is for other classes: choose it again.")
+        return decision(computed["probability"].cpu())
 
 
 def _checkpoint(trainer: Trainer) -> dict[str, Any] | None:

@@ -10,6 +10,7 @@ import yaml
 from filelock import FileLock
 from PIL import Image
 
+from callbacks.decision import Decision
 from datamodules.dataset import image_files
 from experiments.__main__ import main, mendable, run
 from experiments.resume import resume_from
@@ -166,6 +167,32 @@ def test_a_copied_run_goes_on_from_where_it_was(lesions):
     path, checkpoint = resume_from(RUN)
     assert checkpoint["epoch"] == 2
     assert path == RUN / "last.ckpt"
+
+
+def test_a_decision_is_chosen_on_validation_and_used(lesions, tmp_path):
+    fit(lesions)
+    use(
+        "validate",
+        "--trainer.callbacks+=callbacks.choose_decision.ChooseDecision",
+        "--trainer.callbacks.rule=Sensitivity",
+        "--trainer.callbacks.rule.at_least=1.0",
+    )
+    decision = Decision.load(RUN)
+    assert decision.offsets[0] != 0
+    assert not any(decision.offsets[1:])
+    use("test")
+    results = json.loads((RUN / "results.json").read_text())
+    table = pd.read_csv(RUN / "test_predictions.csv")
+    melanomas = table[table["dx"] == "mel"]
+    found = (melanomas["decision"] == "mel").mean()
+    assert results["decided"]["recall_mel"] == pytest.approx(found)
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for image in table["image_id"]:
+        (photos / f"{image}.jpg").symlink_to(image_files(lesions)[image])
+    use("predict", f"--data.predict_folder={photos}")
+    predicted = pd.read_csv(RUN / "predictions.csv").set_index("image")["decision"]
+    assert (predicted[table["image_id"] + ".jpg"].to_numpy() == table["decision"]).all()
 
 
 def test_where_the_data_lie_may_change(lesions, tmp_path):

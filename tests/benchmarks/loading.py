@@ -2,6 +2,7 @@
 
 import shutil
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -115,6 +116,10 @@ def bench_loader(data: Data) -> list[dict]:
     )
 
 
+def augmented_one_by_one(chain: v2.Transform, images: list[torch.Tensor]) -> torch.Tensor:
+    return torch.stack([chain(image) for image in images])
+
+
 def bench_augmentation(data: Data) -> list[dict]:
     """Float images, augmented: ours in the main process, torchvision's in two workers."""
     torchvisions = (
@@ -134,7 +139,7 @@ def bench_augmentation(data: Data) -> list[dict]:
         batch_size=BATCH,
         num_workers=WORKERS,
         persistent_workers=True,
-        collate_fn=lambda images: torch.stack([chain(i) for i in images]),
+        collate_fn=partial(augmented_one_by_one, chain),
     )
     return in_turns(
         {

@@ -5,6 +5,7 @@ import multiprocessing
 import re
 import tempfile
 import warnings
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytorch_lightning as pl
@@ -15,6 +16,8 @@ from torch.utils.data import DataLoader
 
 from callbacks.history import History
 from datamodules import HAM10000
+from datamodules.cache import release_arrays
+from datamodules.dataset import LesionDataset
 from datamodules.splits import Stratified
 from datamodules.transforms import Augment
 from lightning_modules import Classifier
@@ -23,54 +26,62 @@ from lightning_modules.schedules import WarmupCosine
 from tests.benchmarks.loading import Data
 from tests.benchmarks.timing import in_turns
 
-NAME, SIZE, BATCH, STEPS = "resnet10t", 64, 64, 30
-NAMES = ("mel", "nv", "bcc", "akiec", "bkl", "df", "vasc")
+NAME, SIZE, BATCH, EPOCHS = "resnet10t", 64, 64, 3
 
 
 def bench_step(data: Data) -> list[dict]:
-    """The same network, loss and optimizer in a bare loop and in the Trainer with its logger.
+    """The same network, loss, optimizer, schedule and batches, in a bare loop and in the Trainer.
 
-    Both take the same batches from memory, so that only the step is measured. What the Trainer
-    needs once, before its first step, is measured as well.
+    The Trainer's side is the project's: datamodule with its seeding, Classifier, History. What it
+    does once before its first step is in the measure; W&B, a process of its own, is not.
     """
-    batches = [
-        {
-            "image": torch.rand(BATCH, 3, SIZE, SIZE),
-            "label": torch.randint(0, 7, (BATCH,)),
-            "index": torch.arange(BATCH),
-        }
-        for _ in range(STEPS)
-    ]
-    return in_turns({"bare loop": lambda: bare(batches), "Trainer": lambda: trained(batches)}, 7)
+    return in_turns({"bare loop": lambda: bare(data.large), "Trainer": lambda: trained(data.large)})
 
 
-def bare(batches: list[dict]) -> int:
-    network = timm.create_model(NAME, num_classes=7).train()
-    criterion = nn.CrossEntropyLoss()
-    optimizer = torch.optim.AdamW(network.parameters(), lr=1e-3)
-    schedule = WarmupCosine(optimizer, STEPS)
-    for batch in batches:
-        optimizer.zero_grad()
-        criterion(network((batch["image"] - 0.5) / 0.2), batch["label"]).backward()
-        optimizer.step()
-        schedule.step()
-    return BATCH * len(batches)
+def lesions(root: Path) -> HAM10000:
+    return HAM10000(root, Stratified(), size=SIZE, batch_size=BATCH)
 
 
-def trained(batches: list[dict]) -> int:
+def optimizer(parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+    return torch.optim.AdamW(parameters, lr=1e-3)
+
+
+def bare(root: Path) -> int:
+    table = lesions(root).table
+    train = LesionDataset(
+        release_arrays(root, table, "ham10000", SIZE), table[table["part"] == "train"]
+    )
+    loader = DataLoader(train, BATCH, shuffle=True, drop_last=True, collate_fn=as_is)
+    network, criterion = timm.create_model(NAME, num_classes=7).train(), nn.CrossEntropyLoss()
+    updates = optimizer(network.parameters())
+    schedule = WarmupCosine(updates, EPOCHS * len(loader))
+    for _ in range(EPOCHS):
+        for batch in loader:
+            images = (batch["image"].float().div_(255) - 0.5) / 0.2
+            updates.zero_grad()
+            criterion(network(images), batch["label"]).backward()
+            updates.step()
+            schedule.step()
+    return EPOCHS * len(loader) * BATCH
+
+
+def trained(root: Path) -> int:
+    data = lesions(root)
     module = Classifier(
         TimmNetwork(NAME, pretrained=False),
         nn.CrossEntropyLoss(),
-        lambda parameters: torch.optim.AdamW(parameters, lr=1e-3),
+        optimizer,
         WarmupCosine,
-        class_names=NAMES,
-        batches_per_epoch=STEPS,
+        class_names=data.class_names,
+        batches_per_epoch=data.batches_per_epoch,
     )
     with tempfile.TemporaryDirectory() as folder:
-        quiet_trainer(folder, max_epochs=1, limit_val_batches=0).fit(
-            module, DataLoader(batches, batch_size=None)
-        )
-    return BATCH * len(batches)
+        quiet_trainer(folder, max_epochs=EPOCHS, limit_val_batches=0).fit(module, data)
+    return EPOCHS * data.batches_per_epoch * BATCH
+
+
+def as_is(batch: dict) -> dict:
+    return batch
 
 
 def quiet_trainer(folder: str, **options: object) -> pl.Trainer:
@@ -102,13 +113,14 @@ def bench_memory(data: Data) -> list[dict]:
 
 def train_once(root: object, queue: object) -> None:
     rows = [{"what": "after the imports", "MB": peak_memory()}]
+    data = lesions(root)
+    data.train_transform = Augment()
     module = Classifier(
         TimmNetwork(NAME, pretrained=False),
         nn.CrossEntropyLoss(),
-        lambda parameters: torch.optim.AdamW(parameters, lr=1e-3),
-        class_names=NAMES,
+        optimizer,
+        class_names=data.class_names,
     )
-    data = HAM10000(root, Stratified(), size=SIZE, batch_size=BATCH, train_transform=Augment())
     with tempfile.TemporaryDirectory() as folder:
         quiet_trainer(folder, max_epochs=1).fit(module, data)
     rows += [{"what": f"{NAME} at {SIZE} px, batch {BATCH}", "MB": peak_memory()}]

@@ -1,0 +1,43 @@
+"""The rule of a run, chosen when it is validated."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pytorch_lightning import Callback, LightningModule, Trainer
+
+from callbacks.decision import FILE, Decision, Rule, fit_temperature, outcome
+
+
+class ChooseDecision(Callback):
+    """Chooses a decision on the validation part, in ``validate``, and keeps it with the run.
+
+    ``test`` and ``predict`` then report what it decides besides the probabilities.
+
+    Args:
+        rule: How it is chosen; none, and ``validate`` chooses nothing.
+        temperature: Whether the probabilities are calibrated first, by one temperature.
+        dirpath: The run folder; the command line fills it in.
+    """
+
+    def __init__(
+        self, rule: Rule | None = None, temperature: bool = True, dirpath: str = ""
+    ) -> None:
+        self.rule, self.temperature, self.dirpath = rule, temperature, Path(dirpath)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.state.fn != "validate" or self.rule is None or not trainer.is_global_zero:
+            return
+        metric: Any = pl_module.metrics["val"]  # type: ignore[index]
+        computed = metric.compute()
+        probability, label = computed["probability"].cpu(), computed["label"].cpu()
+        counts = trainer.datamodule.class_counts  # type: ignore[attr-defined]
+        temperature = fit_temperature(probability, label) if self.temperature else 1.0
+        plain = Decision(tuple(metric.class_names), temperature)
+        chosen = self.rule.choose(plain.calibrated(probability), label, metric.class_names, counts)
+        decision = Decision(tuple(metric.class_names), temperature, **chosen)
+        decision.save(self.dirpath)
+        values = outcome(decision(probability), label, metric.class_names)
+        print(f"Chosen on validation, in {self.dirpath / FILE}: temperature {temperature:.3f};")
+        print(", ".join(f"{k.replace('_', ' ')} {value:.3f}" for k, value in values.items()))

@@ -1,0 +1,201 @@
+"""From probabilities to decisions, by a rule that is chosen on validation and kept with the run."""
+
+from __future__ import annotations
+
+import json
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from callbacks.errors import RunError
+
+FILE = "decision.json"
+
+
+@dataclass(frozen=True)
+class Decision:
+    """Decides argmin_k sum_j q_j C_jk, with q = softmax(log p / T + b).
+
+    Args:
+        classes: Names of the K classes.
+        temperature: T; above 1 it makes the network less sure.
+        offsets: b (K,); logit adjustment and thresholds are offsets.
+        costs: C (K, K), of deciding class k (column) where j (row) is true; None is 0/1 costs, of
+            which the decision is the arg-max.
+    """
+
+    classes: tuple[str, ...]
+    temperature: float = 1.0
+    offsets: tuple[float, ...] = ()
+    costs: tuple[tuple[float, ...], ...] | None = None
+
+    def calibrated(self, probability: Tensor) -> Tensor:
+        """softmax(log p / T): probabilities (B, K) to probabilities."""
+        return (log(probability) / self.temperature).softmax(1)
+
+    def __call__(self, probability: Tensor) -> Tensor:
+        """Probabilities (B, K) of the network to the decided classes (B,)."""
+        scores = log(probability) / self.temperature
+        if self.offsets:
+            scores = scores + torch.tensor(self.offsets, dtype=scores.dtype, device=scores.device)
+        if self.costs is None:
+            return scores.argmax(1)
+        costs = torch.tensor(self.costs, dtype=scores.dtype, device=scores.device)
+        return (scores.softmax(1) @ costs).argmin(1)
+
+    def save(self, folder: Path) -> None:
+        (folder / FILE).write_text(json.dumps(asdict(self), indent=2) + "\n")
+
+    @classmethod
+    def load(cls, folder: Path) -> Decision | None:
+        """The decision of a run, or None where none was chosen."""
+        if not (folder / FILE).exists():
+            return None
+        kept = json.loads((folder / FILE).read_text())
+        costs = kept["costs"] and tuple(tuple(row) for row in kept["costs"])
+        return cls(tuple(kept["classes"]), kept["temperature"], tuple(kept["offsets"]), costs)
+
+
+def outcome(decided: Tensor, label: Tensor, classes: Sequence[str]) -> dict[str, float]:
+    """Recall and precision of each class; of two classes they are all that there is to know.
+
+    With melanoma against nevus, recall of mel is the sensitivity and of nv the specificity;
+    precision of mel is the positive and of nv the negative predictive value.
+    """
+    hits = decided == label
+    values = {"accuracy": hits.double().mean().item()}
+    for c, name in enumerate(classes):
+        values[f"recall_{name}"] = hits[label == c].double().mean().item()
+        # As scikit-learn's zero_division=0: a class that is never decided has precision 0.
+        values[f"precision_{name}"] = hits[decided == c].double().mean().nan_to_num().item()
+    recalls = [r for k, r in values.items() if k.startswith("recall") and not math.isnan(r)]
+    return values | {"balanced_accuracy": sum(recalls) / len(recalls)}
+
+
+def log(probability: Tensor) -> Tensor:
+    return probability.double().clamp(min=1e-30).log()
+
+
+def fit_temperature(probability: Tensor, label: Tensor) -> float:
+    """Temperature scaling (https://arxiv.org/abs/1706.04599): T of the least cross-entropy.
+
+    Convex in 1 / T, so bisection on the sign of its derivative finds it, within [0.05, 20].
+    """
+    scores, low, high = log(probability), 0.05, 20.0
+    target = scores.gather(1, label[:, None]).squeeze(1)
+    for _ in range(60):
+        inverse = (low * high) ** 0.5
+        expected = ((scores * inverse).softmax(1) * scores).sum(1)
+        low, high = (low, inverse) if (expected - target).mean() > 0 else (inverse, high)
+    return 1 / inverse
+
+
+class Rule(ABC):
+    """How a decision is chosen, from the validation images alone."""
+
+    @abstractmethod
+    def choose(
+        self,
+        probability: Tensor,
+        label: Tensor,
+        classes: Sequence[str],
+        class_counts: Sequence[int],
+    ) -> dict[str, Any]:
+        """What :class:`Decision` takes beside classes and temperature.
+
+        Args:
+            probability: Calibrated probabilities (N, K) of the validation images.
+            label: Their classes (N,).
+            classes: Names of the K classes.
+            class_counts: Training images per class.
+        """
+
+
+class ArgMax(Rule):
+    """The likeliest class; the temperature alone is fitted."""
+
+    def choose(self, *_: Any) -> dict[str, Any]:
+        return {}
+
+
+class LogitAdjustment(Rule):
+    """Post-hoc logit adjustment (https://arxiv.org/abs/2007.07314, eq. 9): b_c = -tau log pi_c.
+
+    Args:
+        tau: 1 is best for balanced accuracy where the network is calibrated; 0 is the arg-max.
+    """
+
+    def __init__(self, tau: float = 1.0) -> None:
+        self.tau = tau
+
+    def choose(
+        self,
+        probability: Tensor,
+        label: Tensor,
+        classes: Sequence[str],
+        class_counts: Sequence[int],
+    ) -> dict[str, Any]:
+        prior = torch.tensor(class_counts, dtype=torch.float64) / sum(class_counts)
+        return {"offsets": tuple((-self.tau * prior.log()).tolist())}
+
+
+class Sensitivity(Rule):
+    """The smallest offset of one class with which enough of its images are found.
+
+    Args:
+        positive: The class that must not be missed.
+        at_least: Share of its validation images that are decided for it, in (0, 1].
+    """
+
+    def __init__(self, positive: str = "mel", at_least: float = 0.9) -> None:
+        self.positive, self.at_least = positive, at_least
+
+    def choose(
+        self,
+        probability: Tensor,
+        label: Tensor,
+        classes: Sequence[str],
+        class_counts: Sequence[int],
+    ) -> dict[str, Any]:
+        if self.positive not in classes:
+            raise RunError(f"There is no class {self.positive!r}: choose of {', '.join(classes)}.")
+        c = list(classes).index(self.positive)
+        scores = log(probability[label == c])
+        others = scores.clone()
+        others[:, c] = -torch.inf
+        # An image is decided for c once the offset exceeds what c lacks to the best of the others.
+        lacking = (others.amax(1) - scores[:, c]).sort().values
+        found = math.ceil(len(lacking) * self.at_least - 1e-9)
+        wanted = lacking[max(1, found) - 1].item()
+        offsets = [0.0] * len(classes)
+        offsets[c] = wanted + 1e-6 * max(1.0, abs(wanted))
+        return {"offsets": tuple(offsets)}
+
+
+class MinimumCost(Rule):
+    """The class of the least expected cost.
+
+    Args:
+        costs: C (K, K) of deciding class k (column) where j (row) is true, in the order of the
+            classes. With two classes and costs FP and FN it is a threshold at FP / (FP + FN).
+    """
+
+    def __init__(self, costs: list[list[float]]) -> None:
+        self.costs = costs
+
+    def choose(
+        self,
+        probability: Tensor,
+        label: Tensor,
+        classes: Sequence[str],
+        class_counts: Sequence[int],
+    ) -> dict[str, Any]:
+        if [len(row) for row in self.costs] != [len(classes)] * len(classes):
+            raise RunError(f"Costs must be {len(classes)} rows of {len(classes)}: {self.costs}.")
+        return {"costs": tuple(tuple(row) for row in self.costs)}
