@@ -67,8 +67,14 @@ bench: $(ENV) ## measure the cache, the loader, augmentation and the training st
 	.venv/bin/python -m pip install --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
-experiments/.yaml experiments/%.yaml:
-	@echo "There is no experiment '$*'. EXP= names one of: $(filter-out base,$(basename $(notdir $(wildcard experiments/*.yaml))))"; exit 2
+NO_EXPERIMENT = @echo "There is no experiment '$(EXP)'. EXP= names one of: \
+    $(filter-out base,$(basename $(notdir $(wildcard experiments/*.yaml))))"; exit 2
+
+experiments/.yaml:
+	$(NO_EXPERIMENT)
+
+experiments/%.yaml:
+	$(NO_EXPERIMENT)
 
 runs/%/config.yaml:
 	@echo "There is no run in runs/$*: start it with make train EXP=... SEED=..."; exit 2
