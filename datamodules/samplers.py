@@ -108,3 +108,26 @@ class ProgressivelyBalanced(_ByClass):
     def class_probabilities(self, counts: np.ndarray) -> np.ndarray:
         t = min(self.epoch / self.epochs, 1.0)
         return (1 - t) * counts / counts.sum() + t / len(counts)
+
+
+class Bilateral(EpochSampler):
+    """The two samplers of BBN (https://arxiv.org/abs/1912.02413, section 4.2), in turns.
+
+    Within the share of each process, even positions come from the natural distribution and odd
+    ones from the reversed one, p_c proportional to N_max / N_c. An epoch has N / 2 of each, so it
+    shows half of the images once and rare ones often.
+    """
+
+    def draw(self, generator: np.random.Generator) -> np.ndarray:
+        total = len(self.labels)
+        half = -(-total // 2)
+        counts = np.bincount(self.labels).clip(min=1)
+        per_image = (1 / counts**2)[self.labels]  # a class by 1 / N_c, then one of its N_c images
+        natural = generator.permutation(total)[:half]
+        rare = generator.choice(total, size=half, p=per_image / per_image.sum())
+        # Ranks take every world_size-th position: a block for all of them, then the other kind.
+        blocks = -(-half // self.world_size)
+        pairs = np.stack(
+            [np.resize(kind, (blocks, self.world_size)) for kind in (natural, rare)], axis=1
+        )
+        return pairs.reshape(-1)[:total]

@@ -1,5 +1,6 @@
 """How a method learns."""
 
+from lightning_modules.bbn import BBN
 from lightning_modules.care import CARE
 from lightning_modules.classifier import Classifier
 from lightning_modules.errors import ModelError
@@ -7,6 +8,7 @@ from lightning_modules.hierarchical import HierarchicalClassifier, PathClassifie
 from lightning_modules.reslt import ResLT
 
 __all__ = [
+    "BBN",
     "CARE",
     "Classifier",
     "HierarchicalClassifier",

@@ -115,11 +115,8 @@ class Classifier(LightningModule):
         """Optimizer steps of the whole training."""
         # Not the trainer's estimate: for it the trainer would load its data, before a run that
         # goes on knows how far it is.
-        trainer, batches, limit = (
-            self.trainer,
-            self.batches_per_epoch,
-            self.trainer.limit_train_batches,
-        )
+        trainer, batches = self.trainer, self.batches_per_epoch
+        limit = trainer.limit_train_batches
         batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
         per_epoch = math.ceil(batches / trainer.accumulate_grad_batches)
         bounds = (per_epoch * (trainer.max_epochs or 0), trainer.max_steps)

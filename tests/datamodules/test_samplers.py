@@ -1,7 +1,13 @@
 import numpy as np
 import pytest
 
-from datamodules.samplers import ClassBalanced, Natural, ProgressivelyBalanced, SquareRoot
+from datamodules.samplers import (
+    Bilateral,
+    ClassBalanced,
+    Natural,
+    ProgressivelyBalanced,
+    SquareRoot,
+)
 
 LABELS = [0] * 6000 + [1] * 600 + [2] * 60
 
@@ -63,3 +69,23 @@ def test_start_skips_what_was_seen_in_this_epoch_only():
     assert list(sampler) == whole[100:]
     sampler.set_epoch(3)
     assert len(list(sampler)) == len(sampler) == len(LABELS)
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 4])
+def test_bilateral_takes_turns_on_every_rank(world_size):
+    labels = np.array(LABELS)
+    for rank in range(world_size):
+        share = placed(Bilateral(LABELS), seed=1, rank=rank, world_size=world_size)
+        natural, reversed_ = share[::2], share[1::2]
+        assert len(set(natural)) == len(natural)  # without replacement
+        frequency = np.bincount(labels[reversed_], minlength=3) / len(reversed_)
+        weights = np.array([1 / 100, 1 / 10, 1])
+        assert np.abs(frequency - weights / weights.sum()).max() < 5 * 0.5 / len(reversed_) ** 0.5
+        assert np.bincount(labels[natural])[0] / len(natural) > 0.85
+
+
+def test_bilateral_is_a_function_of_seed_and_epoch():
+    first = placed(Bilateral(LABELS), seed=1, epoch=2)
+    assert placed(Bilateral(LABELS), seed=1, epoch=2) == first
+    assert placed(Bilateral(LABELS), seed=1, epoch=3) != first
+    assert placed(Bilateral(LABELS), seed=1, epoch=2, start=64) == first[64:]

@@ -1,0 +1,67 @@
+from types import SimpleNamespace
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from lightning_modules import BBN, ModelError
+from lightning_modules.bbn import BBNNetwork
+from lightning_modules.networks import TimmNetwork
+
+
+@pytest.fixture
+def network():
+    torch.manual_seed(0)
+    return BBNNetwork(TimmNetwork("test_resnet", pretrained=False))
+
+
+@pytest.fixture
+def batch():
+    return {"image": torch.rand(8, 3, 64, 64), "label": torch.arange(8) % 7}
+
+
+def module(network, epoch, epochs=9):
+    bbn = BBN(network, criterion=nn.CrossEntropyLoss(), optimizer=None)
+    bbn.trainer = SimpleNamespace(max_epochs=epochs, current_epoch=epoch)
+    bbn.log = lambda *_: None
+    return bbn
+
+
+def test_alpha_falls_as_a_parabola(network):
+    alphas = [module(network, epoch).alpha for epoch in range(9)]
+    assert alphas == pytest.approx([1 - (epoch / 10) ** 2 for epoch in range(9)])
+
+
+def test_first_epoch_trains_the_natural_half_alone(network, batch):
+    bbn = module(network, epoch=0)
+    loss = bbn.training_step(batch, 0)
+    torch.manual_seed(0)
+    logits = network.mixed(batch["image"][::2], batch["image"][1::2], 1.0)
+    assert loss.item() == pytest.approx(F.cross_entropy(logits, batch["label"][::2]).item())
+    loss.backward()
+    width = network.classifier.in_features // 2
+    assert network.classifier.weight.grad[:, :width].any()
+    assert not network.classifier.weight.grad[:, width:].any()
+
+
+def test_loss_weighs_the_labels_of_both_halves(network, batch):
+    network.eval()
+    loss = module(network, epoch=5).training_step(batch, 0)
+    logits = network.mixed(batch["image"][::2], batch["image"][1::2], 0.75)
+    expected = 0.75 * F.cross_entropy(logits, batch["label"][::2])
+    expected += 0.25 * F.cross_entropy(logits, batch["label"][1::2])
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-6)
+
+
+def test_inference_is_alpha_a_half(network, batch):
+    network.eval()
+    same = network.mixed(batch["image"], batch["image"], 0.5)
+    assert torch.allclose(network(batch["image"]), same, atol=1e-5)
+
+
+def test_odd_batches_and_endless_trainings_are_refused(network, batch):
+    with pytest.raises(ModelError, match="even"):
+        module(network, 0).training_step({k: v[:7] for k, v in batch.items()}, 0)
+    with pytest.raises(ModelError, match="max_epochs"):
+        _ = module(network, 0, epochs=-1).alpha
