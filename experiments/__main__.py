@@ -101,7 +101,8 @@ class ExperimentCLI(LightningCLI):
         if (record := folder / "config.yaml").exists():
             now = yaml.safe_load(self.parser.dump(self.config, skip_none=False))["fit"]
             refuse_changes(record, now)
-        if fit["ckpt_path"] or (found := resume_from(folder)) is None:
+        found = resume_from(folder, self.trainer.accumulate_grad_batches)
+        if fit["ckpt_path"] or found is None:
             return
         path, checkpoint = found
         epochs, steps = epochs_done(checkpoint), checkpoint["global_step"]

@@ -9,24 +9,36 @@ from typing import Any
 import torch
 
 
-def resume_from(folder: Path) -> tuple[Path, dict[str, Any]] | None:
-    """The readable checkpoint of a run that is furthest on, or None for a run not started.
+def resume_from(folder: Path, accumulated: int = 1) -> tuple[Path, dict[str, Any]] | None:
+    """The checkpoint of a run to go on from, or None for a run not started.
 
-    A damaged checkpoint is named, and the one before it is taken.
+    It is the one that is furthest on: not the newest file, for a copied folder has new times. One
+    that is damaged is named and passed over, and so is one from within an accumulation, whose
+    gradient is lost.
+
+    Args:
+        folder: The run folder.
+        accumulated: Batches whose gradients are added up for a step.
     """
     found = []
     for path in folder.glob("*.ckpt"):
         try:
             checkpoint = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
             progress = (checkpoint["global_step"], epochs_done(checkpoint))
+            whole = _between_steps(checkpoint, accumulated)
         except Exception as error:  # a truncated zip raises half a dozen types
             print(f"{path} is damaged ({error}); looking for an older one.", file=sys.stderr)
-        else:
+            continue
+        if whole:
             found.append((progress, path.name == "last.ckpt", path, checkpoint))
-    # Not the newest file: a copied folder has new times.
     return max(found, key=lambda one: one[:2])[2:] if found else None
 
 
 def epochs_done(checkpoint: dict[str, Any]) -> int:
     """Epochs that were trained to their end when the checkpoint was written."""
     return int(checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"])
+
+
+def _between_steps(checkpoint: dict[str, Any], accumulated: int) -> bool:
+    batches = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
+    return batches["is_last_batch"] or batches["current"]["ready"] % accumulated == 0

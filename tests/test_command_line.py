@@ -160,6 +160,26 @@ def test_a_trial_of_the_test_is_no_result(lesions):
     assert not (RUN / "results.json").exists()
 
 
+def test_a_checkpoint_within_an_accumulation_is_passed_over(lesions):
+    every_batch = [
+        "--trainer.callbacks+=pytorch_lightning.callbacks.ModelCheckpoint",
+        "--trainer.callbacks.filename=batch{step}",
+        "--trainer.callbacks.save_top_k=-1",
+        "--trainer.callbacks.every_n_train_steps=1",
+    ]
+    fit(lesions, "--data.batch_size=32", "--trainer.val_check_interval=3", *every_batch)
+    steps = {
+        path.name: torch.load(path, weights_only=True)["global_step"]
+        for path in RUN.glob("batch*.ckpt")
+    }
+    whole_epoch = max(steps, key=steps.get)
+    assert steps[whole_epoch] == 11
+    for other in ("last.ckpt", "best.ckpt", whole_epoch):
+        (RUN / other).unlink()
+    assert resume_from(RUN, accumulated=1)[1]["global_step"] == 10
+    assert resume_from(RUN, accumulated=4)[1]["global_step"] == 8
+
+
 def test_a_copied_run_goes_on_from_where_it_was(lesions):
     fit(lesions)
     fit(lesions, "--trainer.max_epochs=3")
