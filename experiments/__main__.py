@@ -81,16 +81,20 @@ class ExperimentCLI(LightningCLI):
             model = f"model.init_args.{target}"
             parser.link_arguments(f"data.{source}", model, apply_on="instantiate")
 
+    def before_validate(self) -> None:
+        self._before_use("validate")
+
     def before_test(self) -> None:
-        self.config_init["test"]["verbose"] = False  # PerClass prints a shorter table
-        self._check_checkpoint("test")
+        self._before_use("test")
 
     def before_predict(self) -> None:
-        self._check_checkpoint("predict")
+        self._before_use("predict")
 
-    def _check_checkpoint(self, command: str) -> None:
-        path = self.config_init[command]["ckpt_path"]
-        if path and not Path(path).exists():
+    def _before_use(self, command: str) -> None:
+        options = self.config_init[command]
+        if "verbose" in options:
+            options["verbose"] = False  # Lightning's table of all metrics; PerClass prints ours
+        if (path := options["ckpt_path"]) and not Path(path).exists():
             raise RunError(f"There is no checkpoint {path}: train until an epoch is validated.")
 
     def before_fit(self) -> None:
