@@ -7,7 +7,7 @@ from typing import Any
 
 from pytorch_lightning import Callback, LightningModule, Trainer
 
-from callbacks.decision import FILE, Decision, Rule, fit_temperature, outcome
+from callbacks.decision import FILE, Decision, Rule, Validation, fit_temperature, outcome
 
 
 class ChooseDecision(Callback):
@@ -35,8 +35,8 @@ class ChooseDecision(Callback):
         counts = trainer.datamodule.class_counts  # type: ignore[attr-defined]
         temperature = fit_temperature(probability, label) if self.temperature else 1.0
         plain = Decision(tuple(metric.class_names), temperature)
-        chosen = self.rule.choose(plain.calibrated(probability), label, metric.class_names, counts)
-        decision = Decision(tuple(metric.class_names), temperature, **chosen)
+        seen = Validation(plain.calibrated(probability), label, metric.class_names, counts)
+        decision = Decision(tuple(metric.class_names), temperature, **self.rule.choose(seen))
         decision.save(self.dirpath)
         values = outcome(decision(probability), label, metric.class_names)
         print(f"Chosen on validation, in {self.dirpath / FILE}: temperature {temperature:.3f};")

@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -96,31 +96,34 @@ def fit_temperature(probability: Tensor, label: Tensor) -> float:
     return 1 / inverse
 
 
+class Validation(NamedTuple):
+    """What a rule may look at.
+
+    Args:
+        probability: Calibrated probabilities (N, K) of the validation images.
+        label: Their classes (N,).
+        classes: Names of the K classes.
+        class_counts: Training images per class.
+    """
+
+    probability: Tensor
+    label: Tensor
+    classes: Sequence[str]
+    class_counts: Sequence[int]
+
+
 class Rule(ABC):
     """How a decision is chosen, from the validation images alone."""
 
     @abstractmethod
-    def choose(
-        self,
-        probability: Tensor,
-        label: Tensor,
-        classes: Sequence[str],
-        class_counts: Sequence[int],
-    ) -> dict[str, Any]:
-        """What :class:`Decision` takes beside classes and temperature.
-
-        Args:
-            probability: Calibrated probabilities (N, K) of the validation images.
-            label: Their classes (N,).
-            classes: Names of the K classes.
-            class_counts: Training images per class.
-        """
+    def choose(self, seen: Validation) -> dict[str, Any]:
+        """What :class:`Decision` takes beside classes and temperature."""
 
 
 class ArgMax(Rule):
     """The likeliest class; the temperature alone is fitted."""
 
-    def choose(self, *_: Any) -> dict[str, Any]:
+    def choose(self, seen: Validation) -> dict[str, Any]:
         return {}
 
 
@@ -134,14 +137,9 @@ class LogitAdjustment(Rule):
     def __init__(self, tau: float = 1.0) -> None:
         self.tau = tau
 
-    def choose(
-        self,
-        probability: Tensor,
-        label: Tensor,
-        classes: Sequence[str],
-        class_counts: Sequence[int],
-    ) -> dict[str, Any]:
-        prior = torch.tensor(class_counts, dtype=torch.float64) / sum(class_counts)
+    def choose(self, seen: Validation) -> dict[str, Any]:
+        prior = torch.tensor(seen.class_counts, dtype=torch.float64)
+        prior = prior / prior.sum()
         return {"offsets": tuple((-self.tau * prior.log()).tolist())}
 
 
@@ -156,24 +154,20 @@ class Sensitivity(Rule):
     def __init__(self, positive: str = "mel", at_least: float = 0.9) -> None:
         self.positive, self.at_least = positive, at_least
 
-    def choose(
-        self,
-        probability: Tensor,
-        label: Tensor,
-        classes: Sequence[str],
-        class_counts: Sequence[int],
-    ) -> dict[str, Any]:
-        if self.positive not in classes:
-            raise RunError(f"There is no class {self.positive!r}: choose of {', '.join(classes)}.")
-        c = list(classes).index(self.positive)
-        scores = log(probability[label == c])
+    def choose(self, seen: Validation) -> dict[str, Any]:
+        if self.positive not in seen.classes:
+            raise RunError(
+                f"There is no class {self.positive!r}: choose of {', '.join(seen.classes)}."
+            )
+        c = list(seen.classes).index(self.positive)
+        scores = log(seen.probability[seen.label == c])
         others = scores.clone()
         others[:, c] = -torch.inf
         # An image is decided for c once the offset exceeds what c lacks to the best of the others.
         lacking = (others.amax(1) - scores[:, c]).sort().values
         found = math.ceil(len(lacking) * self.at_least - 1e-9)
         wanted = lacking[max(1, found) - 1].item()
-        offsets = [0.0] * len(classes)
+        offsets = [0.0] * len(seen.classes)
         offsets[c] = wanted + 1e-6 * max(1.0, abs(wanted))
         return {"offsets": tuple(offsets)}
 
@@ -189,13 +183,8 @@ class MinimumCost(Rule):
     def __init__(self, costs: list[list[float]]) -> None:
         self.costs = costs
 
-    def choose(
-        self,
-        probability: Tensor,
-        label: Tensor,
-        classes: Sequence[str],
-        class_counts: Sequence[int],
-    ) -> dict[str, Any]:
-        if [len(row) for row in self.costs] != [len(classes)] * len(classes):
-            raise RunError(f"Costs must be {len(classes)} rows of {len(classes)}: {self.costs}.")
+    def choose(self, seen: Validation) -> dict[str, Any]:
+        k = len(seen.classes)
+        if [len(row) for row in self.costs] != [k] * k:
+            raise RunError(f"Costs must be {k} rows of {k}: {self.costs}.")
         return {"costs": tuple(tuple(row) for row in self.costs)}

@@ -9,6 +9,7 @@ from callbacks.decision import (
     LogitAdjustment,
     MinimumCost,
     Sensitivity,
+    Validation,
     fit_temperature,
     outcome,
 )
@@ -26,7 +27,7 @@ def validation():
 
 
 def chosen(rule, probability, label, counts=(10, 80, 10)):
-    return Decision(CLASSES, **rule.choose(probability, label, CLASSES, counts))
+    return Decision(CLASSES, **rule.choose(Validation(probability, label, CLASSES, counts)))
 
 
 def test_no_rule_is_the_likeliest_class(validation):
