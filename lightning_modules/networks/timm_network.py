@@ -54,7 +54,7 @@ class TimmNetwork(nn.Module):
             num_classes=num_classes,
             drop_rate=drop_rate,
             **({"drop_path_rate": drop_path_rate} if drop_path_rate else {}),
-        )
+        ).to(memory_format=torch.channels_last)  # what oneDNN and tensor cores convolve fastest
         cfg: Any = self.model.pretrained_cfg
         for statistic in ("mean", "std"):
             values = torch.tensor(cfg[statistic]).view(-1, 1, 1)
