@@ -15,7 +15,7 @@ endif
 RUN = runs/$(EXP)/seed$(SEED)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo data verify train evaluate predict decide sync test check bench
+.PHONY: help demo data verify train study evaluate predict decide sync test check bench
 
 help: ## list the verbs
 	@awk -F ':.*## ' '/^[a-z]+:.*##/ {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -33,6 +33,9 @@ verify: $(ENV) ## name every missing, unreadable and unexpected file of the data
 
 train: experiments/$(EXP).yaml $(ENV) ## EXP=vgg_ce [SEED=1] [ARGS="--trainer.max_epochs=9"]: start or go on
 	$(PYTHON) -m experiments fit --config experiments/$(EXP).yaml --seed_everything $(SEED) $(ARGS)
+
+study: $(ENV) ## STUDY=imbalance [ARGS="--jobs 2"]: train and evaluate all runs of a comparison
+	$(PYTHON) -m experiments.study experiments/studies/$(STUDY).yaml $(ARGS)
 
 evaluate: $(ENV) $(RUN)/config.yaml ## EXP=vgg_ce [SEED=1]: score the best checkpoint on the test part
 	$(PYTHON) -m experiments test --config $(RUN)/config.yaml --ckpt_path $(RUN)/best.ckpt $(ARGS)

@@ -16,6 +16,8 @@ from callbacks.decision import FILE, Decision, outcome
 from callbacks.errors import RunError
 from callbacks.log_config import commit
 
+COLUMNS = ("image_id", "lesion_id", "dx", "age", "sex", "localization", "dx_type")
+
 
 class Results(Callback):
     """Writes ``results.json`` and ``test_predictions.csv`` to the run folder after a test.
@@ -35,7 +37,7 @@ class Results(Callback):
         if not trainer.is_global_zero or not whole:  # a trial run is no result
             return
         index = computed["index"].tolist()
-        predictions = data.table.loc[index, ["image_id", "lesion_id", "dx"]].reset_index(drop=True)
+        predictions = data.table.loc[index].filter(COLUMNS).reset_index(drop=True)
         columns = [f"p_{name}" for name in metric.class_names]
         probabilities = pd.DataFrame(computed["probability"].cpu().numpy(), columns=columns)
         self.dirpath.mkdir(parents=True, exist_ok=True)

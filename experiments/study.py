@@ -1,0 +1,161 @@
+"""Many runs under one protocol: ``python -m experiments.study FILE [--jobs N] [options]``."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from time import perf_counter
+from typing import Any, Self
+
+import yaml
+
+FOLDER = Path(__file__).parent
+Options = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Run:
+    """One experiment with one seed, in ``runs/<study>-<row>/seed<n>/``.
+
+    Args:
+        study: Name of the study, which is that of its file.
+        row: Name of the row in the study's table.
+        experiment: Name of the experiment's file.
+        seed: Of everything but the split.
+        options: Flags of the command line.
+        after: Row whose run of the same seed this one starts from.
+        decide: Rule of a decision that is chosen on validation before the test.
+    """
+
+    study: str
+    row: str
+    experiment: str
+    seed: int
+    options: tuple[str, ...] = ()
+    after: str | None = None
+    decide: str | None = None
+
+    @property
+    def name(self) -> str:
+        return f"{self.study}-{self.row}"
+
+    @property
+    def folder(self) -> Path:
+        return Path("runs", self.name, f"seed{self.seed}")
+
+    def commands(self) -> Iterator[list[str]]:
+        """Trains, decides, and scores the best checkpoint on the test part."""
+        config = str(FOLDER / f"{self.experiment}.yaml")
+        head = ["--name", self.name, "--seed_everything", str(self.seed)]
+        yield ["fit", "--config", config, *head, *self.options]
+        trained = ["--config", f"{self.folder}/config.yaml", "--ckpt_path"]
+        trained += [f"{self.folder}/best.ckpt"]
+        if self.decide:
+            chooser = "--trainer.callbacks+=callbacks.choose_decision.ChooseDecision"
+            rule = f"--trainer.callbacks.rule={self.decide}"
+            yield ["validate", *trained, chooser, rule]
+        yield ["test", *trained]
+
+    def carry_out(self, threads: int | None) -> bool:
+        """Whether the run is finished; it is left alone if it was, and goes on if it had begun."""
+        if (self.folder / "results.json").exists():
+            return True
+        self.folder.mkdir(parents=True, exist_ok=True)
+        environment = os.environ | ({"OMP_NUM_THREADS": str(threads)} if threads else {})
+        start, log = perf_counter(), self.folder / "log.txt"
+        with log.open("a") as file:
+            done = all(
+                subprocess.run(
+                    [sys.executable, "-m", "experiments", *command],
+                    stdout=file,
+                    stderr=subprocess.STDOUT,
+                    env=environment,
+                ).returncode
+                == 0
+                for command in self.commands()
+            )
+        said = f"{perf_counter() - start:.0f} s" if done else f"failed: {_last_line(log)} ({log})"
+        print(f"{self.name} seed {self.seed}: {said}", flush=True)
+        return done
+
+
+@dataclass(frozen=True)
+class Study:
+    """The runs of a file in ``experiments/studies``, row by row, each with every seed."""
+
+    runs: tuple[Run, ...]
+
+    @classmethod
+    def read(cls, path: Path, more: Sequence[str] = ()) -> Self:
+        """Reads ``seeds``, ``options`` of all runs, and ``rows``, each with options of its own.
+
+        An option's value may name its ``{seed}``; null takes an option of all runs away. Of a
+        row, ``experiment`` (its name, if not given), ``after`` and ``decide`` are no options; see
+        :class:`Run`.
+        """
+        record = yaml.safe_load(path.read_text())
+        runs = (
+            _run(path.stem, name, row or {}, seed, record.get("options", {}))
+            for name, row in record["rows"].items()
+            for seed in record["seeds"]
+        )
+        return cls(tuple(replace(run, options=(*run.options, *more)) for run in runs))
+
+    def carry_out(self, jobs: int) -> list[Run]:
+        """Carries out all runs, ``jobs`` at a time; returns those that failed."""
+        threads = max(1, (os.cpu_count() or 1) // jobs) if jobs > 1 else None
+        futures: dict[tuple[str, int], Future[bool]] = {}
+
+        def carry_out(run: Run) -> bool:
+            # What a run starts from was submitted before it, and is running at least.
+            if run.after and not futures[run.after, run.seed].result():
+                print(f"{run.name} seed {run.seed}: not started, for {run.after} failed")
+                return False
+            return run.carry_out(threads)
+
+        with ThreadPoolExecutor(jobs) as pool:
+            for run in self.runs:
+                futures[run.row, run.seed] = pool.submit(carry_out, run)
+        return [run for run in self.runs if not futures[run.row, run.seed].result()]
+
+
+def _run(study: str, name: str, row: Mapping[str, Any], seed: int, shared: Options) -> Run:
+    known = {key: row[key] for key in ("after", "decide") if key in row}
+    own = {key: row[key] for key in row if key not in ("after", "decide", "experiment")}
+    options = {key: value for key, value in {**shared, **own}.items() if value is not None}
+    flags = tuple(f"--{key}={_flag(value, seed)}" for key, value in options.items())
+    return Run(study, name, row.get("experiment", name), seed, flags, **known)
+
+
+def _flag(value: Any, seed: int) -> str:
+    if isinstance(value, str):
+        return value.format(seed=seed)
+    return yaml.safe_dump(value, default_flow_style=True).removesuffix("...\n").strip()
+
+
+def _last_line(log: Path) -> str:
+    return next((line for line in reversed(log.read_text().splitlines()) if line.strip()), "")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog="Further options are given to every training."
+    )
+    parser.add_argument("file", type=Path)
+    parser.add_argument("--jobs", type=int, default=1, help="runs at a time; they share the cores")
+    options, more = parser.parse_known_args()
+    if not options.file.exists():
+        there = ", ".join(sorted(path.stem for path in (FOLDER / "studies").glob("*.yaml")))
+        sys.exit(f"error: There is no study {options.file}; there are {there}.")
+    if failed := Study.read(options.file, more).carry_out(options.jobs):
+        sys.exit(f"error: {len(failed)} runs are not finished; the same command goes on.")
+
+
+if __name__ == "__main__":
+    main()
