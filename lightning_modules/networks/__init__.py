@@ -2,12 +2,14 @@
 
 from lightning_modules.networks.attention_decoder import AttentionDecoder
 from lightning_modules.networks.cbam import CBAMNetwork, MultiHeadNetwork
+from lightning_modules.networks.contrastive import ContrastiveNetwork
 from lightning_modules.networks.learnable_weight_scaling import LearnableWeightScaling
 from lightning_modules.networks.timm_network import TimmNetwork
 
 __all__ = [
     "AttentionDecoder",
     "CBAMNetwork",
+    "ContrastiveNetwork",
     "LearnableWeightScaling",
     "MultiHeadNetwork",
     "TimmNetwork",

@@ -69,6 +69,18 @@ class TimmNetwork(nn.Module):
         features = self.model.forward_features(images)
         return features.movedim(-1, 1) if self._channels_last else features
 
+    def encode(self, images: Tensor) -> Tensor:
+        """One vector (B, C) an image: what the classifier sees."""
+        features = self.features(images)
+        if self._channels_last:
+            features = features.movedim(1, -1)
+        return self.model.forward_head(features, pre_logits=True)
+
+    @property
+    def width(self) -> int:
+        """C of :meth:`encode`."""
+        return self.model.head_hidden_size
+
     def classify(self, features: Tensor) -> Tensor:
         """What :meth:`features` gives to logits (B, num_classes)."""
         return self.model.forward_head(features.movedim(1, -1) if self._channels_last else features)
