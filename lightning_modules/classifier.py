@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch.nn.functional as F
@@ -31,6 +31,8 @@ class Classifier(LightningModule):
         optimizer: Parameters to optimizer.
         lr_scheduler: Optimizer and total number of steps to a schedule, advanced every step.
         mix: Batch to batch, with mixed ``image`` and soft ``label``; in training only.
+        lr_factors: Name of a submodule to what the learning rate of its parameters is multiplied
+            by; of several that fit, the longest name counts.
         class_names: Names of the K classes; the command line takes them from the data.
         batches_per_epoch: Of the training; the command line takes it from the data.
     """
@@ -42,12 +44,14 @@ class Classifier(LightningModule):
         optimizer: OptimizerCallable,
         lr_scheduler: Callable[[Optimizer, int], LRScheduler] | None = None,
         mix: nn.Module | None = None,
+        lr_factors: Mapping[str, float] | None = None,
         class_names: Sequence[str] = (),
         batches_per_epoch: int = 1,
     ) -> None:
         super().__init__()
         self.network, self.criterion, self.mix = network, criterion, mix or nn.Identity()
         self.make_optimizer, self.make_scheduler = optimizer, lr_scheduler
+        self.lr_factors = lr_factors or {}
         self.batches_per_epoch = batches_per_epoch
         self.metrics: Any = nn.ModuleDict(
             {split: DiagnosticMetrics(class_names) for split in ("val", "test")}
@@ -101,7 +105,10 @@ class Classifier(LightningModule):
         self.losses[split].reset()
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        optimizer = self.make_optimizer(p for p in self.parameters() if p.requires_grad)
+        groups = self.parameter_groups()
+        optimizer = self.make_optimizer([{"params": own} for own in groups.values()])
+        for group, factor in zip(optimizer.param_groups, groups, strict=True):
+            group["lr"] *= factor
         if self.make_scheduler is None:
             return optimizer
         schedule: LRSchedulerConfigType = {
@@ -109,6 +116,18 @@ class Classifier(LightningModule):
             "interval": "step",
         }
         return {"optimizer": optimizer, "lr_scheduler": schedule}
+
+    def parameter_groups(self) -> dict[float, list[nn.Parameter]]:
+        """The parameters to train, by the factor of their learning rate."""
+        if unknown := self.lr_factors.keys() - dict(self.named_modules()):
+            raise ModelError(f"lr_factors names {min(unknown)!r}, which the model does not have.")
+        groups: dict[float, list[nn.Parameter]] = {}
+        for name, parameter in self.named_parameters():
+            if parameter.requires_grad:
+                fitting = [m for m in self.lr_factors if name.startswith(f"{m}.")]
+                factor = self.lr_factors[max(fitting, key=len)] if fitting else 1.0
+                groups.setdefault(factor, []).append(parameter)
+        return groups
 
     @property
     def steps(self) -> int:

@@ -7,7 +7,7 @@ from pytorch_lightning import Trainer
 from torch import nn
 from torch.utils.data import DataLoader
 
-from lightning_modules import Classifier
+from lightning_modules import Classifier, ModelError
 from lightning_modules.schedules import Steps, WarmupCosine
 
 NAMES = ("mel", "nv", "bcc")
@@ -161,3 +161,15 @@ def test_steps_fall_at_their_milestones():
         optimizer.step()
         schedule.step()
     assert rates == pytest.approx([1, 1, 1, 1, 0.1, 0.1, 0.01, 0.01])
+
+
+def test_learning_rates_have_factors_by_submodule():
+    module = classifier(lr_factors={"network": 0.1, "network.1": 10.0})
+    module.head = nn.Linear(2, 2)
+    groups = module.configure_optimizers().param_groups
+    assert [(group["lr"], len(group["params"])) for group in groups] == [(1.0, 2), (0.1, 2)]
+
+
+def test_factor_of_no_submodule_is_named():
+    with pytest.raises(ModelError, match="network.7"):
+        classifier(lr_factors={"network.7": 10.0}).configure_optimizers()
