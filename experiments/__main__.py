@@ -28,6 +28,7 @@ NOISE = (
     r"Checkpoint directory .* is not empty",  # so it is when a run goes on
     r".*does not have many workers",  # batches come from memory maps
     r"The number of training batches",
+    r"The `srun` command is available",
     r"It is recommended to use .*sync_dist=True",  # the metrics are of all processes already
 )
 
