@@ -10,13 +10,15 @@ import pandas as pd
 import torch
 
 from callbacks.console import print_table
-from tests.benchmarks import loading, step
+from tests.benchmarks import loading, methods, step
 
 BENCHMARKS = {
     "cache": loading.bench_cache,
     "loader": loading.bench_loader,
     "augmentation": loading.bench_augmentation,
     "step": step.bench_step,
+    "methods": methods.bench_methods,
+    "saliency": methods.bench_saliency,
     "memory": step.bench_memory,
 }
 

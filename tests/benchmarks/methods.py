@@ -1,0 +1,106 @@
+"""What methods add to the step of plain cross-entropy, and what saliency takes."""
+
+from collections.abc import Callable
+
+import cv2
+import numpy as np
+import torch
+from torch import nn
+
+from datamodules.cache import release_arrays
+from datamodules.dataset import read_table
+from datamodules.saliency import fine_grained_saliency
+from lightning_modules import CARE, Classifier, losses, mixes
+from lightning_modules.networks import TimmNetwork
+from tests.benchmarks.loading import Data
+from tests.benchmarks.step import NAME, optimizer
+from tests.benchmarks.timing import in_turns
+
+SIZE, BATCH, STEPS = 64, 64, 3
+NAMES = ("mel", "nv", "bcc", "akiec", "bkl", "df", "vasc")
+COUNTS = [1053, 6645, 454, 267, 1039, 55, 82]  # of training, in the split `balanced`
+
+
+def bench_methods(data: Data) -> list[dict]:
+    """Steps on one batch in memory, its mask and saliency too; the ratio is of their times."""
+    cross_entropy = nn.CrossEntropyLoss()
+    inverse, effective = losses.InverseFrequency(), losses.EffectiveNumber()
+    criteria = {
+        "cross-entropy": cross_entropy,
+        "focal": losses.FocalLoss(),
+        "CB": losses.CrossEntropyLoss(weights=inverse, class_counts=COUNTS),
+        "ES": losses.CrossEntropyLoss(weights=effective, class_counts=COUNTS),
+        "SPL": losses.SelfPacedLoss(),
+        "OHEM": losses.OHEMLoss(),
+        "logit adjusted": losses.LogitAdjustedLoss(COUNTS),
+        "soft F1": losses.SoftMacroF1Loss(),
+    }
+    modules = {name: classifier(criterion) for name, criterion in criteria.items()}
+    modules |= {
+        mix.__name__: classifier(cross_entropy, mix=mix(num_classes=len(NAMES)))
+        for mix in (mixes.Mixup, mixes.CutMix, mixes.SaliencyMix)
+    }
+    modules["CARE"] = classifier(cross_entropy, CARE)
+    batch = example()
+    return in_turns({name: steps(module, batch) for name, module in modules.items()}, rounds=15)
+
+
+def classifier(
+    criterion: nn.Module, kind: type[Classifier] = Classifier, **options: object
+) -> Classifier:
+    torch.manual_seed(0)
+    network = TimmNetwork(NAME, num_classes=len(NAMES), pretrained=False)
+    return kind(network, criterion, optimizer, class_names=NAMES, **options)
+
+
+def example() -> dict[str, torch.Tensor]:
+    """A batch with the class frequencies of the training part."""
+    torch.manual_seed(0)
+    image = torch.rand(BATCH, 3, SIZE, SIZE)
+    mask = torch.zeros(BATCH, 1, SIZE, SIZE)
+    mask[..., 16:48, 16:48] = 1
+    return {
+        "image": image,
+        "mask": mask,
+        "saliency": fine_grained_saliency((image * 255).byte()).float() / 255,
+        "label": torch.multinomial(torch.tensor(COUNTS).float(), BATCH, replacement=True),
+        "index": torch.arange(BATCH),
+    }
+
+
+def steps(module: Classifier, batch: dict[str, torch.Tensor]) -> Callable[[], int]:
+    module.log = lambda *_, **__: None
+    module.train()
+    updates = optimizer(module.parameters())
+
+    def run() -> int:
+        for i in range(STEPS):
+            updates.zero_grad()
+            module.training_step(batch, i).backward()
+            updates.step()
+        return STEPS * BATCH
+
+    return run
+
+
+def bench_saliency(data: Data) -> list[dict]:
+    """32 images at 224 pixels, batched, and one by one in OpenCV contrib.
+
+    OpenCV contrib cannot be installed beside the OpenCV that the project needs. To measure it:
+    ``pip install --target /tmp/contrib opencv-contrib-python-headless`` and
+    ``PYTHONPATH=/tmp/contrib make bench ARGS=saliency``.
+    """
+    arrays = release_arrays(data.small, read_table(data.small), "ham10000", 224)
+    images = torch.from_numpy(np.array(arrays["image"][:32])).movedim(3, 1)
+
+    def batched() -> int:
+        return len(fine_grained_saliency(images))
+
+    def one_by_one() -> int:
+        reference = cv2.saliency.StaticSaliencyFineGrained.create()
+        for image in images:
+            reference.computeSaliency(image.permute(1, 2, 0).numpy()[..., ::-1].copy())
+        return len(images)
+
+    ways = {"batched": batched}
+    return in_turns(ways | ({"OpenCV contrib": one_by_one} if hasattr(cv2, "saliency") else {}))
