@@ -76,7 +76,10 @@ class ExperimentCLI(LightningCLI):
             ("batches_per_epoch", "batches_per_epoch"),
             ("num_classes", "network.init_args.num_classes"),
             ("num_classes", "network.init_args.network.init_args.num_classes"),
+            ("size", "network.init_args.size"),
+            ("size", "network.init_args.encoder.init_args.size"),
             ("num_classes", "mix.init_args.num_classes"),
+            ("class_counts", "mix.init_args.class_counts"),
             ("class_counts", "criterion.init_args.class_counts"),
         ):
             model = f"model.init_args.{target}"

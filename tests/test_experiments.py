@@ -14,11 +14,15 @@ EXPERIMENTS = sorted(p for p in (ROOT / "experiments").glob("*.yaml") if p.stem 
 
 @pytest.fixture
 def small_networks(monkeypatch):
-    """timm's tiny network in place of every model, and never any published weights."""
+    """timm's tiny networks in place of every model, and never any published weights."""
     create = timm.create_model
+    understood = {"num_classes", "features_only", "out_indices"}
 
-    def tiny(name: str, pretrained: bool = False, num_classes: int = 7, **_: object):
-        return create("test_resnet", pretrained=False, num_classes=num_classes)
+    def tiny(name: str, pretrained: bool = False, **options: object):
+        if name.startswith("vit") and "img_size" in options:
+            return create("test_vit", pretrained=False, **options)
+        options = {key: options[key] for key in understood & options.keys()}
+        return create("test_resnet", pretrained=False, **options)
 
     monkeypatch.setattr(timm, "create_model", tiny)
 
@@ -63,5 +67,8 @@ def test_pretrained_weights_exist_by_name(experiment):
     for name, options in networks:
         if "pretrained: false" in options:
             assert timm.is_model(name)
+        elif cnn := re.search(r"cnn: ([\w.]+)", options):
+            assert timm.is_model(name)
+            assert cnn[1] in timm.list_pretrained()
         else:
             assert name in timm.list_pretrained()

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import timm
 import torch
+from timm.layers import resample_abs_pos_embed
 from torch import Tensor, nn
 
 from lightning_modules.errors import ModelError
@@ -24,6 +26,7 @@ class TimmNetwork(nn.Module):
             network.
         drop_rate: Dropout before the classifier.
         drop_path_rate: Stochastic depth, for the models that have it.
+        options: More arguments of ``timm.create_model``, for example {depth: 6} of a transformer.
 
     Shape:
         Images (B, 3, H, W) in [0, 1] to logits (B, num_classes).
@@ -40,33 +43,37 @@ class TimmNetwork(nn.Module):
         weights: Path | None = None,
         drop_rate: float = 0.0,
         drop_path_rate: float = 0.0,
+        options: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
         self.mean: Tensor
         self.std: Tensor
-        if not timm.is_model(name):
-            near = difflib.get_close_matches(name, timm.list_models(), n=5, cutoff=0)
-            raise ModelError(f"timm has no model {name!r}; nearest are {', '.join(near)}.")
-        self.model: Any = _create(
+        self.model: Any = create(
             name,
             pretrained,
             weights,
             num_classes=num_classes,
             drop_rate=drop_rate,
             **({"drop_path_rate": drop_path_rate} if drop_path_rate else {}),
+            **(options or {}),
         ).to(memory_format=torch.channels_last)  # what oneDNN and tensor cores convolve fastest
-        cfg: Any = self.model.pretrained_cfg
+        self.normalise_as(self.model)
+
+    def normalise_as(self, model: Any) -> None:
+        """Normalises images as the weights of the timm ``model`` expect them."""
         for statistic in ("mean", "std"):
-            values = torch.tensor(cfg[statistic]).view(-1, 1, 1)
+            values = torch.tensor(model.pretrained_cfg[statistic]).view(-1, 1, 1)
             self.register_buffer(statistic, values, persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
         return self.classify(self.features(images))
 
+    def normalise(self, images: Tensor) -> Tensor:
+        return ((images - self.mean) / self.std).to(self.mean.dtype)  # half, if the network is
+
     def features(self, images: Tensor) -> Tensor:
         """The last feature map: (B, C, h, w), or tokens (B, L, C) of a plain transformer."""
-        images = ((images - self.mean) / self.std).to(self.mean.dtype)  # half, if the network is
-        features = self.model.forward_features(images)
+        features = self.model.forward_features(self.normalise(images))
         return features.movedim(-1, 1) if self._channels_last else features
 
     def encode(self, images: Tensor) -> Tensor:
@@ -90,7 +97,11 @@ class TimmNetwork(nn.Module):
         return getattr(self.model, "output_fmt", None) == "NHWC"  # Swin and its like
 
 
-def _create(name: str, pretrained: bool, weights: Path | None, **kwargs: Any) -> nn.Module:
+def create(name: str, pretrained: bool, weights: Path | None, **kwargs: Any) -> nn.Module:
+    """``timm.create_model``, with the errors and arguments of :class:`TimmNetwork`."""
+    if not timm.is_model(name):
+        near = difflib.get_close_matches(name, timm.list_models(), n=5, cutoff=0)
+        raise ModelError(f"timm has no model {name!r}; nearest are {', '.join(near)}.")
     if weights is not None:
         model = timm.create_model(name, pretrained=False, **kwargs)
         _load(model, name, weights)
@@ -123,5 +134,10 @@ def _load(model: Any, name: str, file: Path) -> None:
         raise ModelError(
             f"{file} holds no weights of {name}: {len(lacking)} of {len(wanted)} are not in it, "
             f"{min(lacking)} among them."
+        )
+    if "pos_embed" in wanted:  # of images of another size
+        prefix = 0 if model.no_embed_class else model.num_prefix_tokens
+        state["pos_embed"] = resample_abs_pos_embed(
+            state["pos_embed"], list(model.patch_embed.grid_size), num_prefix_tokens=prefix
         )
     model.load_state_dict({key: state[key] for key in wanted}, strict=False)
