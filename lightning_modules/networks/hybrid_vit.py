@@ -111,6 +111,4 @@ class HybridViT(TimmNetwork):
 
 
 def _no_patches(name: str, size: int) -> str:
-    return (
-        f"{name} cannot cut images of {size} pixels into whole patches: choose another data.size."
-    )
+    return f"{name} cannot cut images of {size} pixels into whole patches: change data.size."
