@@ -12,7 +12,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "experiments": {"datamodules", "lightning_modules", "callbacks"},
 }
 # Parts are plain torch, so that they can be lifted into any project.
-PARTS = ("lightning_modules/losses", "lightning_modules/networks", "lightning_modules/mixes")
+PARTS = [f"lightning_modules/{part}" for part in ("codecs", "losses", "mixes", "networks")]
 
 
 def imported(path: Path) -> Iterator[str]:

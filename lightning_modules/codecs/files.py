@@ -1,0 +1,93 @@
+"""JPEG and WebP: what people use today."""
+
+from __future__ import annotations
+
+import io
+import os
+from concurrent.futures import ThreadPoolExecutor
+from typing import ClassVar
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from lightning_modules.codecs.codec import Codec, Reconstruction, to_bytes
+from lightning_modules.errors import ModelError
+
+BEST = 100  # quality
+
+
+class FileCodec(Codec):
+    """Files of a format with a quality from 0 to 100, whose whole size is counted.
+
+    With ``bits_per_pixel``, bisection finds for each image the best quality whose file is no
+    larger: the same for every image, as k-means and autoencoders spend it. An image that does not
+    fit at any quality has the lowest, and one that at the best needs less has the best: the rate
+    that a run reports is the true one. With ``quality``, simple images are small files: that is
+    the match for a codec whose rate varies likewise, such as the hyperprior.
+
+    Args:
+        bits_per_pixel: Of a file, at most; 4 is 6x.
+        quality: The same for all, instead.
+    """
+
+    format: ClassVar[str]
+    options: ClassVar[dict[str, int]]
+
+    def __init__(self, bits_per_pixel: float | None = None, quality: int | None = None) -> None:
+        super().__init__()
+        if (bits_per_pixel is None) == (quality is None):
+            raise ModelError(f"{self.format} takes either bits_per_pixel or quality: give one.")
+        self.bits_per_pixel, self.quality = bits_per_pixel, quality
+
+    def reconstruct(self, images: Tensor) -> Reconstruction:
+        files = self.encode(images)
+        bits = images.new_tensor([8.0 * len(file) for file in files])
+        return Reconstruction(self.decode(files).to(images.device), bits)
+
+    @torch.no_grad()
+    def encode(self, images: Tensor) -> list[bytes]:
+        """A file of each image."""
+        pixels = to_bytes(images).byte().permute(0, 2, 3, 1).cpu().numpy()
+        with ThreadPoolExecutor(os.cpu_count()) as pool:  # encoding releases the interpreter lock
+            return list(pool.map(self.file, pixels))
+
+    def decode(self, code: list[bytes]) -> Tensor:
+        pixels = np.stack(
+            [np.asarray(Image.open(io.BytesIO(file)).convert("RGB")) for file in code]
+        )
+        return torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255
+
+    def file(self, pixels: np.ndarray) -> bytes:
+        """The file of one image (H, W, 3) uint8, at the quality that the rate allows."""
+        if self.bits_per_pixel is None:
+            return self.file_of_quality(pixels, self.quality or 0)
+        allowed = self.bits_per_pixel * pixels.shape[0] * pixels.shape[1] / 8
+        if len(best := self.file_of_quality(pixels, BEST)) <= allowed:
+            return best
+        fits, fails = 0, BEST
+        while fails - fits > 1:
+            middle = (fits + fails) // 2
+            small = len(self.file_of_quality(pixels, middle)) <= allowed
+            fits, fails = (middle, fails) if small else (fits, middle)
+        return self.file_of_quality(pixels, fits)
+
+    def file_of_quality(self, pixels: np.ndarray, quality: int) -> bytes:
+        buffer = io.BytesIO()
+        Image.fromarray(pixels).save(buffer, self.format, quality=quality, **self.options)
+        return buffer.getvalue()
+
+
+class JPEG(FileCodec):
+    """Baseline JPEG with its own Huffman tables; colours at full resolution, as rates are high."""
+
+    format = "JPEG"
+    options: ClassVar[dict[str, int]] = {"subsampling": 0, "optimize": 1}
+
+
+class WebP(FileCodec):
+    """Lossy WebP; the format halves the resolution of colours."""
+
+    format = "WebP"
+    options: ClassVar[dict[str, int]] = {"method": 4}
