@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
+from typing import Literal
 
 import numpy as np
 from torch.utils.data import Sampler
@@ -125,9 +126,55 @@ class Bilateral(EpochSampler):
         per_image = (1 / counts**2)[self.labels]  # a class by 1 / N_c, then one of its N_c images
         natural = generator.permutation(total)[:half]
         rare = generator.choice(total, size=half, p=per_image / per_image.sum())
-        # Ranks take every world_size-th position: a block for all of them, then the other kind.
-        blocks = -(-half // self.world_size)
-        pairs = np.stack(
-            [np.resize(kind, (blocks, self.world_size)) for kind in (natural, rare)], axis=1
-        )
-        return pairs.reshape(-1)[:total]
+        return _in_turns(natural, rare, self.world_size)[:total]
+
+
+class Paired(EpochSampler):
+    """The pairs of SPMix: even positions are anchors, odd ones the partners they are mixed with.
+
+    Pairs stay together in the share of a process. An epoch has N / 2 of them.
+
+    - ``paper``: anchors of all classes alike, so that mixing makes what is rare; the partner is
+      any image of a class with more images than the anchor's. Anchors of the most frequent class,
+      which has none, get any image, and the mix leaves them as they are.
+    - ``code``: what the published code does (https://github.com/Yancy10-1/SPMix), the reverse:
+      every image is an anchor once in two epochs, and partners are of all classes alike.
+
+    Args:
+        labels: The class of each of the N training images.
+        pairing: Which of the two.
+    """
+
+    def __init__(self, labels: Sequence[int], pairing: Literal["paper", "code"] = "paper") -> None:
+        super().__init__(labels)
+        self.pairing = pairing
+
+    def draw(self, generator: np.random.Generator) -> np.ndarray:
+        total = len(self.labels)
+        half = -(-total // 2)
+        balanced = ClassBalanced(self.labels.tolist()).draw(generator)[:half]
+        if self.pairing == "paper":
+            anchors, partners = balanced, self.more_frequent(balanced, generator)
+        else:
+            anchors, partners = self.every_image(half), balanced
+        return _in_turns(anchors, partners, self.world_size)[:total]
+
+    def more_frequent(self, anchors: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+        """For each anchor an image of a class with more of them, all such images alike."""
+        counts = np.bincount(self.labels)
+        eligible = (counts * (counts > counts[:, None])).sum(1)  # images, by the anchor's class
+        eligible = np.where(eligible == 0, len(self.labels), eligible)[self.labels[anchors]]
+        by_frequency = np.argsort(-counts[self.labels], kind="stable")
+        return by_frequency[(generator.random(len(anchors)) * eligible).astype(int)]
+
+    def every_image(self, half: int) -> np.ndarray:
+        """One half of a permutation in an even epoch, the other half in the next."""
+        order = np.random.default_rng((self.seed, self.epoch // 2, 2)).permutation(len(self.labels))
+        return order[-half:] if self.epoch % 2 else order[:half]
+
+
+def _in_turns(first: np.ndarray, second: np.ndarray, world_size: int) -> np.ndarray:
+    """Both kinds (n,) in turns within the share of each process, which has every n-th position."""
+    blocks = -(-len(first) // world_size)
+    pairs = np.stack([np.resize(kind, (blocks, world_size)) for kind in (first, second)], axis=1)
+    return pairs.reshape(-1)
