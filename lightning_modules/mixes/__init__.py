@@ -1,7 +1,8 @@
-"""Mixes: batch to batch, several images and their labels in one."""
+"""Mixes: batch to batch, several images and their labels in one; SPMix's are of tokens."""
 
 from lightning_modules.mixes.cutmix import CutMix
 from lightning_modules.mixes.mixup import Mixup
 from lightning_modules.mixes.saliencymix import SaliencyMix
+from lightning_modules.mixes.spmix import PatchMix, RandomPatchMix, SaliencyMixup
 
-__all__ = ["CutMix", "Mixup", "SaliencyMix"]
+__all__ = ["CutMix", "Mixup", "PatchMix", "RandomPatchMix", "SaliencyMix", "SaliencyMixup"]
