@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch import distributed as dist
@@ -9,6 +11,11 @@ from torch import distributed as dist
 
 def _world_size() -> int:
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def rank() -> int:
+    """This process among all."""
+    return dist.get_rank() if _world_size() > 1 else 0
 
 
 def global_sum(x: Tensor) -> Tensor:
@@ -32,3 +39,24 @@ def gather(x: Tensor) -> Tensor:
     parts = [torch.empty_like(x) for _ in range(world_size)]
     dist.all_gather(parts, x)
     return torch.cat(parts)
+
+
+def gather_with_gradient(x: Tensor) -> Tensor:
+    """Concatenates ``x`` (B, ...) of all processes; B must be the same in all.
+
+    Each process gets the gradient of what all of them make of its share, so that with losses by
+    :func:`global_sum` data-parallel gradients are those of one process.
+    """
+    return x if _world_size() == 1 else _Gather.apply(x)
+
+
+class _Gather(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return gather(x)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        gradient = gradients[0].clone()
+        dist.all_reduce(gradient)
+        return gradient.chunk(_world_size())[rank()]

@@ -34,7 +34,7 @@ class ContrastiveNetwork(nn.Module):
     ) -> None:
         super().__init__()
         encoder.model.reset_classifier(0)
-        self.encoder, width = encoder, encoder.width
+        self.encoder, self.embedding, width = encoder, embedding, encoder.width
         self.classifier: nn.Module = nn.Linear(width, num_classes)
         widths = [width, *[hidden or width] * (layers - 1), embedding]
         linear = [nn.Linear(a, b) for a, b in itertools.pairwise(widths)]

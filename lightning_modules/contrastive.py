@@ -1,0 +1,128 @@
+"""What contrastive classifiers share: two views, key network, queue."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lightning_modules.classifier import Classifier
+from lightning_modules.errors import ModelError
+from lightning_modules.losses.contrast import Contrast
+from lightning_modules.losses.distributed import gather
+from lightning_modules.networks.contrastive import ContrastiveNetwork
+from lightning_modules.networks.momentum_queue import MomentumQueue, follow
+
+
+class ContrastiveClassifier(Classifier):
+    """Compares two views of each image with each other and with a queue of earlier ones.
+
+    Needs batches of :class:`datamodules.views.Views`. With a key network the first views are the
+    anchors, and the key network, which follows by an exponential moving average after each
+    optimizer step, embeds the second views without gradient, in training mode and with batch norm
+    statistics of its own. Without one, all views are anchors and have a gradient. In both cases
+    the second views enter the queue once the loss has been computed.
+
+    Args:
+        network: Encoder, classifier and projector.
+        contrastive: A :class:`~lightning_modules.losses.contrast.Contrast` to a scalar.
+        criterion: Logits (B, K) and labels (B,) of the anchors to a scalar, which is added; None
+            if ``contrastive`` trains the classifier, as PaCo's does.
+        weight: Of ``contrastive`` in the sum.
+        queue_size: Q; 0 is no queue.
+        momentum: m, in [0, 1]; None is no key network.
+        **kwargs: As for :class:`~lightning_modules.Classifier`.
+    """
+
+    def __init__(
+        self,
+        network: ContrastiveNetwork,
+        contrastive: nn.Module,
+        criterion: nn.Module | None = None,
+        weight: float = 1.0,
+        queue_size: int = 0,
+        momentum: float | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(network, criterion, **kwargs)  # type: ignore[arg-type]
+        self.contrastive, self.weight, self.momentum = contrastive, weight, momentum
+        self.queue = MomentumQueue(queue_size, network.embedding)
+        self.key_network: Any = None
+        if momentum is not None:
+            self.key_network = copy.deepcopy(network).requires_grad_(False)
+
+    def setup(self, stage: str) -> None:
+        if self.momentum is not None:  # the network may have been given other weights
+            self.key_network.load_state_dict(self.network.state_dict())
+
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        super().optimizer_step(*args, **kwargs)
+        if self.momentum is not None:
+            follow(self.key_network, self.network, self.momentum)
+
+    def encode(self, network: Any, view: dict[str, Tensor]) -> Tensor:
+        """Features (A, C) of the anchors in a view, by the network or the key network."""
+        return network.encode(view["image"])
+
+    def anchors(self, view: dict[str, Tensor]) -> Tensor:
+        """Labels (A,) of the rows of :meth:`encode`."""
+        return view["label"]
+
+    def logits(self, features: Tensor) -> Tensor:
+        """Features (A, C) to the logits (A, K) that train the classifier."""
+        return self.network.classify(features)  # type: ignore[operator]
+
+    def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
+        first, second = views(batch, 2, check=batch_idx == 0)
+        contrast, keys = self.compare(first, second)
+        loss = self.objective(contrast)
+        self.queue.enqueue(gather(keys), gather(self.anchors(second)))
+        self.log("train/loss", loss)
+        return loss
+
+    def compare(
+        self, first: dict[str, Tensor], second: dict[str, Tensor]
+    ) -> tuple[Contrast, Tensor]:
+        """The contrast of two views, and the embeddings (A, D) of the second ones."""
+        network: Any = self.network
+        label = torch.cat([self.anchors(first), self.anchors(second)])
+        features = self.encode(network, first)
+        if self.momentum is None:
+            features = torch.cat([features, self.encode(network, second)])
+            embedding = network.project(features)
+        else:
+            with torch.no_grad():
+                keys = self.key_network.project(self.encode(self.key_network, second))
+            embedding = torch.cat([network.project(features), keys])
+        contrast = Contrast.of_all(embedding, label, self.logits(features))
+        keys = embedding.chunk(2)[1]
+        return contrast.beside(self.queue.embedding, self.queue.label), keys
+
+    def objective(self, contrast: Contrast) -> Tensor:
+        loss: Tensor = self.weight * self.contrastive(contrast)
+        if self.criterion is not None:
+            loss = loss + self.criterion(contrast.logits, contrast.label)
+        return loss
+
+
+def views(batch: dict[str, Tensor], number: int, check: bool) -> list[dict[str, Tensor]]:
+    """Cuts a batch of :class:`datamodules.views.Views` into its views.
+
+    Args:
+        batch: Name to the values (number B, ...) of all views, one view after the other.
+        number: How many views it has.
+        check: Whether to look if they are views of the same images, for which a GPU is waited for.
+
+    Raises:
+        ModelError: They are not.
+    """
+    parts = {name: value.chunk(number) for name, value in batch.items()}
+    index = parts["index"]
+    if check and not all(torch.equal(index[0], other) for other in index[1:]):
+        raise ModelError(
+            f"This method compares {number} views of each image: set data.train_transform to "
+            f"datamodules.views.Views with {number} views."
+        )
+    return [{name: value[i] for name, value in parts.items()} for i in range(number)]
