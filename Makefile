@@ -15,7 +15,7 @@ endif
 RUN = runs/$(EXP)/seed$(SEED)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo data verify train study evaluate predict decide sync test check bench
+.PHONY: help demo data verify train study evaluate predict decide compare sync test check bench
 
 help: ## list the verbs
 	@awk -F ':.*## ' '/^[a-z]+:.*##/ {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -47,6 +47,9 @@ predict: $(ENV) $(RUN)/config.yaml ## EXP=vgg_ce IN=folder: write predictions.cs
 decide: $(RUN)/config.yaml $(ENV) ## EXP=vgg_ce RULE=Sensitivity: choose a decision on the validation part
 	$(PYTHON) -m experiments validate --config $(RUN)/config.yaml --ckpt_path $(RUN)/best.ckpt \
 	    --trainer.callbacks+=callbacks.choose_decision.ChooseDecision --trainer.callbacks.rule=$(RULE) $(ARGS)
+
+compare: $(ENV) ## [RUNS="runs/imbalance-*"] [BASELINE=imbalance-ce]: runs to a table and a page
+	$(PYTHON) -m experiments.compare $(RUNS) $(if $(BASELINE),--baseline "$(BASELINE)") $(ARGS)
 
 sync: $(ENV) ## send runs that were recorded offline to W&B
 	$(PYTHON) -m wandb sync --yes --include-online runs/*/*/wandb/*run-*

@@ -1,0 +1,45 @@
+"""Runs to a table and a page: ``python -m experiments.compare [RUNS...] [options]``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from callbacks.errors import RunError
+from experiments.compare import table
+from experiments.compare.comparison import Comparison, compare
+from experiments.compare.runs import read_runs
+
+
+def parser() -> argparse.ArgumentParser:
+    result = argparse.ArgumentParser(prog="experiments.compare", description=__doc__)
+    result.add_argument("runs", nargs="*", default=["runs/*"], help="folders of runs, or patterns")
+    result.add_argument("--baseline", help="name of the row that the others are set against")
+    result.add_argument("--resamples", type=int, default=2000, help="of the test part's lesions")
+    result.add_argument("--out", type=Path, default=Path("compare"), help="where the files go")
+    return result
+
+
+def write(comparison: Comparison, folder: Path) -> None:
+    """Writes ``table.csv`` and ``table.md``."""
+    folder.mkdir(parents=True, exist_ok=True)
+    table.everything(comparison).to_csv(folder / "table.csv", index=False)
+    (folder / "table.md").write_text(table.markdown(comparison))
+
+
+def main() -> None:
+    options = parser().parse_args()
+    try:
+        runs, left_out = read_runs(options.runs)
+        notes = [f"Left out: {sentence}" for sentence in left_out]
+        comparison = compare(runs, options.resamples, options.baseline, notes)
+    except RunError as error:
+        sys.exit(f"error: {error}")
+    table.show(comparison)
+    write(comparison, options.out)
+    print(f"{options.out}/table.csv and table.md have it.")
+
+
+if __name__ == "__main__":
+    main()

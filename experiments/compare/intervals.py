@@ -1,0 +1,94 @@
+"""How sure a comparison is: intervals over seeds, over lesions, and tests of a difference."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+Array = NDArray[Any]
+Interval = tuple[float, float]
+LEVEL = 0.95
+
+
+def over_seeds(values: Array) -> Interval | None:
+    """Student's t interval for the mean of other trainings; None for fewer than two."""
+    if len(values) < 2:
+        return None
+    half = stats.t.ppf((1 + LEVEL) / 2, len(values) - 1) * stats.sem(values)
+    return float(values.mean() - half), float(values.mean() + half)
+
+
+def lesion_weights(lesion: Array, label: Array, resamples: int, seed: int = 0) -> Array:
+    """Bootstrap of lesions: how often each image counts in each resample (R, N).
+
+    Lesions are drawn with replacement within each class, so that no resample lacks one, and
+    bring all their images along, for images of one lesion are no independent evidence.
+
+    Args:
+        lesion: Number (N,) of each image's lesion, from 0.
+        label: Class (N,) of each image; a lesion has one.
+        resamples: R.
+        seed: The same resamples for every run of a comparison.
+    """
+    generator = np.random.default_rng(seed)
+    first = np.unique(lesion, return_index=True)[1]
+    counts = np.zeros((resamples, len(first)), dtype=np.float32)
+    for c in np.unique(label):
+        members = np.flatnonzero(label[first] == c)
+        chance = np.full(len(members), 1 / len(members))
+        counts[:, members] = generator.multinomial(len(members), chance, size=resamples)
+    return counts[:, lesion]
+
+
+def percentiles(values: Array) -> Interval | None:
+    """The bootstrap interval of resampled values (R,); None if some resample has no value."""
+    if np.isnan(values).any():
+        return None
+    low, high = np.quantile(values, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return float(low), float(high)
+
+
+def bootstrap_p(differences: Array) -> float:
+    """Two-sided p value of no difference: at level a when the 1 - a interval ends at 0.
+
+    It cannot be less than 2 / (R + 1).
+    """
+    tail = min((differences <= 0).sum(), (differences >= 0).sum()) + 1
+    return min(1.0, float(2 * tail / (len(differences) + 1)))
+
+
+def mcnemar(one: Array, other: Array, lesion: Array) -> tuple[int, int, float]:
+    """McNemar's exact test with a lesion as the unit.
+
+    A lesion is discordant if one method has it right more often than the other, over its images
+    and the seeds. So seeds, which see the same images, do not multiply the evidence, and neither
+    do images of one lesion. With one seed and one image per lesion it is McNemar's own test.
+
+    Args:
+        one: Share (N,) of the seeds that have each image right.
+        other: The same of the other method.
+        lesion: Number (N,) of each image's lesion, from 0.
+
+    Returns:
+        Lesions that ``one`` has right more often, those that ``other`` has, and the p value.
+    """
+    ahead = np.bincount(lesion, weights=one - other)
+    ahead[np.abs(ahead) < 1e-9] = 0  # thirds do not add up exactly
+    better, worse = int((ahead > 0).sum()), int((ahead < 0).sum())
+    if better + worse == 0:
+        return 0, 0, 1.0
+    return better, worse, float(stats.binomtest(better, better + worse).pvalue)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """P values of several tests, adjusted so that the chance of any false finding is held."""
+    order = np.argsort(p_values, kind="stable")
+    factors = np.arange(len(order), 0, -1)
+    adjusted = np.minimum(np.maximum.accumulate(np.asarray(p_values)[order] * factors), 1)
+    result = np.empty(len(order))
+    result[order] = adjusted
+    return [float(p) for p in result]

@@ -1,0 +1,201 @@
+"""Runs as they are compared: what each was told, how it learned, what it predicted."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from glob import glob
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import yaml
+from numpy.typing import NDArray
+
+from callbacks.errors import RunError
+from callbacks.history import read_history
+
+Array = NDArray[Any]
+REQUIRED = ("image_id", "lesion_id", "dx")
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """A trained and tested run.
+
+    Args:
+        name: What its seeds have in common.
+        seed: Of everything but the split.
+        source: Where it was read from.
+        classes: Names of the K classes, in the order of the probabilities.
+        split: Hash of which image is in which part.
+        synthetic: Whether its lesions are drawn.
+        parameters: Of the network; None if not recorded.
+        metrics: Of the test part, as the run itself recorded them.
+        predictions: A row for each test image, in the order of their ids, with ``image_id``,
+            ``lesion_id``, ``dx``, a ``p_<class>`` for each class, and what else is known of it;
+            None where only the metrics are known.
+        history: As :func:`callbacks.history.read_history` gives it.
+        config: Every option.
+        folder: Where its saliency maps may lie.
+    """
+
+    name: str
+    seed: int
+    source: str
+    classes: tuple[str, ...]
+    split: str | None
+    synthetic: bool
+    parameters: int | None
+    metrics: dict[str, float]
+    predictions: pd.DataFrame | None
+    history: pd.DataFrame
+    config: dict[str, Any]
+    folder: Path | None = None
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """The predictions, of a run that has them."""
+        assert self.predictions is not None
+        return self.predictions
+
+    @property
+    def label(self) -> Array:
+        """The true class (N,) of every test image."""
+        return self._index(self.table["dx"])
+
+    @property
+    def lesion(self) -> Array:
+        """The number (N,) of every test image's lesion; an image without one is one."""
+        lesion = self.table["lesion_id"].fillna(self.table["image_id"])
+        return pd.factorize(lesion)[0]
+
+    @property
+    def probability(self) -> Array:
+        """Probabilities (N, K), as the run wrote them in single precision."""
+        return self.table[[f"p_{c}" for c in self.classes]].to_numpy(np.float32)
+
+    @property
+    def decision(self) -> Array | None:
+        """The classes (N,) that the run's own rule decided, if one was chosen."""
+        return self._index(self.table["decision"]) if "decision" in self.table else None
+
+    def _index(self, names: pd.Series[Any]) -> Array:
+        return pd.Index(self.classes).get_indexer(pd.Index(names))
+
+
+def read_runs(patterns: Iterable[str]) -> tuple[list[Run], list[str]]:
+    """The runs in folders, and a sentence for each folder that cannot be read.
+
+    Args:
+        patterns: Run folders, folders of them, or patterns of either.
+
+    Raises:
+        RunError: There is none, or two are called alike.
+    """
+    patterns = list(patterns)
+    runs: dict[tuple[str, int], Run] = {}
+    left_out = []
+    for folder in _folders(patterns):
+        try:
+            run = read_run(folder)
+        except RunError as error:
+            left_out.append(str(error))
+            continue
+        if other := runs.get((run.name, run.seed)):
+            raise RunError(f"{other.source} and {run.source} are called alike: rename one.")
+        runs[run.name, run.seed] = run
+    if not runs:
+        raise RunError(
+            f"There is no finished run in {' '.join(patterns)}: make one with "
+            f"`make train EXP=small_ce && make evaluate EXP=small_ce`. {' '.join(left_out)}".strip()
+        )
+    return list(runs.values()), left_out
+
+
+def read_run(folder: Path) -> Run:
+    """The run of ``runs/<name>/seed<n>``.
+
+    Raises:
+        RunError: The folder is not that of a finished run.
+    """
+    try:
+        results = json.loads((folder / "results.json").read_text())
+        config = yaml.safe_load((folder / "config.yaml").read_text())
+        run = Run(
+            name=folder.absolute().parent.name,
+            seed=int(results["seed"]),
+            source=str(folder),
+            classes=tuple(results["classes"]),
+            split=results["split"],
+            synthetic=results["synthetic"],
+            parameters=results["parameters"],
+            metrics=results["metrics"],
+            predictions=_predictions(folder / "test_predictions.csv", results),
+            history=read_history(folder / "metrics.jsonl"),
+            config=config,
+            folder=folder,
+        )
+    except FileNotFoundError as error:
+        missing = Path(error.filename).name
+        raise RunError(f"{folder} has no {missing}: train and evaluate it to its end.") from None
+    except (ValueError, KeyError, TypeError, OSError, yaml.YAMLError) as error:
+        reason = str(error).splitlines()[0]
+        raise RunError(f"{folder} is half-written ({reason}): evaluate it again.") from None
+    return run
+
+
+def comparable(runs: Sequence[Run]) -> None:
+    """Holds all runs to the first one's classes, lesions and split.
+
+    Raises:
+        RunError: Two runs were not asked the same; both are named.
+    """
+    first = runs[0]
+    for run in runs[1:]:
+        if what := next(_differences(first, run), None):
+            raise RunError(
+                f"{first.source} and {run.source} cannot be compared, for they have {what}: "
+                "choose runs of one kind with RUNS."
+            )
+
+
+def _differences(one: Run, other: Run) -> Iterator[str]:
+    if one.synthetic != other.synthetic:
+        yield "drawn lesions here and real ones there"
+    if one.classes != other.classes:
+        yield f"different classes ({', '.join(one.classes)}; {', '.join(other.classes)})"
+    if one.predictions is not None and other.predictions is not None:
+        if not one.table["image_id"].equals(other.table["image_id"]):
+            yield "different test images"
+        elif not one.table["dx"].equals(other.table["dx"]):
+            yield "different diagnoses of the test images"
+    if one.split != other.split:
+        yield "different splits"
+
+
+def _folders(patterns: Iterable[str]) -> list[Path]:
+    hits = [Path(hit) for pattern in patterns for hit in sorted(glob(pattern))]
+    found = [
+        hit if hit.name.startswith("seed") else deeper
+        for hit in hits
+        for deeper in ([hit] if hit.name.startswith("seed") else _below(hit))
+    ]
+    return list(dict.fromkeys(path for path in found if path.is_dir()))
+
+
+def _below(folder: Path) -> list[Path]:
+    return sorted(folder.glob("seed*")) or sorted(folder.glob("*/seed*"))
+
+
+def _predictions(path: Path, results: dict[str, Any]) -> pd.DataFrame:
+    columns = [f"p_{c}" for c in results["classes"]]
+    table = pd.read_csv(path, dtype=dict.fromkeys(columns, "float32"))
+    table = table.sort_values("image_id", ignore_index=True)
+    if missing := {*REQUIRED, *columns} - set(table):
+        raise ValueError(f"{path.name} lacks {', '.join(sorted(missing))}")
+    if len(table) != np.sum(results["confusion"]) or table[columns].isna().any(axis=None):
+        raise ValueError(f"{path.name} lacks predictions")
+    return table

@@ -1,0 +1,133 @@
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from callbacks.errors import RunError
+from experiments.compare import table
+from experiments.compare.__main__ import main
+from experiments.compare.comparison import compare
+from experiments.compare.cost import cost
+from experiments.compare.runs import read_run
+
+
+@pytest.fixture
+def runs(make_run):
+    """Three seeds of one name, with a decision, and one of a better."""
+    folders = [make_run("ce", seed=s, decide=True) for s in range(3)]
+    return [read_run(folder) for folder in [*folders, make_run("good", skill=3.0)]]
+
+
+def test_a_row_is_a_name_and_its_decision_another(runs):
+    rows = compare(runs, resamples=50).rows
+    assert [(row.name, len(row.runs)) for row in rows] == [
+        ("good", 1),
+        ("ce", 3),
+        ("ce + decision", 3),
+    ]
+    ce, recorded = rows[1].metrics, [run.metrics["macro_f1"] for run in runs[:3]]
+    assert ce["macro_f1"].mean == pytest.approx(np.mean(recorded), abs=1e-6)
+    assert ce["macro_f1"].seeds[0] < ce["macro_f1"].mean < ce["macro_f1"].seeds[1]
+    assert rows[2].metrics["recall_mel"].mean == 1
+    assert "macro_auroc" not in rows[2].metrics
+    assert rows[0].metrics["macro_f1"].seeds is None
+
+
+def test_seeds_are_averaged_within_each_resample(runs):
+    found = compare(runs[:3], resamples=50)
+    ce = found.rows[0]
+    each = ce.scores(found.weight)["accuracy"]
+    assert each.shape == (3, 50)
+    low, high = np.quantile(np.mean(each, axis=0), [0.025, 0.975])
+    assert ce.metrics["accuracy"].lesions == pytest.approx((low, high))
+
+
+def test_differences_are_paired(runs):
+    rows = {row.name: row for row in compare(runs, resamples=200, baseline="ce").rows}
+    assert rows["ce"].difference is None
+    good = rows["good"].difference
+    expected = [rows[name].metrics["balanced_accuracy"].mean for name in ("good", "ce")]
+    assert good.mean == pytest.approx(expected[0] - expected[1])
+    assert good.lesions[0] < good.mean < good.lesions[1]
+    assert good.p == pytest.approx(2 / 201)
+    assert good.p_holm == pytest.approx(4 / 201)
+    assert good.better > good.worse
+    with pytest.raises(
+        RunError, match="no baseline 'cf' among the rows: ce, ce \\+ decision, good"
+    ):
+        compare(runs, resamples=5, baseline="cf")
+
+
+def test_a_run_does_not_differ_from_itself(make_run):
+    same = [read_run(make_run("one")), read_run(make_run("two"))]
+    rows = {row.name: row for row in compare(same, resamples=20, baseline="one").rows}
+    assert rows["two"].difference.mean == 0
+    assert rows["two"].difference.p == rows["two"].difference.p_mcnemar == 1
+
+
+def test_seeds_that_differ_in_more_are_named(make_run):
+    first, second = make_run("ce", seed=0), make_run("ce", seed=1)
+    assert not [n for n in compare([read_run(first), read_run(second)], 5).notes if "differ" in n]
+    config = (second / "config.yaml").read_text()
+    (second / "config.yaml").write_text(config.replace("lr: 2", "lr: 3"))
+    notes = compare([read_run(first), read_run(second)], 5).notes
+    assert "The seeds of ce differ in more than the seed: model.lr." in notes
+
+
+def test_cost(runs):
+    found = cost(tuple(runs[:3]))
+    assert (found.epochs, found.seconds_per_epoch, found.parameters) == (3, 3.0, 1234567)
+    assert found.hours == pytest.approx(9 / 3600)
+    assert found.memory_gb == 1.5
+
+
+def test_an_unmeasured_epoch_took_what_others_did(runs):
+    history = runs[0].history.copy()
+    history.loc[history["epoch"] == 0, "cost/seconds"] = np.nan
+    run = replace(runs[0], history=history)
+    assert cost((run,)).hours == pytest.approx((3 + 4 + 3.5) / 3600)
+
+
+def test_a_run_without_history_has_no_cost(runs):
+    run = replace(runs[0], history=pd.DataFrame())
+    assert np.isnan(cost((run,)).hours)
+
+
+def run_main(monkeypatch, *options):
+    monkeypatch.setattr(sys, "argv", ["compare", "--resamples", "50", *options])
+    main()
+
+
+def test_command_line(make_run, monkeypatch, capsys):
+    for seed in range(2):
+        make_run("ce", seed=seed)
+    make_run("go|od <script>", skill=3.0)
+    (make_run("torn") / "results.json").unlink()
+    run_main(monkeypatch, "runs/*", "--baseline", "ce")
+    said = capsys.readouterr().out
+    assert "go|od <script>" in said
+    assert "Left out: runs/torn/seed0 has no results.json" in said
+    wide = pd.read_csv("compare/table.csv", index_col="name")
+    row = wide.loc["ce"]
+    assert row["balanced_accuracy_lesions_low"] < row["balanced_accuracy"]
+    assert row["seconds_per_epoch"] == 3.0
+    assert wide.loc["go|od <script>", "difference_mean"] > 0
+    lines = Path("compare/table.md").read_text().splitlines()
+    assert lines[0].startswith("| name | seeds | balanced accuracy [lesions] |")
+    assert lines[2].startswith(r"| go\|od &lt;script> | 1 |")
+    assert "60 lesions" in "\n".join(lines)
+
+
+def test_drawn_lesions_are_marked(make_run):
+    run = read_run(make_run(synthetic=True))
+    assert "SYNTHETIC DATA" in table.markdown(compare([run], resamples=5))
+
+
+def test_refusals_are_one_sentence(make_run, monkeypatch):
+    make_run("ce")
+    make_run("melanoma", classes=["nv", "mel"])
+    with pytest.raises(SystemExit, match="^error: runs/ce/seed0 and runs/melanoma/seed0"):
+        run_main(monkeypatch)

@@ -1,0 +1,74 @@
+import numpy as np
+import pytest
+from sklearn import metrics as sk
+
+from experiments.compare.metrics import auroc, average_precision, scores
+from experiments.compare.runs import read_run
+
+BINARY = ["nv", "mel"]
+
+
+def of(run, weight):
+    return scores(run.probability.argmax(1), run.label, weight, run.classes, run.probability)
+
+
+@pytest.mark.parametrize("classes", [None, BINARY])
+def test_equals_what_the_runs_recorded(make_run, classes):
+    run = read_run(make_run(**({"classes": classes} if classes else {})))
+    found = of(run, np.ones((1, 90)))
+    shared = found.keys() & run.metrics.keys()
+    assert len(shared) >= 5 + 3 * len(run.classes)
+    assert {"macro_auroc", "ece", "balanced_accuracy"} <= shared
+    for name in shared:
+        assert found[name] == pytest.approx(run.metrics[name], abs=1e-6), name
+
+
+def test_equals_sklearn(make_run):
+    run = read_run(make_run(classes=BINARY))
+    found, label, p = of(run, np.ones((1, 90))), run.label, run.probability
+    decided = p.argmax(1)
+    expected = {
+        "accuracy": sk.accuracy_score(label, decided),
+        "balanced_accuracy": sk.balanced_accuracy_score(label, decided),
+        "macro_f1": sk.f1_score(label, decided, average="macro"),
+        "macro_auroc": sk.roc_auc_score(label, p[:, 1]),
+        "average_precision": sk.average_precision_score(label, p[:, 1]),
+        "sensitivity": sk.recall_score(label, decided, pos_label=1),
+        "specificity": sk.recall_score(label, decided, pos_label=0),
+        "ppv": sk.precision_score(label, decided, pos_label=1),
+        "npv": sk.precision_score(label, decided, pos_label=0),
+        "recall_mel": sk.recall_score(label, decided, pos_label=1),
+    }
+    for name, value in expected.items():
+        assert found[name] == pytest.approx(value, abs=1e-6), name
+
+
+def test_a_weight_of_n_is_n_images(make_run):
+    run = read_run(make_run())
+    weight = np.random.default_rng(0).integers(0, 4, size=(3, 90)).astype(np.float32)
+    found = of(run, weight)
+    for r, counts in enumerate(weight.astype(int)):
+        rows = np.repeat(np.arange(90), counts)
+        label, p = run.label[rows], run.probability[rows]
+        repeated = scores(p.argmax(1), label, np.ones((1, len(rows))), run.classes, p)
+        for name, values in found.items():
+            assert values[r] == pytest.approx(repeated[name][0], abs=1e-5), name
+
+
+def test_ranking_with_ties_equals_sklearn():
+    draw = np.random.default_rng(0)
+    score, positive = draw.integers(5, size=60) / 5, draw.random(60) < 0.4
+    weight = draw.integers(1, 4, size=(2, 60)).astype(float)
+    for r, counts in enumerate(weight):
+        expected = sk.roc_auc_score(positive, score, sample_weight=counts)
+        assert auroc(score, positive, weight)[r] == pytest.approx(expected)
+        expected = sk.average_precision_score(positive, score, sample_weight=counts)
+        assert average_precision(score, positive, weight)[r] == pytest.approx(expected)
+
+
+def test_a_decision_has_no_probabilities_to_rank(make_run):
+    run = read_run(make_run(decide=True))
+    found = scores(run.decision, run.label, np.ones((1, 90)), run.classes)
+    assert found["recall_mel"] == 1
+    assert found["balanced_accuracy"] == pytest.approx(1 / 7)
+    assert not {"macro_auroc", "ece"} & found.keys()

@@ -1,0 +1,86 @@
+import json
+
+import pytest
+
+from callbacks.errors import RunError
+from experiments.compare.runs import comparable, read_run, read_runs
+
+
+def test_reads_a_run(make_run):
+    run = read_run(make_run("ce", seed=3))
+    assert (run.name, run.seed, len(run.table)) == ("ce", 3, 90)
+    assert run.probability.shape == (90, 7)
+    assert run.decision is None
+    assert run.lesion.max() + 1 == 60
+    assert [run.classes[c] for c in run.label[:3]] == run.table["dx"].tolist()[:3]
+
+
+@pytest.mark.parametrize("pattern", ["runs", "runs/*", "runs/ce", "runs/*/seed*", "runs/ce/seed0"])
+def test_finds_runs_wherever_a_pattern_ends(make_run, pattern):
+    make_run("ce")
+    runs, left_out = read_runs([pattern, pattern])
+    assert [run.name for run in runs] == ["ce"]
+    assert left_out == []
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size * 2 // 3])
+
+
+@pytest.mark.parametrize(
+    ("break_it", "said"),
+    [
+        (lambda f: (f / "results.json").unlink(), "has no results.json"),
+        (lambda f: (f / "test_predictions.csv").unlink(), "has no test_predictions.csv"),
+        (lambda f: cut(f / "results.json"), "half-written"),
+        (lambda f: cut(f / "test_predictions.csv"), "half-written"),
+        (lambda f: (f / "test_predictions.csv").write_text(""), "half-written"),
+        (lambda f: (f / "results.json").write_text("[]"), "half-written"),
+    ],
+)
+def test_half_written_runs_are_named_and_left_out(make_run, break_it, said):
+    make_run("ce")
+    break_it(make_run("torn"))
+    runs, left_out = read_runs(["runs/*"])
+    assert [run.name for run in runs] == ["ce"]
+    assert len(left_out) == 1
+    assert "runs/torn/seed0" in left_out[0]
+    assert said in left_out[0]
+
+
+def test_no_runs_says_how_to_make_one():
+    with pytest.raises(RunError, match="no finished run in runs/.*make train EXP=small_ce"):
+        read_runs(["runs/*"])
+
+
+def test_two_folders_of_one_run_are_refused(make_run, tmp_path):
+    make_run("ce")
+    (tmp_path / "runs").rename(tmp_path / "there")
+    make_run("ce")
+    with pytest.raises(RunError, match="there/ce/seed0 and runs/ce/seed0 are called alike"):
+        read_runs(["there", "runs"])
+
+
+@pytest.mark.parametrize(
+    ("other", "what"),
+    [
+        ({"classes": ["nv", "mel"]}, "different classes"),
+        ({"images": 93}, "different test images"),
+        ({"split": "other"}, "different splits"),
+        ({"synthetic": True}, "drawn lesions"),
+    ],
+)
+def test_what_was_asked_differently_is_not_compared(make_run, other, what):
+    runs = [read_run(make_run("ce")), read_run(make_run("other", **other))]
+    with pytest.raises(RunError, match=f"runs/ce/seed0 and .*runs/other/seed0 .*{what}"):
+        comparable(runs)
+    comparable(runs[:1])
+
+
+def test_order_of_the_rows_does_not_matter(make_run):
+    folder = make_run("ce")
+    before = read_run(folder)
+    lines = (folder / "test_predictions.csv").read_text().splitlines()
+    (folder / "test_predictions.csv").write_text("\n".join([lines[0], *lines[:0:-1]]) + "\n")
+    assert read_run(folder).table.equals(before.table)
+    assert json.loads((folder / "results.json").read_text())["seed"] == 0
