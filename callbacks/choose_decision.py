@@ -7,6 +7,7 @@ from typing import Any
 
 from pytorch_lightning import Callback, LightningModule, Trainer
 
+from callbacks.console import in_words
 from callbacks.decision import FILE, Decision, Rule, Validation, fit_temperature, outcome
 
 
@@ -40,4 +41,4 @@ class ChooseDecision(Callback):
         decision.save(self.dirpath)
         values = outcome(decision(probability), label, metric.class_names)
         print(f"Chosen on validation, in {self.dirpath / FILE}: temperature {temperature:.3f};")
-        print(", ".join(f"{k.replace('_', ' ')} {value:.3f}" for k, value in values.items()))
+        print(in_words(values))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import pandas as pd
 from rich.console import Console
 from rich.table import Table
@@ -17,3 +19,8 @@ def print_table(frame: pd.DataFrame, title: str) -> None:
         table.add_row(*cells, end_section=i == len(frame) - 2)
     print(title)  # not the table's own, which wraps at its width
     Console().print(table)
+
+
+def in_words(values: Mapping[str, float]) -> str:
+    """``balanced accuracy 0.532, macro f1 0.492``."""
+    return ", ".join(f"{name.replace('_', ' ')} {value:.3f}" for name, value in values.items())

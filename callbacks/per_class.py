@@ -8,7 +8,7 @@ import pandas as pd
 import wandb
 from pytorch_lightning import Callback, LightningModule, Trainer
 
-from callbacks.console import print_table
+from callbacks.console import in_words, print_table
 from callbacks.wandb_logger import ResilientWandbLogger
 
 COLUMNS = ("precision", "recall", "f1", "support")
@@ -40,10 +40,21 @@ class PerClass(Callback):
         table["support"] = table["support"].astype(int)
         synthetic = trainer.datamodule.synthetic  # type: ignore[attr-defined]
         print_table(table, f"{title} (SYNTHETIC DATA)" if synthetic else title)
-        print(", ".join(f"{k.replace('_', ' ')} {computed[k].item():.3f}" for k in OVERALL))
+        print(in_words({name: computed[name].item() for name in OVERALL}))
+        if len(names) == 2:
+            print(f"{names[1]} against {names[0]}: {in_words(_binary(computed, *names))}")
         for logger in trainer.loggers:
             if isinstance(logger, ResilientWandbLogger):
                 logger.log_media({f"{split}/confusion_matrix": _chart(computed, names)})
+
+
+def _binary(computed: dict[str, Any], negative: str, positive: str) -> dict[str, float]:
+    return {
+        "sensitivity": computed[f"recall_{positive}"].item(),
+        "specificity": computed[f"recall_{negative}"].item(),
+        "PPV": computed[f"precision_{positive}"].item(),
+        "NPV": computed[f"precision_{negative}"].item(),
+    }
 
 
 def _chart(computed: dict[str, Any], names: list[str]) -> Any:

@@ -12,6 +12,7 @@ import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
+from callbacks.console import in_words
 from callbacks.decision import FILE, Decision, outcome
 from callbacks.errors import RunError
 from callbacks.log_config import commit
@@ -42,9 +43,11 @@ class Results(Callback):
         probabilities = pd.DataFrame(computed["probability"].cpu().numpy(), columns=columns)
         self.dirpath.mkdir(parents=True, exist_ok=True)
         table = pd.concat([predictions, probabilities], axis="columns")
-        decided = self.decided(computed, metric.class_names)
+        decided, by_decision = self.decided(computed, metric.class_names), None
         if decided is not None:
             table["decision"] = [metric.class_names[c] for c in decided.tolist()]
+            by_decision = outcome(decided, computed["label"].cpu(), metric.class_names)
+            print(f"With {FILE}: {in_words(by_decision)}")
         table.to_csv(self.dirpath / "test_predictions.csv", index=False)
         record = {
             "name": self.dirpath.parent.name,
@@ -54,9 +57,7 @@ class Results(Callback):
             "split": hashlib.sha256(data.table["part"].to_csv().encode()).hexdigest()[:12],
             "classes": metric.class_names,
             "metrics": {k: v.item() for k, v in computed.items() if v.ndim == 0},
-            "decided": None
-            if decided is None
-            else outcome(decided, computed["label"].cpu(), metric.class_names),
+            "decided": by_decision,
             "confusion": computed["confusion"].tolist(),
             "parameters": sum(p.numel() for p in pl_module.parameters()),
             "commit": commit(),

@@ -15,6 +15,8 @@ from typing import Any, Self
 
 import yaml
 
+from callbacks.errors import RunError
+
 FOLDER = Path(__file__).parent
 Options = Mapping[str, Any]
 
@@ -100,6 +102,10 @@ class Study:
         :class:`Run`.
         """
         record = yaml.safe_load(path.read_text())
+        names = list(record["rows"])
+        for i, (name, row) in enumerate(record["rows"].items()):
+            if (first := (row or {}).get("after", name)) not in names[: i + 1]:
+                raise RunError(f"In {path}, {name} comes after {first}: put it below {first}.")
         runs = (
             _run(path.stem, name, row or {}, seed, record.get("options", {}))
             for name, row in record["rows"].items()
@@ -153,7 +159,11 @@ def main() -> None:
     if not options.file.exists():
         there = ", ".join(sorted(path.stem for path in (FOLDER / "studies").glob("*.yaml")))
         sys.exit(f"error: There is no study {options.file}; there are {there}.")
-    if failed := Study.read(options.file, more).carry_out(options.jobs):
+    try:
+        study = Study.read(options.file, more)
+    except RunError as error:
+        sys.exit(f"error: {error}")
+    if failed := study.carry_out(options.jobs):
         sys.exit(f"error: {len(failed)} runs are not finished; the same command goes on.")
 
 

@@ -1,0 +1,120 @@
+"""Studies: every row takes its options, and no run is lost or repeated."""
+
+from pathlib import Path
+from subprocess import CompletedProcess
+
+import pytest
+import yaml
+
+from callbacks.errors import RunError
+from experiments import study
+from experiments.__main__ import main
+from experiments.study import FOLDER, Run, Study
+
+STUDIES = sorted((FOLDER / "studies").glob("*.yaml"))
+ROWS = [
+    pytest.param(run, id=run.name)
+    for path in STUDIES
+    for run in Study.read(path).runs
+    if not run.seed
+]
+
+
+@pytest.mark.parametrize("run", ROWS)
+def test_options_of_every_row_are_taken(run, capsys):
+    fit, *_ = run.commands()
+    with pytest.raises(SystemExit) as end:
+        main([*fit, "--print_config"])
+    assert end.value.code == 0
+    config = yaml.safe_load(capsys.readouterr().out)
+    assert config["name"] == run.name
+    assert config["data"]["size"] == 64
+
+
+@pytest.fixture
+def machine(monkeypatch):
+    """Stands in for the command line: notes what it is told, and fails where ``fails`` says so."""
+
+    class Machine:
+        told, fails = [], ()
+
+        def run(self, command, stdout, **_):
+            verb, options = command[3], " ".join(command)
+            self.told.append(options.split("experiments ", 1)[1])
+            if any(name in options for name in self.fails):
+                stdout.write("error: out of luck\n")
+                return CompletedProcess(command, 1)
+            if verb == "test":
+                folder = Path(command[command.index("--config") + 1]).parent
+                (folder / "results.json").write_text("{}")
+            return CompletedProcess(command, 0)
+
+    stand_in = Machine()
+    stand_in.told = []
+    monkeypatch.setattr(study.subprocess, "run", stand_in.run)
+    return stand_in
+
+
+@pytest.fixture
+def two_rows(tmp_path):
+    record = {
+        "seeds": [0, 1],
+        "options": {"data.size": 32, "model.lr": 0.1},
+        "rows": {
+            "first": {"experiment": "vgg_ce", "decide": "ArgMax"},
+            "bbn": {"after": "first", "model.lr": None, "run": "runs/t-first/seed{seed}"},
+        },
+    }
+    path = tmp_path / "t.yaml"
+    path.write_text(yaml.safe_dump(record, sort_keys=False))
+    return path
+
+
+def test_a_row_is_trained_decided_and_tested(two_rows, machine):
+    assert Study.read(two_rows, ["--data.root=x"]).carry_out(jobs=1) == []
+    fit, decide, test = machine.told[:3]
+    assert fit == (
+        f"fit --config {FOLDER}/vgg_ce.yaml --name t-first --seed_everything 0 "
+        "--data.size=32 --model.lr=0.1 --data.root=x"
+    )
+    assert decide.startswith("validate --config runs/t-first/seed0/config.yaml")
+    assert test.endswith("--ckpt_path runs/t-first/seed0/best.ckpt")
+    assert "--run=runs/t-first/seed1" in machine.told[-2]
+    assert "--model.lr" not in machine.told[-2]
+
+
+def test_finished_runs_are_left_alone(two_rows, machine):
+    Study.read(two_rows).carry_out(jobs=2)
+    done = len(machine.told)
+    assert Study.read(two_rows).carry_out(jobs=2) == []
+    assert len(machine.told) == done
+
+
+def test_a_failure_is_named_and_the_rest_goes_on(two_rows, machine, capsys):
+    machine.fails = ("t-first --seed_everything 0",)
+    failed = Study.read(two_rows).carry_out(jobs=2)
+    assert [(run.row, run.seed) for run in failed] == [("first", 0), ("bbn", 0)]
+    assert Path("runs/t-bbn/seed1/results.json").exists()
+    said = capsys.readouterr().out
+    assert "t-first seed 0: failed: error: out of luck (runs/t-first/seed0/log.txt)" in said
+    assert "t-bbn seed 0: not started, for first failed" in said
+
+
+def test_options_are_flags():
+    run = Run("t", "x", "vgg_ce", 0)
+    assert study._flag([1, 2], run.seed) == "[1, 2]"
+    assert study._flag(0.003, 0) == "0.003"
+    assert study._flag(False, 0) == "false"
+
+
+def test_an_unknown_study_names_those_there_are(monkeypatch):
+    monkeypatch.setattr("sys.argv", ["study", "experiments/studies/nothing.yaml"])
+    with pytest.raises(SystemExit, match="imbalance, melanoma"):
+        study.main()
+
+
+def test_a_row_cannot_come_before_what_it_starts_from(two_rows):
+    text = two_rows.read_text()
+    two_rows.write_text(text.replace("after: first", "after: last"))
+    with pytest.raises(RunError, match="bbn comes after last: put it below"):
+        Study.read(two_rows)
