@@ -13,7 +13,7 @@ import pandas as pd
 from pytorch_lightning.loggers.logger import Logger
 from pytorch_lightning.utilities import rank_zero_only
 
-LOWER_IS_BETTER = ("loss", "ece")
+LOWER_IS_BETTER = ("loss", "ece", "mae", "bits_per_pixel")
 
 
 class History(Logger):

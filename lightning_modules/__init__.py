@@ -3,6 +3,7 @@
 from lightning_modules.bbn import BBN
 from lightning_modules.care import CARE
 from lightning_modules.classifier import Classifier
+from lightning_modules.compression import CompressedClassifier, Compression, LatentClassifier
 from lightning_modules.errors import ModelError
 from lightning_modules.hierarchical import HierarchicalClassifier, PathClassifier
 from lightning_modules.reslt import ResLT
@@ -11,7 +12,10 @@ __all__ = [
     "BBN",
     "CARE",
     "Classifier",
+    "CompressedClassifier",
+    "Compression",
     "HierarchicalClassifier",
+    "LatentClassifier",
     "ModelError",
     "PathClassifier",
     "ResLT",

@@ -12,6 +12,7 @@ from lightning_modules.losses.focal import FocalLoss
 from lightning_modules.losses.label_aware_smoothing import LabelAwareSmoothingLoss
 from lightning_modules.losses.logit_adjusted import LogitAdjustedLoss
 from lightning_modules.losses.ohem import OHEMLoss
+from lightning_modules.losses.rate_distortion import RateDistortionLoss
 from lightning_modules.losses.sample_loss import ClassWeights, SampleLoss
 from lightning_modules.losses.selection import SelectedLoss
 from lightning_modules.losses.self_paced import SelfPacedLoss
@@ -30,6 +31,7 @@ __all__ = [
     "LogitAdjustedLoss",
     "MistakeCosts",
     "OHEMLoss",
+    "RateDistortionLoss",
     "SampleLoss",
     "SelectedLoss",
     "SelfPacedLoss",

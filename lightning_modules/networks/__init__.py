@@ -4,6 +4,7 @@ from lightning_modules.networks.attention_decoder import AttentionDecoder
 from lightning_modules.networks.cbam import CBAMNetwork, MultiHeadNetwork
 from lightning_modules.networks.contrastive import ContrastiveNetwork
 from lightning_modules.networks.hybrid_vit import HybridViT
+from lightning_modules.networks.latent_resnet import LatentResNet
 from lightning_modules.networks.learnable_weight_scaling import LearnableWeightScaling
 from lightning_modules.networks.timm_network import TimmNetwork
 
@@ -12,6 +13,7 @@ __all__ = [
     "CBAMNetwork",
     "ContrastiveNetwork",
     "HybridViT",
+    "LatentResNet",
     "LearnableWeightScaling",
     "MultiHeadNetwork",
     "TimmNetwork",

@@ -1,0 +1,47 @@
+"""Joint training of codec and classifier can lose what it was to keep; here it is said."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pytorch_lightning import Callback, LightningModule, Trainer
+
+from callbacks.wandb_logger import ResilientWandbLogger
+
+
+class Collapse(Callback):
+    """Looks after every validation whether image or diagnosis are lost.
+
+    The image is lost where the reconstructions explain nothing of it: each image's mean colour
+    would have had no larger error. Cross-entropy alone may well lead there, for it does not ask
+    for an image. The diagnosis is lost where all images get the same class. Logs
+    ``val/collapsed``, 1 or 0, and tags the run on W&B.
+
+    Args:
+        after: Epochs that are passed over, for a training begins with neither.
+    """
+
+    def __init__(self, after: int = 3) -> None:
+        self.after = after
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.state.fn != "fit" or trainer.sanity_checking:
+            return
+        metric: Any = pl_module.metrics["val"]  # type: ignore[index]
+        lost = losses(metric.compute()) if trainer.current_epoch >= self.after else []
+        pl_module.log("val/collapsed", float(bool(lost)))
+        if lost and trainer.is_global_zero:
+            print(f"COLLAPSE in epoch {trainer.current_epoch}: {'; '.join(lost)}.")
+            for logger in trainer.loggers:
+                if isinstance(logger, ResilientWandbLogger):
+                    logger.add_tag("collapsed")
+
+
+def losses(computed: dict[str, Any]) -> list[str]:
+    """What is lost, in words."""
+    lost = []
+    if not computed["explained"] > 0:  # or not a number
+        lost.append("the reconstructions tell less of the images than their mean colours")
+    if (computed["confusion"].sum(0) > 0).sum() == 1:
+        lost.append("all images are given the same class")
+    return lost

@@ -1,0 +1,187 @@
+"""What compression leaves of an image, of its lesion, and of the contrast between the two."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from kornia.filters import gaussian_blur2d
+from torch import Tensor
+from torchmetrics import Metric
+from torchmetrics.utilities.data import dim_zero_cat
+
+from lightning_modules.codecs import Reconstruction
+from lightning_modules.metrics import DiagnosticMetrics
+
+WINDOW, SIGMA = 11, 1.5
+SCALES = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # exponents of MS-SSIM, from fine to coarse
+NAMES = ("psnr", "ssim", "ms_ssim", "mae")
+COLUMNS = (
+    *NAMES,
+    *(f"lesion_{name}" for name in NAMES),
+    "explained",
+    "contrast_before",
+    "contrast_after",
+    "bits_per_pixel",
+    "values_ratio",
+)
+
+
+class Fidelity(Metric):
+    """Means over the images of what is measured of each, which is kept.
+
+    - ``psnr``, ``ssim`` (https://doi.org/10.1109/TIP.2003.819861), ``ms_ssim``
+      (https://doi.org/10.1109/ACSSC.2003.1292216) and ``mae``, and the same inside the lesion.
+      PSNR ends at 100 dB. MS-SSIM has the scales that are wider than its window: at 128 pixels
+      four of the five, with exponents made to sum to 1 again;
+    - ``explained``: 1 less the squared error over the variance of the image. Where it is not
+      positive, each image's mean colour would have done as well;
+    - ``contrast_before`` and ``contrast_after``: see :func:`contrast`;
+    - ``bits_per_pixel``, of codecs that count bits, and ``values_ratio``, image to latent.
+
+    What needs a mask is left out without one, and for an image that is all lesion or has none.
+
+    Args:
+        class_names: Names of the K classes, in the order of the labels.
+    """
+
+    full_state_update = False
+    columns = COLUMNS
+    index: list[Tensor]
+    label: list[Tensor]
+    measured: list[Tensor]
+
+    def __init__(self, class_names: Sequence[str]) -> None:
+        super().__init__()
+        self.class_names = list(class_names)
+        for state in ("index", "label", "measured"):
+            self.add_state(state, default=[], dist_reduce_fx="cat")
+
+    def update(self, batch: dict[str, Tensor], seen: Reconstruction) -> None:
+        """Adds a batch with ``image``, ``label``, ``index`` and perhaps ``mask``."""
+        self.index.append(batch["index"])
+        self.label.append(batch["label"])
+        self.measured.append(measure(batch["image"], seen, batch.get("mask")))
+
+    def compute(self) -> dict[str, Tensor]:
+        """Name to scalar, and by ``index``: ``label`` (N,) and ``measured`` (N, columns)."""
+        order = dim_zero_cat(self.index).argsort()
+        measured = dim_zero_cat(self.measured)[order]
+        means = dict(zip(COLUMNS, measured.nanmean(0), strict=True))
+        return {
+            **{name: mean for name, mean in means.items() if not mean.isnan()},
+            "index": dim_zero_cat(self.index)[order],
+            "label": dim_zero_cat(self.label)[order],
+            "measured": measured,
+        }
+
+
+class CompressedMetrics(DiagnosticMetrics):
+    """The diagnosis of reconstructions, and their fidelity.
+
+    Args:
+        class_names: Names of the K classes, in the order of the labels.
+    """
+
+    columns = COLUMNS
+
+    def __init__(self, class_names: Sequence[str]) -> None:
+        super().__init__(class_names)
+        self.fidelity = Fidelity(class_names)
+
+    def update(self, logits: Tensor, batch: dict[str, Tensor], seen: Reconstruction) -> None:  # type: ignore[override]
+        """Adds a batch and the logits (B, K) of its reconstruction."""
+        super().update(logits, batch["label"], batch["index"])
+        self.fidelity.update(batch, seen)
+
+    def compute(self) -> dict[str, Tensor]:
+        return super().compute() | self.fidelity.compute()
+
+    def reset(self) -> None:
+        super().reset()
+        self.fidelity.reset()
+
+
+def measure(images: Tensor, seen: Reconstruction, mask: Tensor | None) -> Tensor:
+    """What :class:`Fidelity` says of each image: (B, columns), NaN where there is nothing to say.
+
+    Args:
+        images: (B, 3, H, W) in [0, 1].
+        seen: Their reconstruction.
+        mask: Share of each pixel inside the lesion (B, 1, H, W).
+    """
+    whole, pixels = torch.ones_like(images[:, :1]), images[0, 0].numel()
+    unknown = whole.new_full((len(images),), torch.nan)
+    lesion = whole * torch.nan if mask is None else mask
+    spread = (images - images.mean((2, 3), keepdim=True)).square().mean((1, 2, 3))
+    lost = (images - seen.image).square().mean((1, 2, 3))
+    values = unknown if seen.latent is None else images[0].numel() / seen.latent[0].numel()
+    columns = (
+        *fidelity(images, seen.image, whole),
+        *fidelity(images, seen.image, lesion),
+        1 - lost / spread.clamp(min=1e-8),
+        contrast(images, lesion),
+        contrast(seen.image, lesion),
+        unknown if seen.bits is None else seen.bits / pixels,
+        torch.zeros_like(unknown) + values,
+    )
+    return torch.stack(columns, dim=1)
+
+
+def fidelity(a: Tensor, b: Tensor, weight: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """PSNR, SSIM, MS-SSIM and MAE (B,) of images (B, 3, H, W) under weights (B, 1, H, W)."""
+    squared, absolute = (_mean(d, weight) for d in ((a - b).square(), (a - b).abs()))
+    psnr = -10 * squared.clamp(min=1e-10).log10()
+    return psnr, *structural_similarity(a, b, weight), absolute
+
+
+def structural_similarity(a: Tensor, b: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    """SSIM and MS-SSIM (B,), whose maps are averaged under weights (B, 1, H, W)."""
+    similar: list[Tensor] = []
+    structure: list[Tensor] = []
+    while min(a.shape[2:]) >= WINDOW and len(similar) < len(SCALES):
+        inner = weight[..., WINDOW // 2 : -(WINDOW // 2), WINDOW // 2 : -(WINDOW // 2)]
+        luminance, contrast_structure = _similarity_maps(a, b)
+        similar.append(_mean(luminance * contrast_structure, inner))
+        structure.append(_mean(contrast_structure, inner))
+        a, b, weight = (F.avg_pool2d(x, 2) for x in (a, b, weight))
+    exponents = torch.tensor(SCALES[: len(similar)], device=a.device)
+    terms = torch.stack([*structure[:-1], similar[-1]], dim=1).clamp(min=0)
+    return similar[0], (terms ** (exponents / exponents.sum())).prod(1)
+
+
+def _similarity_maps(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    """Luminance l and contrast-structure cs, (B, 3, H - 10, W - 10); SSIM is their product."""
+    c1, c2 = 0.01**2, 0.03**2
+    mean_a, mean_b, square_a, square_b, product = (
+        _window(x) for x in (a, b, a.square(), b.square(), a * b)
+    )
+    variance = square_a + square_b - mean_a.square() - mean_b.square()
+    luminance = (2 * mean_a * mean_b + c1) / (mean_a.square() + mean_b.square() + c1)
+    return luminance, (2 * (product - mean_a * mean_b) + c2) / (variance + c2)
+
+
+def _window(x: Tensor) -> Tensor:
+    inner = slice(WINDOW // 2, -(WINDOW // 2))
+    return gaussian_blur2d(x, (WINDOW, WINDOW), (SIGMA, SIGMA))[..., inner, inner]
+
+
+def _mean(values: Tensor, weight: Tensor) -> Tensor:
+    """Of each image (B,), NaN without weight."""
+    return (values.mean(1, keepdim=True) * weight).sum((1, 2, 3)) / weight.sum((1, 2, 3))
+
+
+def contrast(images: Tensor, mask: Tensor) -> Tensor:
+    """Michelson contrast (B,) of the skin around a lesion to the lesion, in [-1, 1].
+
+    (S - L) / (S + L), of mean luminances, S in a ring around the lesion as wide as an eighth of
+    the image. Positive where the lesion is darker.
+    """
+    luma: Any = images.new_tensor([0.299, 0.587, 0.114])
+    luminance = torch.einsum("bchw,c->bhw", images, luma)[:, None]
+    inside, reach = mask.round(), images.shape[2] // 8
+    near = F.max_pool2d(inside, 2 * reach + 1, stride=1, padding=reach) - inside
+    skin, lesion = _mean(luminance, near), _mean(luminance, inside)
+    return (skin - lesion) / (skin + lesion)

@@ -1,0 +1,170 @@
+"""Every experiment, told to stop at any step, goes on to what it would have been."""
+
+import os
+import re
+import signal
+import zlib
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from pytorch_lightning import Callback
+
+from callbacks.history import read_history
+from experiments.__main__ import ExperimentCLI, main
+from experiments.resume import resume_from
+from tests.test_experiments import EXPERIMENTS, ROOT, arguments, small_networks
+
+__all__ = ["small_networks"]  # a fixture
+
+DEMO = ROOT / "experiments" / "demo.yaml"
+STEPS, EPOCHS = 4, 2  # of an epoch, of a training
+COLUMNS = ["step", "kind", "epoch", "train/loss", "val/balanced_accuracy"]
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch):
+    """The parsers of the other commands and config.yaml take longer than these trainings."""
+    monkeypatch.setattr("experiments.__main__.LogConfig", None)
+    fit_alone = {"fit": ExperimentCLI.subcommands()["fit"]}
+    monkeypatch.setattr(ExperimentCLI, "subcommands", staticmethod(lambda: fit_alone))
+    monkeypatch.setattr("experiments.__main__.COMMANDS", ("fit",))
+
+
+class Tell(Callback):
+    """Sends this process a signal when it stands at ``step``."""
+
+    def __init__(self, step, number=signal.SIGTERM, hook="on_train_batch_start"):
+        setattr(self, hook, self.tell)
+        self.step, self.number = step, number
+
+    def tell(self, trainer, *_, **__):
+        if trainer.global_step == self.step:
+            os.kill(os.getpid(), self.number)
+
+
+def fit(experiment, lesions, name, *callbacks, more=()):
+    """Trains, or goes on; the exit code, 0 at the end."""
+    some = [a for a in arguments(experiment, lesions) if "fast_dev_run" not in a]
+    small = [
+        f"--name={name}",
+        f"--trainer.max_epochs={EPOCHS}",
+        f"--trainer.limit_train_batches={STEPS}",
+        "--trainer.log_every_n_steps=1",
+        "--trainer.limit_val_batches=1",
+        "--trainer.num_sanity_val_steps=0",
+        *more,
+    ]
+    original = ExperimentCLI.fit
+
+    def told(self, **kwargs):
+        self.trainer.callbacks.extend(callbacks)
+        original(self, **kwargs)
+
+    ExperimentCLI.fit = told
+    try:
+        main(["fit", *some, *small])
+    except SystemExit as exit_:
+        return exit_.code
+    finally:
+        ExperimentCLI.fit = original
+    return 0
+
+
+def assert_same_run(one, other):
+    for file in ("last.ckpt", "best.ckpt"):
+        states = [torch.load(f"runs/{name}/seed0/{file}")["state_dict"] for name in (one, other)]
+        torch.testing.assert_close(*states, rtol=0, atol=0, equal_nan=True)
+    histories = [read_history(f"runs/{name}/seed0/metrics.jsonl") for name in (one, other)]
+    columns = [c for c in COLUMNS if c in histories[0]]
+    assert histories[0][columns].equals(histories[1][columns])
+
+
+def prepare(experiment, lesions):
+    """Trains what the experiment's callbacks start from."""
+    config = yaml.safe_load(experiment.read_text())
+    for callback in config.get("trainer", {}).get("callbacks+", []):
+        run = str(callback.get("init_args", {}).get("run", ""))
+        if found := re.fullmatch(r"runs/(\w+)/seed0", run):
+            first = found[1]
+            before = [p for p in EXPERIMENTS if p.stem == first]
+            assert fit(*before, lesions, first, more=["--trainer.max_epochs=1"]) == 0
+
+
+@pytest.mark.usefixtures("small_networks")
+@pytest.mark.parametrize("experiment", EXPERIMENTS, ids=lambda path: path.stem)
+def test_every_experiment_goes_on_exactly(experiment, lesions):
+    prepare(experiment, lesions)
+    step = zlib.crc32(experiment.stem.encode()) % (STEPS * EPOCHS - 1)
+    assert fit(experiment, lesions, "whole") == 0
+    assert fit(experiment, lesions, "told", Tell(step)) == 75
+    assert resume_from(Path("runs/told/seed0"))[1]["global_step"] == step + 1
+    assert fit(experiment, lesions, "told") == 0
+    assert_same_run("whole", "told")
+
+
+@pytest.mark.usefixtures("small_networks")
+@pytest.mark.parametrize(
+    ("number", "hook", "step", "saved"),
+    [
+        (signal.SIGUSR1, "on_train_batch_start", 0, 1),
+        (signal.SIGUSR2, "on_train_batch_start", STEPS - 1, STEPS),  # after its validation
+        (signal.SIGTERM, "on_validation_batch_start", STEPS, STEPS),
+        (signal.SIGTERM, "on_train_start", 0, 1),
+        (signal.SIGTERM, "on_sanity_check_start", 0, 1),
+    ],
+)
+def test_wherever_it_is_told(number, hook, step, saved, lesions):
+    sane = ["--trainer.num_sanity_val_steps=1"]
+    assert fit(DEMO, lesions, "told", Tell(step, number, hook), more=sane) == 75
+    assert resume_from(Path("runs/told/seed0"))[1]["global_step"] == saved
+    assert fit(DEMO, lesions, "told") == 0
+    assert fit(DEMO, lesions, "whole") == 0
+    assert_same_run("whole", "told")
+
+
+@pytest.mark.usefixtures("small_networks")
+def test_told_within_an_accumulation(lesions):
+    more = ["--trainer.accumulate_grad_batches=3", "--trainer.limit_train_batches=7"]
+
+    class InTheMiddle(Tell):
+        def tell(self, trainer, module, batch, batch_idx):
+            if batch_idx == 1:
+                os.kill(os.getpid(), self.number)
+
+    assert fit(DEMO, lesions, "told", InTheMiddle(0), more=more) == 75
+    assert resume_from(Path("runs/told/seed0"), accumulated=3)[1]["global_step"] == 1
+    assert fit(DEMO, lesions, "told", more=more) == 0
+    assert fit(DEMO, lesions, "whole", more=more) == 0
+    assert_same_run("whole", "told")
+
+
+@pytest.mark.usefixtures("small_networks")
+def test_a_signal_at_the_end_changes_nothing(lesions):
+    end = Tell(STEPS * EPOCHS, hook="on_validation_start")
+    assert fit(DEMO, lesions, "told", end) == 0
+
+
+@pytest.mark.usefixtures("small_networks")
+def test_handlers_are_put_back(lesions):
+    before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1)]
+    fit(DEMO, lesions, "told", Tell(0))
+    assert [signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGUSR1)] == before
+
+
+@pytest.mark.usefixtures("small_networks")
+def test_steps_in_between_are_saved(lesions):
+    class Dies(Callback):
+        def on_train_batch_start(self, trainer, *_):
+            if trainer.global_step == 3:
+                raise MemoryError  # whatever comes unannounced
+
+    interval = "--trainer.callbacks.every_n_steps=2"
+    more = ["--trainer.callbacks+=callbacks.preemption.Preemption", interval]
+    with pytest.raises(MemoryError):
+        fit(DEMO, lesions, "told", Dies(), more=more)
+    assert resume_from(Path("runs/told/seed0"))[1]["global_step"] == 2
+    assert fit(DEMO, lesions, "told", more=more) == 0
+    assert fit(DEMO, lesions, "whole") == 0
+    assert_same_run("whole", "told")
