@@ -7,6 +7,7 @@ from lightning_modules.compression import CompressedClassifier, Compression, Lat
 from lightning_modules.errors import ModelError
 from lightning_modules.hierarchical import HierarchicalClassifier, PathClassifier
 from lightning_modules.reslt import ResLT
+from lightning_modules.spmix import SPMix
 
 __all__ = [
     "BBN",
@@ -19,4 +20,5 @@ __all__ = [
     "ModelError",
     "PathClassifier",
     "ResLT",
+    "SPMix",
 ]

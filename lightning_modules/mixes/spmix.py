@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from lightning_modules.errors import ModelError
 from lightning_modules.networks.hybrid_vit import HybridViT
-from lightning_modules.networks.timm_network import TimmNetwork
 
 ROUNDING = 1e-6  # a map in [0, 1] of 255 levels that differs by less is constant
 
@@ -24,17 +23,15 @@ class PatchMix(nn.Module):
     is high where either image is salient: lesions stay, and backgrounds are exchanged. All images
     go through the convolutions together, so that batch norm sees one distribution.
 
-    The ratio is made of the two saliency maps, as the paper says or as the published code does
-    (https://github.com/Yancy10-1/SPMix):
-
-    - ``paper``: maximum of both, noise, min-max, floor and clip, mean over each patch;
-    - ``code``: of each map noise, mean over each patch, min-max, floor and clip; then the maximum.
-
-    Min-max is over the map of one image. A constant map says nothing about where the lesion is:
-    its ratio is ``clip`` everywhere.
+    The ratio is made of saliency: noise, mean over each patch, min-max over the patches, floor and
+    clip. In the paper that is done to the maximum of the two maps; the published code
+    (https://github.com/Yancy10-1/SPMix) does it to each and takes the maximum of the two ratios.
+    The paper has min-max before the mean over patches, or leaves that open; afterwards, as in the
+    code, the ratio reaches from ``floor`` to ``clip`` in every image. A constant map says nothing
+    about where the lesion is: its ratio is ``clip`` everywhere.
 
     Args:
-        order: Which of the two.
+        order: When the maximum is taken: before (``paper``) or at the end (``code``).
         noise: Half width of the uniform noise on each pixel, in standard deviations of the map;
             0.5 in the code.
         floor: The smallest ratio; 0.5 in the code. What min-max gives is scaled to [floor, 1].
@@ -66,18 +63,22 @@ class PatchMix(nn.Module):
         self.only_rarer = only_rarer
         self.register_buffer("class_counts", torch.tensor(class_counts or []), persistent=False)
 
-    def encode(self, encoder: TimmNetwork, view: dict[str, Tensor]) -> Tensor:
+    def encode(self, encoder: Any, view: dict[str, Tensor]) -> Tensor:
         """A view of n pairs to the vectors (n, C) of the mixed anchors.
 
         Args:
-            encoder: Where the tokens come from, and where they go when they are mixed.
+            encoder: A :class:`~lightning_modules.networks.HybridViT`.
             view: ``image`` (2n, 3, H, W), ``saliency`` (2n, 1, H, W), ``label`` (2n,).
         """
+        ratio = self.ratio(view, self.grid(encoder, view)).flatten(1)  # (n, L), row by row
+        tokens = encoder.tokens(view["image"])  # (2n, L, D)
+        return encoder.encode_tokens(blend(tokens, ratio[:, :, None]))
+
+    def grid(self, encoder: Any, view: dict[str, Tensor]) -> tuple[int, int]:
+        """Rows and columns of the ratios of a view: those of the encoder's tokens."""
         if not isinstance(encoder, HybridViT):
             raise ModelError("SPMix mixes tokens: let its encoder be a networks.HybridViT.")
-        tokens = encoder.tokens(view["image"])  # (2n, L, D)
-        ratio = self.ratio(view, encoder.grid).flatten(1)[:, :, None]  # rows of the grid in turn
-        return encoder.encode_tokens(blend(tokens, ratio))
+        return encoder.grid
 
     @torch.no_grad()
     def ratio(self, view: dict[str, Tensor], grid: tuple[int, int]) -> Tensor:
@@ -95,10 +96,12 @@ class PatchMix(nn.Module):
             raise ModelError("SPMix needs the saliency of the images: set data.saliency.")
         anchor, partner = view["saliency"].float().unflatten(0, (-1, 2)).unbind(1)
         if self.order == "paper":
-            merged = self.scaled(self.noisy(torch.maximum(anchor, partner)))
-            return F.adaptive_avg_pool2d(merged, grid)[:, 0]
-        maps = [F.adaptive_avg_pool2d(self.noisy(m), grid)[:, 0] for m in (anchor, partner)]
-        return torch.maximum(*(self.scaled(m) for m in maps))
+            return self.of_map(torch.maximum(anchor, partner), grid)
+        return torch.maximum(self.of_map(anchor, grid), self.of_map(partner, grid))
+
+    def of_map(self, maps: Tensor, grid: tuple[int, int]) -> Tensor:
+        """Saliency (n, 1, H, W) to ratios (n, h, w)."""
+        return self.scaled(F.adaptive_avg_pool2d(self.noisy(maps), grid)[:, 0])
 
     def noisy(self, maps: Tensor) -> Tensor:
         """Maps (n, 1, H, W) with uniform noise of ``noise`` standard deviations of each."""
@@ -108,7 +111,7 @@ class PatchMix(nn.Module):
         return maps + amplitude[:, None, None, None] * (2 * torch.rand_like(maps) - 1)
 
     def scaled(self, maps: Tensor) -> Tensor:
-        """Maps (n, ..., h, w) to [floor, clip]."""
+        """Means over patches (n, h, w) to [floor, clip]."""
         low, high = maps.amin((-2, -1), keepdim=True), maps.amax((-2, -1), keepdim=True)
         constant = high - low < ROUNDING
         relative = torch.where(constant, 1.0, (maps - low) / (high - low))
@@ -129,10 +132,13 @@ class RandomPatchMix(PatchMix):
 class SaliencyMixup(PatchMix):
     """SPMix without patches: mixup of the images themselves, by the saliency of every pixel."""
 
-    def encode(self, encoder: TimmNetwork, view: dict[str, Tensor]) -> Tensor:
-        image = view["image"]
-        ratio = self.ratio(view, (image.shape[-2], image.shape[-1]))
-        return encoder.encode(blend(image, ratio[:, None]))
+    def encode(self, encoder: Any, view: dict[str, Tensor]) -> Tensor:
+        ratio = self.ratio(view, self.grid(encoder, view))
+        return encoder.encode(blend(view["image"], ratio[:, None]))
+
+    def grid(self, encoder: Any, view: dict[str, Tensor]) -> tuple[int, int]:
+        height, width = view["image"].shape[-2:]
+        return height, width
 
 
 def blend(pairs: Tensor, ratio: Tensor) -> Tensor:

@@ -1,0 +1,140 @@
+"""SPMix as a method: on what it learns, with whom it agrees, and that it goes on exactly."""
+
+import pytest
+import torch
+from torch import nn
+
+from lightning_modules import ContrastiveClassifier, ModelError, SPMix
+from lightning_modules.losses.paco import PaCoLoss
+from lightning_modules.losses.supcon import SupConLoss
+from lightning_modules.mixes import PatchMix, RandomPatchMix, SaliencyMixup
+from lightning_modules.networks import ContrastiveNetwork, HybridViT
+
+COUNTS = [60, 600, 6]
+NAMES = ("mel", "nv", "bcc")
+PAPER = {"momentum": 0.9, "criterion": "cross-entropy", "contrastive": "SupCon"}
+CODE = {"momentum": None, "criterion": None, "contrastive": "GPaCo"}
+
+
+def module(kind=SPMix, method=PAPER, mix=None, cnn=None, queue_size=8, size=32):
+    torch.manual_seed(0)
+    # Without a CNN there is no batch norm, which would make anchors depend on their partners.
+    encoder = HybridViT("test_vit", pretrained=False, cnn=cnn, size=size)
+    contrastive = {"SupCon": SupConLoss(0.2), "GPaCo": PaCoLoss(COUNTS)}[method["contrastive"]]
+    found = kind(
+        network=ContrastiveNetwork(encoder, num_classes=3, embedding=16),
+        contrastive=contrastive,
+        criterion=nn.CrossEntropyLoss() if method["criterion"] else None,
+        momentum=method["momentum"],
+        queue_size=queue_size,
+        optimizer=torch.optim.AdamW,
+        class_names=NAMES,
+        **({"mix": mix or PatchMix(noise=0.0, class_counts=COUNTS)} if kind is SPMix else {}),
+    )
+    found.log = lambda *_, **__: None
+    return found.train()
+
+
+def batch(pairs=6, size=32, views=2):
+    generator = torch.Generator().manual_seed(1)
+    rows = 2 * pairs
+    label = torch.tensor([0, 1, 2, 1, 2, 0]).repeat(pairs)[:rows]
+    return {
+        "image": torch.rand(views * rows, 3, size, size, generator=generator),
+        "saliency": torch.rand(views * rows, 1, size, size, generator=generator),
+        "label": label.repeat(views),
+        "index": torch.arange(rows).repeat(views),
+    }
+
+
+def anchors_of(both):
+    """What a method without mixing would be given: every anchor in two views, no partners."""
+    return {name: value[::2] for name, value in both.items()}
+
+
+@pytest.mark.parametrize("method", [PAPER, CODE], ids=["paper", "code"])
+@pytest.mark.parametrize("kind", [PatchMix, RandomPatchMix, SaliencyMixup])
+def test_ratio_one_is_the_method_without_mixing_bit_for_bit(kind, method):
+    unmixed = kind(floor=1.0, clip=1.0, noise=0.0, class_counts=COUNTS)
+    mixing, plain = module(mix=unmixed, method=method), module(ContrastiveClassifier, method)
+    both = batch()
+    for step in range(2):  # the second with a queue
+        losses = [
+            mixing.training_step(both, step),
+            plain.training_step(anchors_of(both), step),
+        ]
+        assert torch.equal(*losses)
+    for loss in losses:
+        loss.backward()
+    state, expected = mixing.state_dict(), plain.state_dict()
+    assert torch.equal(state["queue.embedding"], expected["queue.embedding"])
+    assert torch.equal(state["queue.label"], expected["queue.label"])
+    gradients = {name: p.grad for name, p in plain.named_parameters() if p.grad is not None}
+    assert gradients
+    for name, parameter in mixing.named_parameters():
+        if name in gradients:
+            torch.testing.assert_close(parameter.grad, gradients[name])
+
+
+@pytest.mark.parametrize("method", [PAPER, CODE], ids=["paper", "code"])
+def test_mixing_changes_the_loss_and_the_labels_are_the_anchors(method):
+    mixing, plain = module(method=method), module(ContrastiveClassifier, method)
+    both = batch()
+    assert mixing.training_step(both, 0) != plain.training_step(anchors_of(both), 0)
+    assert mixing.queue.label[:6].tolist() == both["label"][:12:2].tolist()
+
+
+def test_key_network_mixes_tokens_of_its_own():
+    mixing = module()
+    with torch.no_grad():
+        for parameter in mixing.key_network.parameters():
+            parameter.zero_()
+    seen = []
+    for network in (mixing.network, mixing.key_network):
+        seen.append(mixing.encode(network, {k: v[:12] for k, v in batch().items()}))
+    assert seen[0].abs().sum() > 0
+    assert seen[1].abs().sum() == 0
+    assert not any(p.requires_grad for p in mixing.key_network.parameters())
+
+
+@pytest.mark.parametrize("method", [PAPER, CODE], ids=["paper", "code"])
+def test_all_that_trains_has_a_gradient(method):
+    """Data-parallel training waits for every gradient."""
+    mixing = module(method=method, cnn="test_resnet")
+    mixing.training_step(batch(), 0).backward()
+    without = [n for n, p in mixing.named_parameters() if p.requires_grad and p.grad is None]
+    assert without == []
+
+
+def test_images_are_judged_as_they_are():
+    mixing = module().eval()
+    images = torch.rand(2, 3, 32, 32)
+    assert torch.equal(mixing(images), mixing.network(images))
+
+
+def test_mixtures_are_what_the_step_mixes():
+    mixing, both = module(), batch()
+    found = mixing.mixtures(both)
+    assert found["image"].shape == (12, 3, 32, 32)
+    first = {name: value[:12] for name, value in both.items()}
+    assert torch.equal(found["ratio"], mixing.mix.ratio(first, (2, 2)))
+
+
+def test_pairs_need_an_even_number_of_images():
+    odd = {name: value[[0, 1, 2, 12, 13, 14]] for name, value in batch().items()}
+    with pytest.raises(ModelError, match="data.batch_size a multiple of twice"):
+        module().training_step(odd, 0)
+
+
+@pytest.mark.parametrize("method", [PAPER, CODE], ids=["paper", "code"])
+def test_no_nan_in_half_precision(method):
+    mixing = module(method=method, mix=PatchMix(class_counts=COUNTS), cnn="test_resnet")
+    optimizer = torch.optim.AdamW(mixing.network.parameters(), lr=1e-3)
+    for step in range(20):
+        with torch.autocast("cpu", torch.bfloat16):
+            loss = mixing.training_step(batch(), step)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        assert loss.isfinite()
+    assert all(p.isfinite().all() for p in mixing.parameters())
