@@ -18,7 +18,8 @@ class ChooseDecision(Callback):
 
     Args:
         rule: How it is chosen; none, and ``validate`` chooses nothing.
-        temperature: Whether the probabilities are calibrated first, by one temperature.
+        temperature: Whether the probabilities are calibrated first, by one temperature, to the
+            class frequencies of training.
         dirpath: The run folder; the command line fills it in.
     """
 
@@ -34,7 +35,7 @@ class ChooseDecision(Callback):
         computed = metric.compute()
         probability, label = computed["probability"].cpu(), computed["label"].cpu()
         counts = trainer.datamodule.class_counts  # type: ignore[attr-defined]
-        temperature = fit_temperature(probability, label) if self.temperature else 1.0
+        temperature = fit_temperature(probability, label, counts) if self.temperature else 1.0
         plain = Decision(tuple(metric.class_names), temperature)
         seen = Validation(plain.calibrated(probability), label, metric.class_names, counts)
         decision = Decision(tuple(metric.class_names), temperature, **self.rule.choose(seen))

@@ -82,17 +82,30 @@ def log(probability: Tensor) -> Tensor:
     return probability.double().clamp(min=1e-30).log()
 
 
-def fit_temperature(probability: Tensor, label: Tensor) -> float:
+def fit_temperature(
+    probability: Tensor, label: Tensor, class_counts: Sequence[int] | None = None
+) -> float:
     """Temperature scaling (https://arxiv.org/abs/1706.04599): T of the least cross-entropy.
 
     Convex in 1 / T, so bisection on the sign of its derivative finds it, within [0.05, 20].
+
+    Args:
+        probability: Of the network, (N, K).
+        label: Classes (N,).
+        class_counts: Training images per class. The images then weigh what gives the classes the
+            frequencies of training: a network that knows these is not overconfident where a
+            balanced part has others.
     """
     scores, low, high = log(probability), 0.05, 20.0
     target = scores.gather(1, label[:, None]).squeeze(1)
+    weight = torch.ones_like(target)
+    if class_counts is not None:
+        there = torch.bincount(label, minlength=len(class_counts)).clamp(min=1)
+        weight = (torch.tensor(class_counts) / there).to(weight)[label]
     for _ in range(60):
         inverse = (low * high) ** 0.5
         expected = ((scores * inverse).softmax(1) * scores).sum(1)
-        low, high = (low, inverse) if (expected - target).mean() > 0 else (inverse, high)
+        low, high = (low, inverse) if weight @ (expected - target) > 0 else (inverse, high)
     return 1 / inverse
 
 

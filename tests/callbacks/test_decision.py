@@ -74,6 +74,19 @@ def test_recall_does_not_fall_with_the_offset(validation):
     assert all(a <= b for a, b in itertools.pairwise(recalls))
 
 
+def test_temperature_is_of_the_training_frequencies():
+    """A network that is calibrated where nevi abound needs none, though the part is balanced."""
+    p = torch.rand(40_000, generator=torch.Generator().manual_seed(0), dtype=torch.float64) ** 9
+    label = (torch.rand(p.shape, generator=torch.Generator().manual_seed(1)) > p).long()
+    probability = torch.stack([p, 1 - p], dim=1)
+    rare = (label == 0).nonzero().flatten()
+    balanced = torch.cat([rare, (label == 1).nonzero().flatten()[: len(rare)]])
+    there = torch.bincount(label).tolist()
+    of_training = fit_temperature(probability[balanced], label[balanced], there)
+    assert of_training == pytest.approx(1, abs=0.05)
+    assert fit_temperature(probability[balanced], label[balanced]) > 1.2
+
+
 def test_logit_adjustment(validation):
     probability, label = validation
     assert torch.equal(
