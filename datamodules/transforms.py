@@ -39,20 +39,15 @@ class Augment(nn.Module):
         saturation: float = 0.2,
     ) -> None:
         super().__init__()
-        self.luma: Tensor
         self.rotation, self.zoom, self.shift = math.radians(rotation), zoom, shift
         self.brightness, self.contrast, self.saturation = brightness, contrast, saturation
-        self.register_buffer("luma", torch.tensor([0.299, 0.587, 0.114]), persistent=False)
+        self.adjust = Adjust()
 
     @torch.no_grad()
     def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        names = [name for name in GEOMETRIC if name in batch]
-        planes = torch.cat([batch[name] for name in names], dim=1)  # (B, 3 to 5, H, W)
-        draws = torch.rand(len(planes), 9, device=planes.device).unbind(1)
-        grid = F.affine_grid(self.geometry(*draws[:6]), list(planes.shape), align_corners=False)
-        planes = F.grid_sample(planes, grid, padding_mode="reflection", align_corners=False)
-        warped = planes.split([batch[name].shape[1] for name in names], dim=1)
-        batch = batch | dict(zip(names, warped, strict=True))
+        image = batch["image"]
+        draws = torch.rand(len(image), 9, device=image.device).unbind(1)
+        batch = warp(batch, self.geometry(*draws[:6]))
         return batch | {"image": self.colour(batch["image"], *draws[6:])}
 
     def geometry(
@@ -69,10 +64,27 @@ class Augment(nn.Module):
         return torch.stack([torch.stack(row, dim=1) for row in rows], dim=1)
 
     def colour(self, image: Tensor, brightness: Tensor, contrast: Tensor, sat: Tensor) -> Tensor:
-        """The three factors as one affine map of the colours of each image."""
+        """Uniform draws (B,) to factors of the colours of each image."""
         b = 1 + self.brightness * (2 * brightness - 1)
         c = 1 + self.contrast * (2 * contrast - 1)
         s = 1 + self.saturation * (2 * sat - 1)
+        return self.adjust(image, b, c, s)
+
+
+class Adjust(nn.Module):
+    """Brightness, contrast and saturation as one affine map of the colours of each image.
+
+    Shape:
+        Images (B, 3, H, W) in [0, 1] and the three factors (B,), at least 0, to the same. The
+        contrast is about the mean luminance of the image, saturation about that of each pixel.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.luma: Tensor
+        self.register_buffer("luma", torch.tensor([0.299, 0.587, 0.114]), persistent=False)
+
+    def forward(self, image: Tensor, b: Tensor, c: Tensor, s: Tensor) -> Tensor:
         gray = self.luma.expand(3, 3)
         identity = torch.eye(3, device=image.device)
         matrix = s[:, None, None] * identity + (1 - s)[:, None, None] * gray
@@ -81,3 +93,13 @@ class Augment(nn.Module):
         matrix = (b * c)[:, None, None] * matrix
         colours = torch.baddbmm(bias[:, None, None], matrix, image.flatten(2))
         return colours.clamp_(0, 1).view_as(image)
+
+
+def warp(batch: dict[str, Tensor], inverse: Tensor) -> dict[str, Tensor]:
+    """Image and maps through the inverse affine maps (B, 2, 3) of ``F.affine_grid``, as one."""
+    names = [name for name in GEOMETRIC if name in batch]
+    planes = torch.cat([batch[name] for name in names], dim=1)  # (B, 3 to 5, H, W)
+    grid = F.affine_grid(inverse, list(planes.shape), align_corners=False)
+    planes = F.grid_sample(planes, grid, padding_mode="reflection", align_corners=False)
+    warped = planes.split([batch[name].shape[1] for name in names], dim=1)
+    return batch | dict(zip(names, warped, strict=True))
