@@ -20,8 +20,10 @@ class Cost(Callback):
       or, on a CPU, of the main memory. In units of 10^9 bytes.
     """
 
+    start: float | None = None  # the rest of an epoch that goes on is not measured
+
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.start: float | None = perf_counter()
+        self.start = perf_counter()
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.state.fn == "fit" and not trainer.sanity_checking:
@@ -31,7 +33,7 @@ class Cost(Callback):
         self._stop(trainer)
 
     def _stop(self, trainer: Trainer) -> None:
-        if self.start is None:  # validation has stopped it
+        if self.start is None:  # validation has stopped it, or the epoch began in another process
             return
         device = trainer.strategy.root_device
         if device.type == "cuda":

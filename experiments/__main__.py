@@ -81,6 +81,7 @@ class ExperimentCLI(LightningCLI):
             ("num_classes", "mix.init_args.num_classes"),
             ("class_counts", "mix.init_args.class_counts"),
             ("class_counts", "criterion.init_args.class_counts"),
+            ("class_counts", "contrastive.init_args.class_counts"),
         ):
             model = f"model.init_args.{target}"
             parser.link_arguments(f"data.{source}", model, apply_on="instantiate")
@@ -96,6 +97,7 @@ class ExperimentCLI(LightningCLI):
 
     def _before_use(self, command: str) -> None:
         options = self.config_init[command]
+        options["weights_only"] = True
         if "verbose" in options:
             options["verbose"] = False  # Lightning's table of all metrics; PerClass prints ours
         if (path := options["ckpt_path"]) and not Path(path).exists():
@@ -104,6 +106,7 @@ class ExperimentCLI(LightningCLI):
     def before_fit(self) -> None:
         """Goes on where the run stopped, or says that it is finished."""
         fit, folder = self.config_init["fit"], Path(self.trainer.default_root_dir)
+        fit["weights_only"] = True
         if fit["trainer"].fast_dev_run:
             return
         if (record := folder / "config.yaml").exists():

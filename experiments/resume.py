@@ -13,8 +13,9 @@ def resume_from(folder: Path, accumulated: int = 1) -> tuple[Path, dict[str, Any
     """The checkpoint of a run to go on from, or None for a run not started.
 
     It is the one that is furthest on: not the newest file, for a copied folder has new times. One
-    that is damaged is named and passed over, and so is one from within an accumulation, whose
-    gradient is lost.
+    that is damaged is named and passed over. So is one from within an accumulation, whose gradient
+    is lost, and one from between the last batch of an epoch and its validation, which Lightning
+    would leave out.
 
     Args:
         folder: The run folder.
@@ -25,7 +26,7 @@ def resume_from(folder: Path, accumulated: int = 1) -> tuple[Path, dict[str, Any
         try:
             checkpoint = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
             progress = (checkpoint["global_step"], epochs_done(checkpoint))
-            whole = _between_steps(checkpoint, accumulated)
+            whole = _loses_nothing(checkpoint, accumulated)
         except Exception as error:  # a truncated zip raises half a dozen types
             print(f"{path} is damaged ({error}); looking for an older one.", file=sys.stderr)
             continue
@@ -39,6 +40,7 @@ def epochs_done(checkpoint: dict[str, Any]) -> int:
     return int(checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"])
 
 
-def _between_steps(checkpoint: dict[str, Any], accumulated: int) -> bool:
+def _loses_nothing(checkpoint: dict[str, Any], accumulated: int) -> bool:
     batches = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
-    return batches["is_last_batch"] or batches["current"]["ready"] % accumulated == 0
+    begun, ended = batches["current"]["ready"], batches["current"]["completed"]
+    return ended == begun if batches["is_last_batch"] else begun % accumulated == 0
