@@ -4,8 +4,10 @@ from lightning_modules.bbn import BBN
 from lightning_modules.care import CARE
 from lightning_modules.classifier import Classifier
 from lightning_modules.compression import CompressedClassifier, Compression, LatentClassifier
+from lightning_modules.contrastive import ContrastiveClassifier
 from lightning_modules.errors import ModelError
 from lightning_modules.hierarchical import HierarchicalClassifier, PathClassifier
+from lightning_modules.paco import PaCo
 from lightning_modules.reslt import ResLT
 from lightning_modules.spmix import SPMix
 
@@ -15,9 +17,11 @@ __all__ = [
     "Classifier",
     "CompressedClassifier",
     "Compression",
+    "ContrastiveClassifier",
     "HierarchicalClassifier",
     "LatentClassifier",
     "ModelError",
+    "PaCo",
     "PathClassifier",
     "ResLT",
     "SPMix",

@@ -12,11 +12,13 @@ from lightning_modules.losses.focal import FocalLoss
 from lightning_modules.losses.label_aware_smoothing import LabelAwareSmoothingLoss
 from lightning_modules.losses.logit_adjusted import LogitAdjustedLoss
 from lightning_modules.losses.ohem import OHEMLoss
+from lightning_modules.losses.paco import PaCoLoss
 from lightning_modules.losses.rate_distortion import RateDistortionLoss
 from lightning_modules.losses.sample_loss import ClassWeights, SampleLoss
 from lightning_modules.losses.selection import SelectedLoss
 from lightning_modules.losses.self_paced import SelfPacedLoss
 from lightning_modules.losses.soft_f1 import SoftMacroF1Loss
+from lightning_modules.losses.supcon import SupConLoss
 
 __all__ = [
     "ClassWeights",
@@ -31,10 +33,12 @@ __all__ = [
     "LogitAdjustedLoss",
     "MistakeCosts",
     "OHEMLoss",
+    "PaCoLoss",
     "RateDistortionLoss",
     "SampleLoss",
     "SelectedLoss",
     "SelfPacedLoss",
     "SoftMacroF1Loss",
     "SoftmaxEqualizationLoss",
+    "SupConLoss",
 ]

@@ -6,6 +6,7 @@ from lightning_modules.networks.contrastive import ContrastiveNetwork
 from lightning_modules.networks.hybrid_vit import HybridViT
 from lightning_modules.networks.latent_resnet import LatentResNet
 from lightning_modules.networks.learnable_weight_scaling import LearnableWeightScaling
+from lightning_modules.networks.momentum_queue import MomentumQueue
 from lightning_modules.networks.timm_network import TimmNetwork
 
 __all__ = [
@@ -15,6 +16,7 @@ __all__ = [
     "HybridViT",
     "LatentResNet",
     "LearnableWeightScaling",
+    "MomentumQueue",
     "MultiHeadNetwork",
     "TimmNetwork",
 ]
