@@ -16,6 +16,7 @@ from pytorch_lightning.cli import ArgsType, LightningArgumentParser, LightningCL
 
 from callbacks.errors import RunError
 from callbacks.log_config import LogConfig, refuse_changes
+from callbacks.preemption import Preemption
 from callbacks.wandb_logger import ResilientWandbLogger
 from datamodules import HAM10000, DataError
 from experiments.resume import epochs_done, resume_from
@@ -57,6 +58,8 @@ class ExperimentCLI(LightningCLI):
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_argument("--name", type=str, default="dev", help="Runs live in runs/<name>/.")
+        # Not in base.yaml, whose list of callbacks an experiment may replace.
+        parser.add_lightning_class_args(Preemption, "preemption")
 
         run = ("name", "seed_everything")
         for target, name in (
@@ -67,6 +70,7 @@ class ExperimentCLI(LightningCLI):
             ("logger.init_args.name", run_id),
         ):
             parser.link_arguments(run, f"trainer.{target}", compute_fn=name)
+        parser.link_arguments(run, "preemption.dirpath", compute_fn=run_dir)
         parser.link_arguments("name", "trainer.logger.init_args.group")
         parser.link_arguments("seed_everything", "data.seed")
 
@@ -74,13 +78,17 @@ class ExperimentCLI(LightningCLI):
             ("class_names", "class_names"),
             ("class_names", "network.init_args.class_names"),
             ("batches_per_epoch", "batches_per_epoch"),
+            ("num_classes", "num_classes"),
             ("num_classes", "network.init_args.num_classes"),
             ("num_classes", "network.init_args.network.init_args.num_classes"),
             ("size", "network.init_args.size"),
             ("size", "network.init_args.encoder.init_args.size"),
+            ("size", "network.init_args.network.init_args.size"),
             ("num_classes", "mix.init_args.num_classes"),
             ("class_counts", "mix.init_args.class_counts"),
             ("class_counts", "criterion.init_args.class_counts"),
+            ("class_counts", "contrastive.init_args.class_counts"),
+            ("num_classes", "contrastive.init_args.num_classes"),
             ("class_counts", "contrastive.init_args.class_counts"),
         ):
             model = f"model.init_args.{target}"

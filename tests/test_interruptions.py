@@ -82,14 +82,13 @@ def assert_same_run(one, other):
 
 
 def prepare(experiment, lesions):
-    """Trains what the experiment's callbacks start from."""
-    config = yaml.safe_load(experiment.read_text())
-    for callback in config.get("trainer", {}).get("callbacks+", []):
-        run = str(callback.get("init_args", {}).get("run", ""))
-        if found := re.fullmatch(r"runs/(\w+)/seed0", run):
-            first = found[1]
-            before = [p for p in EXPERIMENTS if p.stem == first]
-            assert fit(*before, lesions, first, more=["--trainer.max_epochs=1"]) == 0
+    """Trains the runs that the experiment starts from, which its callbacks name."""
+    without_comments = str(yaml.safe_load(experiment.read_text()))
+    for first in re.findall(r"runs/(\w+)/seed0", without_comments):
+        file = experiment.with_stem(first)
+        if file.exists() and not Path(f"runs/{first}").exists():
+            prepare(file, lesions)
+            assert fit(file, lesions, first, more=["--trainer.max_epochs=1"]) == 0
 
 
 @pytest.mark.usefixtures("small_networks")
@@ -160,8 +159,7 @@ def test_steps_in_between_are_saved(lesions):
             if trainer.global_step == 3:
                 raise MemoryError  # whatever comes unannounced
 
-    interval = "--trainer.callbacks.every_n_steps=2"
-    more = ["--trainer.callbacks+=callbacks.preemption.Preemption", interval]
+    more = ["--preemption.every_n_steps=2"]
     with pytest.raises(MemoryError):
         fit(DEMO, lesions, "told", Dies(), more=more)
     assert resume_from(Path("runs/told/seed0"))[1]["global_step"] == 2
