@@ -1,6 +1,7 @@
 """How a method learns."""
 
 from lightning_modules.bbn import BBN
+from lightning_modules.bcl import BCL
 from lightning_modules.care import CARE
 from lightning_modules.classifier import Classifier
 from lightning_modules.compression import CompressedClassifier, Compression, LatentClassifier
@@ -8,11 +9,14 @@ from lightning_modules.contrastive import ContrastiveClassifier
 from lightning_modules.errors import ModelError
 from lightning_modules.hierarchical import HierarchicalClassifier, PathClassifier
 from lightning_modules.paco import PaCo
+from lightning_modules.proco import ProCo
 from lightning_modules.reslt import ResLT
 from lightning_modules.spmix import SPMix
+from lightning_modules.supcon import SupCon
 
 __all__ = [
     "BBN",
+    "BCL",
     "CARE",
     "Classifier",
     "CompressedClassifier",
@@ -23,6 +27,8 @@ __all__ = [
     "ModelError",
     "PaCo",
     "PathClassifier",
+    "ProCo",
     "ResLT",
     "SPMix",
+    "SupCon",
 ]

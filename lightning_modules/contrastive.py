@@ -78,7 +78,7 @@ class ContrastiveClassifier(Classifier):
         first, second = views(batch, 2, check=batch_idx == 0)
         contrast, keys = self.compare(first, second)
         loss = self.objective(contrast)
-        self.queue.enqueue(gather(keys), gather(self.anchors(second)))
+        self.remember(gather(keys), gather(self.anchors(second)))
         self.log("train/loss", loss)
         return loss
 
@@ -99,6 +99,10 @@ class ContrastiveClassifier(Classifier):
         contrast = Contrast.of_all(embedding, label, self.logits(features))
         keys = embedding.chunk(2)[1]
         return contrast.beside(self.queue.embedding, self.queue.label), keys
+
+    def remember(self, keys: Tensor, label: Tensor) -> None:
+        """Keeps the embeddings (M, D) of all processes and their labels for later steps."""
+        self.queue.enqueue(keys, label)
 
     def objective(self, contrast: Contrast) -> Tensor:
         loss: Tensor = self.weight * self.contrastive(contrast)

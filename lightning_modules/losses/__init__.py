@@ -1,5 +1,6 @@
 """Losses: logits (B, K) and labels (B,), or soft labels (B, K), to a scalar."""
 
+from lightning_modules.losses.balanced_contrastive import BalancedContrastiveLoss
 from lightning_modules.losses.class_balanced import EffectiveNumber, InverseFrequency
 from lightning_modules.losses.cost_sensitive import (
     CostSensitiveLoss,
@@ -21,6 +22,7 @@ from lightning_modules.losses.soft_f1 import SoftMacroF1Loss
 from lightning_modules.losses.supcon import SupConLoss
 
 __all__ = [
+    "BalancedContrastiveLoss",
     "ClassWeights",
     "CostSensitiveLoss",
     "CrossEntropyLoss",

@@ -2,20 +2,22 @@
 
 from lightning_modules.networks.attention_decoder import AttentionDecoder
 from lightning_modules.networks.cbam import CBAMNetwork, MultiHeadNetwork
-from lightning_modules.networks.contrastive import ContrastiveNetwork
+from lightning_modules.networks.contrastive import BCLNetwork, ContrastiveNetwork
 from lightning_modules.networks.hybrid_vit import HybridViT
 from lightning_modules.networks.latent_resnet import LatentResNet
 from lightning_modules.networks.learnable_weight_scaling import LearnableWeightScaling
-from lightning_modules.networks.momentum_queue import MomentumQueue
+from lightning_modules.networks.momentum_queue import MomentumPrototypes, MomentumQueue
 from lightning_modules.networks.timm_network import TimmNetwork
 
 __all__ = [
     "AttentionDecoder",
+    "BCLNetwork",
     "CBAMNetwork",
     "ContrastiveNetwork",
     "HybridViT",
     "LatentResNet",
     "LearnableWeightScaling",
+    "MomentumPrototypes",
     "MomentumQueue",
     "MultiHeadNetwork",
     "TimmNetwork",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 
@@ -38,6 +39,39 @@ class MomentumQueue(nn.Module):
         self.embedding[slots] = keys[passed:].to(self.embedding.dtype)
         self.label[slots] = label[passed:]
         self.pointer.copy_((self.pointer + coming) % size)
+
+
+class MomentumPrototypes(nn.Module):
+    """A mean for each class, moving on the unit sphere; in the checkpoint.
+
+    Label -1, until the class has been seen.
+
+    Args:
+        num_classes: K.
+        embedding: D.
+        momentum: What remains of a prototype where its class is in the batch; 0 takes the batch's.
+    """
+
+    embedding: Tensor
+    label: Tensor
+
+    def __init__(self, num_classes: int, embedding: int, momentum: float = 0.99) -> None:
+        super().__init__()
+        self.momentum = momentum
+        self.register_buffer("embedding", torch.zeros(num_classes, embedding))
+        self.register_buffer("label", torch.full((num_classes,), -1))
+
+    @torch.no_grad()
+    def update(self, keys: Tensor, label: Tensor) -> None:
+        """Takes in keys (M, D) of length 1 and labels (M,), those of all processes."""
+        classes = torch.arange(len(self.label), device=label.device)
+        own = (label == classes[:, None]).to(self.embedding.dtype)  # (K, M)
+        with torch.autocast(keys.device.type, enabled=False):
+            mean = F.normalize(own @ keys.to(own.dtype), dim=1)
+        moved = torch.lerp(mean, self.embedding, self.momentum * (self.label >= 0)[:, None])
+        present = own.any(1)
+        self.embedding.copy_(torch.where(present[:, None], F.normalize(moved), self.embedding))
+        self.label.copy_(torch.where(present, classes, self.label))
 
 
 @torch.no_grad()
