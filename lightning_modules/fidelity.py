@@ -30,14 +30,15 @@ COLUMNS = (
 
 
 class Fidelity(Metric):
-    """Means over the images of what is measured of each, which is kept.
+    """Means over the images of what is measured of each, and the measurements themselves.
 
     - ``psnr``, ``ssim`` (https://doi.org/10.1109/TIP.2003.819861), ``ms_ssim``
       (https://doi.org/10.1109/ACSSC.2003.1292216) and ``mae``, and the same inside the lesion.
       PSNR ends at 100 dB. MS-SSIM has the scales that are wider than its window: at 128 pixels
       four of the five, with exponents made to sum to 1 again;
     - ``explained``: 1 less the squared error over the variance of the image. Where it is not
-      positive, each image's mean colour would have done as well;
+      positive, each image's mean colour would have done as well. The median, because an image
+      that is nearly of one colour can have any negative number;
     - ``contrast_before`` and ``contrast_after``: see :func:`contrast`;
     - ``bits_per_pixel``, of codecs that count bits, and ``values_ratio``, image to latent.
 
@@ -70,6 +71,7 @@ class Fidelity(Metric):
         order = dim_zero_cat(self.index).argsort()
         measured = dim_zero_cat(self.measured)[order]
         means = dict(zip(COLUMNS, measured.nanmean(0), strict=True))
+        means["explained"] = measured[:, COLUMNS.index("explained")].nanmedian()
         return {
             **{name: mean for name, mean in means.items() if not mean.isnan()},
             "index": dim_zero_cat(self.index)[order],

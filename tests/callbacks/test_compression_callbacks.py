@@ -1,0 +1,204 @@
+"""What is said and shown of codecs."""
+
+from functools import partial
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+from pytorch_lightning import LightningDataModule, LightningModule, Trainer
+from torch import nn
+from torch.utils.data import DataLoader
+
+from callbacks.collapse import Collapse
+from callbacks.errors import RunError
+from callbacks.fidelity_table import FidelityTable, per_class
+from callbacks.reconstructions import Reconstructions
+from callbacks.start_from import StartFrom
+from lightning_modules import CompressedClassifier, Compression
+from lightning_modules.codecs import Autoencoder, Codec, Reconstruction
+from lightning_modules.losses import RateDistortionLoss
+
+NAMES = ("mel", "nv")
+
+
+class Half(Codec):
+    """A codec that darkens, with the image's quarters for its latent."""
+
+    def reconstruct(self, images):
+        return Reconstruction(images / 2, latent=nn.functional.avg_pool2d(images, 8))
+
+    encode = decode = None
+
+
+class Flat(Codec):
+    """A codec that has lost the image."""
+
+    def reconstruct(self, images):
+        return Reconstruction(torch.full_like(images, 0.9))
+
+    encode = decode = None
+
+
+def classifier(codec) -> CompressedClassifier:
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 2))
+    optimizer = partial(torch.optim.SGD, lr=0.1)
+    return CompressedClassifier(
+        network, nn.CrossEntropyLoss(), optimizer, codec=codec, class_names=NAMES
+    )
+
+
+class Data(LightningDataModule):
+    """Images with dark lesions in the middle, all in one batch."""
+
+    def __init__(self, labels=(0, 1, 1, 1)):
+        super().__init__()
+        torch.manual_seed(0)
+        mask = torch.zeros(len(labels), 1, 32, 32)
+        mask[..., 8:24, 8:24] = 1
+        images = torch.rand(len(labels), 3, 32, 32)
+        index = torch.arange(len(labels)) + 10
+        self.batch = {
+            "image": torch.where(mask > 0, images * 0.4, images),
+            "label": torch.tensor(labels),
+            "index": index,
+            "mask": mask,
+        }
+        self.table = pd.DataFrame({"image_id": list("abcd"), "part": "test"}, index=range(10, 14))
+
+    def train_dataloader(self):
+        return DataLoader([self.batch], batch_size=None)
+
+    val_dataloader = test_dataloader = train_dataloader
+
+
+@pytest.fixture
+def trainer(tmp_path):
+    def make(*callbacks, **options):
+        return Trainer(
+            default_root_dir=tmp_path,
+            accelerator="cpu",
+            logger=False,
+            callbacks=list(callbacks),
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            max_epochs=1,
+            **({"num_sanity_val_steps": 0} | options),
+        )
+
+    return make
+
+
+def test_pictures_are_rows_of_images_by_class(trainer, tmp_path):
+    callback = Reconstructions(images_per_class=2, latent_channels=2, gain=1.5, dirpath=tmp_path)
+    trainer(callback).test(classifier(Half()), Data(), verbose=False)
+    drawn = sorted(path.name for path in (tmp_path / "reconstructions").iterdir())
+    assert drawn == ["test_mel.png", "test_nv.png"]
+    picture = np.asarray(Image.open(tmp_path / "reconstructions" / "test_nv.png")) / 255
+    assert picture.shape == (2 + 2 * 34, 2 + 5 * 34, 3)  # two of the three, no more
+    cells = [picture[2:34, 2 + 34 * i : 34 + 34 * i] for i in range(5)]
+    image = Data().batch["image"][1].permute(1, 2, 0).numpy()
+    assert np.allclose(cells[0], image, atol=1 / 255)
+    assert np.allclose(cells[1], image / 2, atol=1 / 255)
+    assert np.allclose(cells[2], np.minimum(1.5 * image / 2, 1), atol=1 / 255)
+    for cell in cells[3:]:
+        assert cell.min() == 0
+        assert cell.max() == 1
+        assert np.array_equal(cell[:8, :8], np.broadcast_to(cell[0, 0], (8, 8, 3)))
+
+
+def test_pictures_are_drawn_of_a_validation_too(trainer, tmp_path):
+    codec = Compression(
+        Autoencoder(2, width=4),
+        RateDistortionLoss(),
+        optimizer=partial(torch.optim.SGD, lr=0.1),
+        class_names=NAMES,
+    )
+    trainer(Reconstructions(dirpath=tmp_path)).fit(codec, Data())
+    assert {path.name for path in (tmp_path / "reconstructions").iterdir()} == {
+        "val_mel.png",
+        "val_nv.png",
+    }
+    assert codec.codec.training
+
+
+def test_table_is_the_mean_of_each_class(trainer, tmp_path, capsys):
+    module = classifier(Half())
+    trainer(FidelityTable(dirpath=tmp_path)).test(module, Data(), verbose=False)
+    assert "before" in capsys.readouterr().out
+    kept = pd.read_csv(tmp_path / "test_fidelity.csv")
+    assert kept["image_id"].tolist() == list("abcd")
+    assert kept["dx"].tolist() == ["mel", "nv", "nv", "nv"]
+    # Half as bright, an image has the contrast that it had.
+    assert np.allclose(kept["contrast_after"], kept["contrast_before"], atol=1e-5)
+    assert (kept["contrast_before"] > 0.3).all()
+    table = per_class(kept, list(NAMES)).set_index("class")
+    assert table["images"].tolist() == [1, 3, 4]
+    assert table.loc["mel", "psnr"] == kept["psnr"][0]
+    assert table.loc["nv", "lesion_psnr"] == pytest.approx(kept["lesion_psnr"][1:].mean())
+    assert table.loc["all", "contrast_after"] == pytest.approx(kept["contrast_after"].mean())
+
+
+def test_trials_leave_no_table(trainer, tmp_path):
+    trainer(FidelityTable(dirpath=tmp_path)).test(classifier(Half()), Data((0, 1)), verbose=False)
+    assert not (tmp_path / "test_fidelity.csv").exists()
+
+
+def test_classes_without_images_and_measures_without_values_do_not_break_the_table():
+    measured = pd.DataFrame({"dx": ["nv"], "psnr": [30.0], "ssim": [0.9], "mae": [0.1]})
+    for name in ("lesion_psnr", "contrast_before", "contrast_after"):
+        measured[name] = float("nan")
+    table = per_class(measured, list(NAMES))
+    assert table["images"].tolist() == [0, 1, 1]
+    assert list(table) == ["class", "images", "psnr", "ssim", "mae"]
+
+
+@pytest.mark.parametrize(
+    ("codec", "after", "said"),
+    [
+        (Half(), 0, []),
+        (Flat(), 0, ["less of the images than their mean colours", "the same class"]),
+        (Flat(), 1, []),
+    ],
+    ids=["healthy", "collapsed", "too early to say"],
+)
+def test_collapse_is_detected_and_said(trainer, capsys, codec, after, said):
+    module = classifier(codec)
+    module.network[2].weight.data = torch.tensor([[0.0, 0.0, 0.0], [40.0, 40.0, 40.0]])
+    images = Data().batch["image"] / 2
+    module.network[2].bias.data = torch.tensor([40 * images.mean((2, 3)).sum(1).mean(), 0.0])
+    module.network.requires_grad_(False)
+    run = trainer(Collapse(after))
+    run.fit(module, Data())
+    out = capsys.readouterr().out
+    assert ("COLLAPSE in epoch 0" in out) == bool(said)
+    assert all(part in out for part in said)
+    assert run.callback_metrics["val/collapsed"] == bool(said)
+
+
+class Any(LightningModule):
+    def __init__(self, **parts):
+        super().__init__()
+        for name, part in parts.items():
+            setattr(self, name, part)
+
+
+def test_codec_and_network_come_from_their_runs(tmp_path):
+    trained = {"codec": nn.Linear(2, 2), "network": nn.Linear(3, 3)}
+    for name, part in trained.items():
+        state = {f"network.{key}": value for key, value in part.state_dict().items()}
+        (tmp_path / name).mkdir()
+        torch.save({"state_dict": state}, tmp_path / name / "best.ckpt")
+    module = Any(codec=nn.Linear(2, 2), network=nn.Linear(3, 3))
+    run = SimpleNamespace(ckpt_path=None, fast_dev_run=False)
+    StartFrom(codec=tmp_path / "codec").setup(run, module, "fit")
+    assert torch.equal(module.codec.weight, trained["codec"].weight)
+    assert not torch.equal(module.network.weight, trained["network"].weight)
+    StartFrom(network=tmp_path / "network").setup(run, module, "fit")
+    assert torch.equal(module.network.weight, trained["network"].weight)
+    with pytest.raises(RunError, match="train that run first"):
+        StartFrom(codec=tmp_path / "none").setup(run, module, "fit")
