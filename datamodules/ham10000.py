@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import signal
 import zlib
 from collections.abc import Callable, Sequence
 from functools import cached_property
@@ -201,6 +202,7 @@ class HAM10000(LightningDataModule):
             "persistent_workers": workers > 0,
             "pin_memory": on_gpu,
             "collate_fn": _as_is,
+            "worker_init_fn": _leave_signals_to_the_trainer,
         }
 
     def _evaluation_loader(self, dataset: Dataset[Any]) -> DataLoader[Any]:
@@ -228,3 +230,9 @@ class ResumableLoader(DataLoader[Any]):
 
 def _as_is(batch: dict[str, Tensor]) -> dict[str, Tensor]:
     return batch
+
+
+def _leave_signals_to_the_trainer(_: int) -> None:
+    """Slurm signals every process of a job; without its workers the trainer could not go on."""
+    for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
+        signal.signal(number, signal.SIG_IGN)
