@@ -4,6 +4,8 @@ EXP  ?=
 SEED ?= 0
 ARGS ?=
 RULE ?= ArgMax
+GPUS ?= 1
+NODES ?= 1
 
 VENV ?= .venv
 ifdef PYTHON
@@ -15,7 +17,7 @@ endif
 RUN = runs/$(EXP)/seed$(SEED)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo data verify train study evaluate predict decide compare sync test check bench
+.PHONY: help demo data verify train study submit status evaluate predict decide compare sync test check bench
 
 help: ## list the verbs
 	@awk -F ':.*## ' '/^[a-z]+:.*##/ {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -36,6 +38,12 @@ train: experiments/$(EXP).yaml $(ENV) ## EXP=vgg_ce [SEED=1] [ARGS="--trainer.ma
 
 study: $(ENV) ## STUDY=imbalance [ARGS="--jobs 2"]: train and evaluate all runs of a comparison
 	$(PYTHON) -m experiments.study experiments/studies/$(STUDY).yaml $(ARGS)
+
+submit: $(ENV) ## EXP=vgg_ce [SEED=0-4 GPUS=4 NODES=2 SLURM="--time=8:00:00" ARGS=...]: train on a cluster
+	$(PYTHON) -m experiments.slurm $(EXP) --seeds $(SEED) --gpus $(GPUS) --nodes $(NODES) $(SLURM) submit -- $(ARGS)
+
+status: $(ENV) ## what runs, and what is left
+	$(PYTHON) -m experiments.status
 
 evaluate: $(ENV) $(RUN)/config.yaml ## EXP=vgg_ce [SEED=1]: score the best checkpoint on the test part
 	$(PYTHON) -m experiments test --config $(RUN)/config.yaml --ckpt_path $(RUN)/best.ckpt $(ARGS)
