@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from callbacks.errors import RunError
-from experiments.compare import table
+from experiments.compare import page, table
 from experiments.compare.comparison import Comparison, compare
 from experiments.compare.runs import read_runs
 
@@ -22,10 +22,11 @@ def parser() -> argparse.ArgumentParser:
 
 
 def write(comparison: Comparison, folder: Path) -> None:
-    """Writes ``table.csv`` and ``table.md``."""
+    """Writes ``table.csv``, ``table.md`` and ``index.html``."""
     folder.mkdir(parents=True, exist_ok=True)
     table.everything(comparison).to_csv(folder / "table.csv", index=False)
     (folder / "table.md").write_text(table.markdown(comparison))
+    (folder / "index.html").write_text(page.render(comparison))
 
 
 def main() -> None:
@@ -38,7 +39,7 @@ def main() -> None:
         sys.exit(f"error: {error}")
     table.show(comparison)
     write(comparison, options.out)
-    print(f"{options.out}/table.csv and table.md have it.")
+    print(f"{options.out}/ has table.md, table.csv and the page index.html.")
 
 
 if __name__ == "__main__":

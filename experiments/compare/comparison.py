@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
-from functools import cached_property
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,98 +11,11 @@ from numpy.typing import NDArray
 
 from callbacks.errors import RunError
 from experiments.compare import intervals
-from experiments.compare.intervals import Interval
-from experiments.compare.metrics import scores
 from experiments.compare.options import differing
+from experiments.compare.rows import Difference, Estimate, Row, rows_of
 from experiments.compare.runs import Run, comparable
 
 Array = NDArray[Any]
-BY_DECISION = " + decision"
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A metric of a row.
-
-    Args:
-        mean: Over the seeds.
-        seeds: Interval over seeds: other trainings, the same images. None for a single seed.
-        lesions: Interval over lesions: the same trainings, other images.
-    """
-
-    mean: float
-    seeds: Interval | None = None
-    lesions: Interval | None = None
-
-
-@dataclass(frozen=True)
-class Difference:
-    """What a row has over the baseline in balanced accuracy, and whether it may be chance.
-
-    Args:
-        mean: Over the seeds.
-        lesions: Interval over lesions, which are resampled alike for both.
-        p: Of the bootstrap.
-        better: Lesions that the row has right more often.
-        worse: Lesions that the baseline has right more often.
-        p_mcnemar: Of McNemar's test on these.
-        p_holm: ``p``, adjusted for the number of rows.
-        p_mcnemar_holm: ``p_mcnemar``, adjusted for the number of rows.
-    """
-
-    mean: float
-    lesions: Interval | None
-    p: float
-    better: int
-    worse: int
-    p_mcnemar: float
-    p_holm: float = np.nan
-    p_mcnemar_holm: float = np.nan
-
-
-@dataclass(frozen=True, eq=False)
-class Row:
-    """Runs of one name that differ in their seeds.
-
-    Args:
-        name: As the tables show it.
-        runs: One for each seed.
-        decided: Whether it is judged by the runs' own decisions, not by the likeliest class.
-        metrics: Name to estimate.
-        difference: From the baseline, if there is one and this is not it.
-    """
-
-    name: str
-    runs: tuple[Run, ...]
-    decided: bool = False
-    metrics: dict[str, Estimate] = field(default_factory=dict)
-    difference: Difference | None = None
-
-    @property
-    def has_predictions(self) -> bool:
-        return all(run.predictions is not None for run in self.runs)
-
-    @cached_property
-    def predictions(self) -> list[Array]:
-        """Decided classes (N,) of each run."""
-        if self.decided:
-            return [run.decision for run in self.runs if run.decision is not None]
-        return [run.probability.argmax(1) for run in self.runs]
-
-    def scores(self, weight: Array) -> dict[str, Array]:
-        """Metrics (S, R) of the S runs under R weightings of the images."""
-        each = [
-            scores(prediction, run.label, weight, run.classes, self._probability(run))
-            for prediction, run in zip(self.predictions, self.runs, strict=True)
-        ]
-        return {name: np.stack([values[name] for values in each]) for name in each[0]}
-
-    def right(self) -> Array:
-        """Share (N,) of the runs that have each image right."""
-        return np.mean([p == r.label for p, r in zip(self.predictions, self.runs, strict=True)], 0)
-
-    def _probability(self, run: Run) -> Array | None:
-        return None if self.decided else run.probability
 
 
 @dataclass(frozen=True)
@@ -150,7 +62,7 @@ def compare(
         RunError: Two runs were not asked the same, or there is no such baseline.
     """
     comparable(runs)
-    rows = list(_rows(runs))
+    rows = list(rows_of(runs))
     if baseline is not None and baseline not in [row.name for row in rows]:
         names = ", ".join(row.name for row in rows)
         raise RunError(f"There is no baseline {baseline!r} among the rows: {names}.")
@@ -164,15 +76,6 @@ def compare(
     rows = _against(baseline, rows, resampled)
     rows.sort(key=lambda row: -row.metrics["balanced_accuracy"].mean)
     return Comparison(tuple(rows), weight, baseline, (*notes, *_oddities(rows)))
-
-
-def _rows(runs: Sequence[Run]) -> Iterable[Row]:
-    for name in dict.fromkeys(run.name for run in runs):
-        own = sorted((run for run in runs if run.name == name), key=lambda run: run.seed)
-        yield Row(name, tuple(own))
-        decided = [run for run in own if run.predictions is not None and run.decision is not None]
-        if decided:
-            yield Row(name + BY_DECISION, tuple(decided), decided=True)
 
 
 def _estimated(row: Row, weight: Array | None) -> tuple[Row, Array | None]:

@@ -8,27 +8,26 @@ from typing import Any
 from experiments.compare.runs import Run
 
 # What only says which run it is, and where.
-IDENTITY = ("name", "seed_everything", ".dirpath", ".save_dir", "].id", ".default_root_dir")
+SHORT = ("name", "seed_everything", "data.root", "ckpt_path")
+IDENTITY = (".dirpath", ".save_dir", ".default_root_dir", "].id", "].name", "].group")
 
 
 def options(config: Any) -> dict[str, str]:
-    """``{"model.criterion": "CrossEntropyLoss", "model.criterion.weight": "None", ...}``.
+    """``{"model.criterion": "torch.nn.CrossEntropyLoss", "model.criterion.weight": "None", ...}``.
 
     Classes and their arguments stand at the name of what they are; of lists of classes, such as
-    callbacks, an item's class is part of the name.
+    callbacks, an item's class is part of the name. What only tells a run from its other seeds, and
+    where it lies, is left out.
     """
-    return dict(_flat(config, ""))
+    flat = _flat(config, "")
+    return {k: v for k, v in flat if k not in SHORT and not k.endswith(IDENTITY)}
 
 
 def differing(runs: Sequence[Run]) -> list[str]:
-    """Options in which runs differ, apart from their seed and their place."""
+    """Options in which runs differ."""
     each = [options(run.config) for run in runs]
     names = dict.fromkeys(name for one in each for name in one)
-    return [
-        name
-        for name in names
-        if not name.endswith(IDENTITY) and len({one.get(name) for one in each}) > 1
-    ]
+    return [name for name in names if len({one.get(name) for one in each}) > 1]
 
 
 def _flat(value: Any, name: str) -> Iterator[tuple[str, str]]:

@@ -11,8 +11,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from experiments.compare.comparison import Comparison, Difference, Estimate, Row
+from experiments.compare.comparison import Comparison
 from experiments.compare.cost import cost
+from experiments.compare.rows import Difference, Estimate, Row
 
 SHOWN = {
     "balanced_accuracy": "balanced accuracy",

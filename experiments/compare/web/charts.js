@@ -1,0 +1,100 @@
+// An estimate is a wide bar over lesions, a thin one over seeds, a dot at the mean. What goes beyond
+// the range ends at its edge.
+
+function whisker(estimate, [low, high], mark, bar) {
+  const width = 150;
+  const share = (value) => Math.max(0, Math.min(1, (value - low) / (high - low || 1)));
+  const x = (value) => 5 + share(value) * (width - 10);
+  const line = (bounds, kind) =>
+    bounds &&
+    svg("line", { class: kind, x1: x(bounds[0]), x2: x(bounds[1]), y1: 9, y2: 9 });
+  const at = mark == null ? null : x(mark);
+  return svg(
+    "svg",
+    { width, height: 18, viewBox: `0 0 ${width} 18`, "aria-hidden": "true" },
+    at == null ? null : svg("line", { class: "reference", x1: at, x2: at, y1: 0, y2: 18 }),
+    bar && svg("rect", { class: "range", x: 5, y: 3, width: x(estimate.mean) - 5, height: 12 }),
+    line(estimate.lesions, "lesions"),
+    line(estimate.seeds, "seeds"),
+    svg("circle", { class: "dot", cx: x(estimate.mean), cy: 9, r: 3.5 }),
+  );
+}
+const legend = () => {
+  const sample = (mark, text) =>
+    el("span", { class: "key" }, svg("svg", { viewBox: "0 0 26 12", width: 26 }, mark), ` ${text}`);
+  const line = (kind) => svg("line", { class: kind, x1: 0, x2: 26, y1: 6, y2: 6 });
+  return el(
+    "p",
+    { class: "note" },
+    sample(svg("circle", { class: "dot", cx: 13, cy: 6, r: 3.5 }), "mean over seeds"),
+    sample(line("lesions"), "95 % over lesions"),
+    sample(line("seeds"), "95 % over seeds"),
+    baseline && sample(line("reference"), "baseline"),
+  );
+};
+function reach(estimates) {
+  const ends = estimates.flatMap((one) => [one.mean, ...(one.lesions ?? [])]);
+  const [low, high] = [Math.min(...ends) - 0.05, Math.max(...ends) + 0.05];
+  return [Math.max(0, Math.floor(low * 20) / 20), Math.min(1, Math.ceil(high * 20) / 20)];
+}
+
+function chart({ x, y, xTitle, yTitle, marks }) {
+  const [width, height, left, bottom] = [260, 180, 34, 30];
+  const to = ([low, high], start, end) => (value) =>
+    start + ((value - low) / (high - low || 1)) * (end - start);
+  const [sx, sy] = [to(x, left, width - 8), to(y, height - bottom, 8)];
+  const ticks = [0, 0.5, 1].flatMap((share) => {
+    const [vx, vy] = [x[0] + share * (x[1] - x[0]), y[0] + share * (y[1] - y[0])];
+    const anchor = share === 0 ? "start" : share === 1 ? "end" : "middle";
+    const label = x[1] <= 1 ? fixed(vx, 1) : Number.isInteger(vx) ? vx : "";
+    return [
+      svg("line", { class: "frame", x1: left, x2: width - 8, y1: sy(vy), y2: sy(vy) }),
+      svg("text", { x: sx(vx), y: height - 17, "text-anchor": anchor }, label),
+      svg("text", { x: left - 4, y: sy(vy) + 3, "text-anchor": "end" }, fixed(vy, 1)),
+    ];
+  });
+  const middle = (left + width) / 2;
+  return svg(
+    "svg",
+    { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": `${yTitle} by ${xTitle}` },
+    ...ticks,
+    svg("text", { x: middle, y: height - 4, "text-anchor": "middle" }, xTitle),
+    ...marks(sx, sy),
+  );
+}
+const path = (kind, xs, ys, sx, sy) => {
+  const known = xs.map((x, i) => [x, ys[i]]).filter(([, y]) => y != null);
+  const points = known.map(([x, y]) => `${sx(x).toFixed(1)},${sy(y).toFixed(1)}`).join(" ");
+  return svg("polyline", { class: kind, points });
+};
+const figures = (rows, chartOf, caption = (row) => row.name) =>
+  el(
+    "div",
+    { class: "figures" },
+    ...rows.map((row) => el("figure", {}, chartOf(row), el("figcaption", {}, caption(row)))),
+  );
+const judged = (part) => shown().filter((row) => row[part]);
+
+function confusion(row) {
+  const [k, left, top, size] = [data.classes.length, 36, 14, 32];
+  const text = (attributes, content) => svg("text", attributes, content);
+  const cells = row.confusion.flatMap((counts, i) => {
+    const total = counts.reduce((sum, count) => sum + count, 0) || 1;
+    return counts.flatMap((count, j) => {
+      const [x, y] = [left + j * size, top + i * size];
+      const fillStyle = `fill: ${shade(count / total)}`;
+      return [
+        svg("rect", { class: "cell", x, y, width: size, height: size, style: fillStyle }),
+        text({ class: "count", x: x + size / 2, y: y + size / 2 + 4 }, fixed(count, 0)),
+      ];
+    });
+  });
+  const labels = data.classes.flatMap((name, i) => [
+    text({ x: left - 4, y: top + (i + 0.5) * size + 4, "text-anchor": "end" }, name),
+    text({ x: left + (i + 0.5) * size, y: top - 4, "text-anchor": "middle" }, name),
+  ]);
+  const viewBox = `0 0 ${left + k * size} ${top + k * size}`;
+  const label = `Confusion matrix of ${row.name}`;
+  return svg("svg", { viewBox, role: "img", "aria-label": label }, ...labels, ...cells);
+}
+const dashed = () => (baseline ? `; dashed: ${baseline.name}.` : ".");

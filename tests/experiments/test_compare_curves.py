@@ -1,0 +1,70 @@
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.calibration import calibration_curve
+from sklearn.metrics import precision_recall_curve
+
+from experiments.compare import curves
+from experiments.compare.comparison import compare
+from experiments.compare.runs import read_run
+
+
+@pytest.fixture
+def row(make_run):
+    return compare([read_run(make_run(seed=s)) for s in range(2)], 5).rows[0]
+
+
+def test_learning_is_mean_and_range_over_seeds(row):
+    found = curves.learning(row.runs, "train/loss")
+    assert found["epoch"].tolist() == [0, 1, 2]
+    assert found["low"].tolist() == pytest.approx([2.0, 1.5, 1.0])
+    assert found["high"].tolist() == pytest.approx([2.1, 1.6, 1.1])
+    assert found["mean"].tolist() == pytest.approx([2.05, 1.55, 1.05])
+    assert curves.learning(row.runs, "val/none").empty
+
+
+def test_what_is_validated_after_training_is_no_epoch(row):
+    run = row.runs[0]
+    later = pd.DataFrame([{"step": 0, "epoch": 0, "kind": "val", "val/balanced_accuracy": 0.9}])
+    run = replace(run, history=pd.concat([later, run.history]))
+    assert curves.learning([run], "val/balanced_accuracy")["mean"][0] == pytest.approx(0.2)
+
+
+def test_long_curves_are_thinned_and_keep_their_ends(row):
+    long = pd.DataFrame({"step": range(5000), "epoch": range(5000), "train/loss": range(5000)})
+    found = curves.learning([replace(row.runs[0], history=long)], "train/loss")
+    assert len(found) == curves.POINTS
+    assert found["epoch"].iloc[[0, -1]].tolist() == [0, 4999]
+
+
+def test_precision_is_that_of_the_threshold_that_reaches_the_recall(row):
+    run, found = row.runs[0], curves.precision_recall(replace(row, runs=row.runs[:1]), 2)
+    precision, recall, _ = precision_recall_curve(run.label == 2, run.probability[:, 2])
+    for level, value in zip(curves.LEVELS[1:], found[1:], strict=True):
+        at = np.flatnonzero(recall >= level - 1e-9)[-1]
+        assert value == pytest.approx(precision[at])
+
+
+def test_precision_of_ties():
+    assert curves._precision_at(np.ones(4), np.array([1, 0, 0, 0], bool)) == pytest.approx(0.25)
+
+
+def test_reliability_equals_sklearn(row):
+    label = np.concatenate([run.label for run in row.runs])
+    said = np.concatenate([run.probability[:, 0] for run in row.runs])
+    found, mean = calibration_curve(label == 0, said, n_bins=curves.BINS)
+    table = curves.reliability(row, 0)
+    assert table["found"].to_numpy() == pytest.approx(found)
+    assert table["said"].to_numpy() == pytest.approx(mean)
+    assert table["images"].sum() == 180
+    likeliest = curves.reliability(row, None)
+    right = (likeliest["found"] * likeliest["images"]).sum() / 180
+    assert right == pytest.approx(row.metrics["accuracy"].mean)
+
+
+def test_confusion_is_the_mean_over_seeds(row):
+    found = curves.mean_confusion(row)
+    assert found.sum() == pytest.approx(90)
+    assert found.diagonal().sum() / 90 == pytest.approx(row.metrics["accuracy"].mean)

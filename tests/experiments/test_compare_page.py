@@ -1,0 +1,160 @@
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from experiments.compare import gallery, page
+from experiments.compare.comparison import compare
+from experiments.compare.options import options
+from experiments.compare.runs import read_runs
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("chrome")
+EVIL = "<img src=x onerror=document.title='hacked'>"
+# Does what a reader does, and leaves what came of it in the document.
+READER = """
+<script>
+{
+const all = (selector) => [...document.querySelectorAll(selector)];
+const names = () => all("tbody td:first-child").map((cell) => cell.textContent);
+const press = (text) => all("button").find((button) => button.textContent === text);
+const seen = { rows: names() };
+press("name").click();
+seen.sorted = names();
+seen.direction = document.querySelector("th").getAttribute("aria-sort");
+press("name").click();
+seen.reversed = names();
+const filter = document.getElementById("filter");
+filter.value = "GOOD";
+filter.dispatchEvent(new Event("input"));
+seen.filtered = names();
+filter.value = "";
+filter.dispatchEvent(new Event("input"));
+seen.tabs = {};
+for (const tab of all("[role=tab]")) {
+  tab.click();
+  const panel = document.getElementById("panel");
+  seen.tabs[tab.textContent] = [panel.textContent.length, panel.querySelectorAll("svg").length];
+  for (const select of panel.querySelectorAll("select")) {
+    select.value = select.options.length - 1;
+    select.dispatchEvent(new Event("change"));
+  }
+}
+press("Table").click();
+press("Table").dispatchEvent(new KeyboardEvent("keydown", { key: "ArrowRight", bubbles: true }));
+seen.selected = all("[aria-selected=true]").map((tab) => tab.textContent);
+seen.focused = document.activeElement.textContent;
+seen.title = document.title;
+const result = document.createElement("pre");
+result.id = "seen";
+result.textContent = JSON.stringify(seen);
+document.body.append(result);
+}
+</script>
+"""
+
+
+@pytest.fixture
+def comparison(make_run):
+    for seed in range(2):
+        make_run("ce", seed=seed, decide=True)
+    folder = make_run(EVIL)
+    with (folder / "config.yaml").open("a") as file:
+        file.write("option: </script><script>document.title = 'hacked'</script>\n")
+    make_run("good", skill=3.0)
+    (folder / "saliency").mkdir()
+    Image.new("RGB", (600, 450), "red").save(folder / "saliency" / "a.png")
+    (folder / "saliency" / "torn.jpg").write_bytes(b"no image")
+    runs, _ = read_runs(["runs"])
+    return compare(runs, 50, baseline="ce")
+
+
+def blob(html):
+    found = re.search(r'<script id="data" type="application/json">(.*?)</script>', html, re.DOTALL)
+    return json.loads(found[1])
+
+
+def test_page_holds_the_comparison_and_needs_nothing_else(comparison):
+    html = page.render(comparison)
+    data = blob(html)
+    assert [row["name"] for row in data["rows"]] == [row.name for row in comparison.rows]
+    estimate = comparison.rows[0].metrics["macro_f1"]
+    assert data["rows"][0]["metrics"]["macro_f1"]["mean"] == pytest.approx(estimate.mean, rel=1e-4)
+    assert "not a medical device" in html
+    assert not re.findall(r"https?://(?!www\.w3\.org/2000/svg)|url\(|@import|fetch\(", html)
+
+
+def test_names_of_runs_are_no_markup(comparison):
+    html = page.render(comparison)
+    assert EVIL not in html
+    assert "<script>document.title" not in html
+    assert EVIL in [row["name"] for row in blob(html)["rows"]]
+
+
+def test_options_are_those_that_differ(comparison):
+    runs = {run["name"]: run["options"] for run in blob(page.render(comparison))["runs"]}
+    assert runs["ce seed 0"] == runs["ce seed 1"] == {"model.lr": "2"}
+    assert runs["good seed 0"] == {"model.lr": "4"}
+
+
+def test_options_are_flat_and_say_nothing_of_place():
+    config = {
+        "seed_everything": 3,
+        "model": {"class_path": "a.B", "init_args": {"lr": 0.1, "size": [1, 2], "x": None}},
+        "trainer": {"callbacks": [{"class_path": "c.D", "init_args": {"dirpath": "here", "n": 1}}]},
+    }
+    assert options(config) == {
+        "model": "a.B",
+        "model.lr": "0.1",
+        "model.size": "[1, 2]",
+        "model.x": "None",
+        "trainer.callbacks[D]": "c.D",
+        "trainer.callbacks[D].n": "1",
+    }
+
+
+def test_thumbnails_are_small_and_within_the_budget(comparison):
+    runs = [run for row in comparison.rows for run in row.runs if not row.decided]
+    kept, left_out = gallery.thumbnails(runs)
+    assert [one.file for one in kept] == ["a.png"]
+    assert left_out == 1
+    assert len(kept[0].jpeg) < 3000
+    assert gallery.thumbnails(runs, budget=100) == ([], 2)
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium to open the page with")
+def test_a_browser_sorts_filters_and_turns_the_pages(comparison, tmp_path):
+    path = tmp_path / "index.html"
+    path.write_text(page.render(comparison).replace("</body>", READER + "</body>"))
+    command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr"]
+    command += [f"--user-data-dir={tmp_path}/profile", "--dump-dom", path.as_uri()]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert "CONSOLE" not in done.stderr, done.stderr
+    found = re.search(r'<pre id="seen">(.*?)</pre>', done.stdout, re.DOTALL)
+    seen = json.loads(found[1].replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&"))
+    assert seen["rows"] == [row.name for row in comparison.rows]
+    assert seen["direction"] == "ascending"
+    assert sorted(seen["sorted"]) == sorted(seen["rows"])
+    assert seen["sorted"] == seen["reversed"][::-1] != seen["rows"]
+    assert seen["filtered"] == ["good"]
+    assert seen["title"] == "LongDerm: 4 rows compared"
+    tabs = seen["tabs"]
+    assert len(tabs) == 11
+    assert all(text > 0 for text, _ in tabs.values())
+    assert tabs["Learning"][1] == tabs["Reliability"][1] == 3
+    assert tabs["Confusion"][1] == 4
+    assert seen["selected"] == ["Classes"]
+    assert seen["focused"] == "Classes"
+
+
+def test_a_page_of_one_row_of_two_classes(make_run):
+    make_run("melanoma", classes=["nv", "mel"])
+    (Path("runs/melanoma/seed0/metrics.jsonl")).write_text("")
+    runs, _ = read_runs(["runs"])
+    data = blob(page.render(compare(runs, 20)))
+    titles = [column["title"] for column in data["columns"]]
+    assert {"sensitivity", "specificity", "PPV", "NPV", "average precision"} <= set(titles)
+    assert data["rows"][0]["cost"]["hours"] is None
