@@ -93,6 +93,35 @@ class ClassBalanced(_ByClass):
         return np.ones(len(counts))
 
 
+class ClassAware(EpochSampler):
+    """Classes in turns, in random order, and of each the next few of its shuffled images.
+
+    As BALLAD has it (https://arxiv.org/abs/2111.13745, published code): every class equally often,
+    and no image again before all of its class have been shown.
+
+    Args:
+        labels: The class of each of the N training images.
+        images: How many of a class at a time.
+    """
+
+    def __init__(self, labels: Sequence[int], images: int = 4) -> None:
+        super().__init__(labels)
+        self.images = images
+
+    def draw(self, generator: np.random.Generator) -> np.ndarray:
+        classes = np.unique(self.labels)
+        rounds = -(-len(self.labels) // (self.images * len(classes)))
+        shown = []  # (rounds, images) of each class
+        for c in classes:
+            own = np.flatnonzero(self.labels == c)
+            times = -(-rounds * self.images // len(own))
+            stream = np.concatenate([generator.permutation(own) for _ in range(times)])
+            shown.append(stream[: rounds * self.images].reshape(rounds, self.images))
+        order = generator.permuted(np.tile(np.arange(len(classes)), (rounds, 1)), axis=1)
+        taken = np.stack(shown)[order, np.arange(rounds)[:, None]]  # (rounds, classes, images)
+        return taken.reshape(-1)[: len(self.labels)]
+
+
 class SquareRoot(_ByClass):
     """p_c proportional to the square root of N_c (https://arxiv.org/abs/1910.09217, eq. 1)."""
 

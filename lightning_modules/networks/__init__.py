@@ -1,6 +1,7 @@
 """Networks: images to logits."""
 
 from lightning_modules.networks.attention_decoder import AttentionDecoder
+from lightning_modules.networks.ballad import BALLADNetwork, CLIPTowers, SmallTowers
 from lightning_modules.networks.cbam import CBAMNetwork, MultiHeadNetwork
 from lightning_modules.networks.contrastive import BCLNetwork, ContrastiveNetwork
 from lightning_modules.networks.hybrid_vit import HybridViT
@@ -11,8 +12,10 @@ from lightning_modules.networks.timm_network import TimmNetwork
 
 __all__ = [
     "AttentionDecoder",
+    "BALLADNetwork",
     "BCLNetwork",
     "CBAMNetwork",
+    "CLIPTowers",
     "ContrastiveNetwork",
     "HybridViT",
     "LatentResNet",
@@ -20,5 +23,6 @@ __all__ = [
     "MomentumPrototypes",
     "MomentumQueue",
     "MultiHeadNetwork",
+    "SmallTowers",
     "TimmNetwork",
 ]

@@ -3,6 +3,7 @@ import pytest
 
 from datamodules.samplers import (
     Bilateral,
+    ClassAware,
     ClassBalanced,
     Natural,
     Paired,
@@ -30,6 +31,7 @@ def test_natural_shows_every_image_once():
     ("sampler", "expected"),
     [
         (ClassBalanced(LABELS), [1 / 3, 1 / 3, 1 / 3]),
+        (ClassAware(LABELS), [1 / 3, 1 / 3, 1 / 3]),
         (SquareRoot(LABELS), np.sqrt([100, 10, 1]) / np.sqrt([100, 10, 1]).sum()),
         (ProgressivelyBalanced(LABELS), np.array([100, 10, 1]) / 111),
     ],
@@ -149,3 +151,25 @@ def test_pairs_go_on_within_an_epoch(pairing):
     assert placed(Paired(LABELS, pairing), seed=1, epoch=3, rank=1, world_size=2) == whole
     assert placed(sampler, seed=1, epoch=5, rank=1, world_size=2) != whole
     assert placed(sampler, seed=2, epoch=3, rank=1, world_size=2) != whole
+
+
+def test_class_aware_shows_all_of_a_class_before_any_again():
+    order = np.array(list(ClassAware(LABELS, images=4)))
+    labels = np.array(LABELS)[order]
+    turns = labels[: len(labels) // 12 * 12].reshape(-1, 3, 4)
+    assert (turns == turns[..., :1]).all()  # four images of a class
+    assert (np.sort(turns[..., 0]) == [0, 1, 2]).all()  # and each class once
+    assert len({tuple(turn) for turn in turns[..., 0]}) == 6
+    rare = order[labels == 2]
+    assert all(len(set(rare[i : i + 60])) == 60 for i in range(0, len(rare) - 59, 60))
+    assert len(set(order[labels == 0])) == (labels == 0).sum()
+
+
+def test_class_aware_order_is_a_function_of_seed_and_epoch():
+    sampler = ClassAware(LABELS)
+    first = placed(sampler, seed=1, epoch=2)
+    assert placed(sampler, seed=1, epoch=2, start=100) == first[100:]
+    assert placed(sampler, seed=1, epoch=3) != first
+    shares = [placed(sampler, seed=1, epoch=2, rank=rank, world_size=2) for rank in (0, 1)]
+    assert shares[0] == first[::2]
+    assert shares[1] == first[1::2]
