@@ -123,8 +123,16 @@ class ScaleHyperprior(Codec):
     @torch.no_grad()
     def decompress(self, streams: list[bytes]) -> Tensor:
         """Images (B, 3, H, W) of streams of equally large ones."""
-        latents = torch.stack([self.latent_of(stream) for stream in streams])
-        return self.decode(latents.to(self.prior.table.device, torch.float32))
+        height, width = struct.unpack_from("<BB", streams[0])
+        words = (np.frombuffer(stream[2:], "<u4") for stream in streams)
+        decoders = [constriction.stream.queue.RangeDecoder(each) for each in words]
+        scales = self.scales(self.hyper_of(decoders, height, width), (height, width))
+        symbols = [
+            decoder.decode(_gaussian(), np.zeros(each.size), each.ravel())
+            for decoder, each in zip(decoders, scales, strict=True)
+        ]
+        latent = torch.from_numpy(np.stack(symbols)).view(scales.shape)
+        return self.decode(latent.to(self.prior.table.device, torch.float32))
 
     def streams(self, latent: Tensor, hyper: Tensor) -> list[bytes]:
         """The streams of quantised y and z."""
@@ -132,16 +140,11 @@ class ScaleHyperprior(Codec):
         y, z = (tensor.detach().cpu().int().numpy() for tensor in (latent, hyper))
         return [_stream(*one, models) for one in zip(y, z, scales, strict=True)]
 
-    def latent_of(self, stream: bytes) -> Tensor:
-        """y-hat (C, h, w) of a stream."""
-        height, width = struct.unpack_from("<BB", stream)
-        decoder = constriction.stream.queue.RangeDecoder(np.frombuffer(stream[2:], "<u4"))
-        shape = math.ceil(height / 4), math.ceil(width / 4)
-        symbols = [decoder.decode(model, shape[0] * shape[1]) - LARGEST for model in self.models()]
-        hyper = torch.from_numpy(np.stack(symbols)).view(1, -1, *shape)
-        scales = self.scales(hyper, (height, width))[0]
-        latent = decoder.decode(_gaussian(), np.zeros(scales.size), scales.ravel())
-        return torch.from_numpy(latent).view(scales.shape)
+    def hyper_of(self, decoders: list[Any], height: int, width: int) -> Tensor:
+        """Quantised z (B, N, ., .), with which the streams of latents (., h, w) begin."""
+        shape, models = (math.ceil(height / 4), math.ceil(width / 4)), self.models()
+        symbols = [[one.decode(model, math.prod(shape)) for model in models] for one in decoders]
+        return torch.from_numpy(np.array(symbols) - LARGEST).view(len(decoders), -1, *shape)
 
     def models(self) -> list[Any]:
         """The coder's model of each channel of z."""

@@ -10,7 +10,7 @@ import pandas as pd
 import torch
 
 from callbacks.console import print_table
-from tests.benchmarks import loading, methods, step
+from tests.benchmarks import codecs, loading, methods, step
 
 BENCHMARKS = {
     "cache": loading.bench_cache,
@@ -19,6 +19,8 @@ BENCHMARKS = {
     "step": step.bench_step,
     "methods": methods.bench_methods,
     "saliency": methods.bench_saliency,
+    "encoding": codecs.bench_encoding,
+    "decoding": codecs.bench_decoding,
     "memory": step.bench_memory,
 }
 

@@ -1,5 +1,6 @@
 """What is said and shown of codecs."""
 
+import json
 from functools import partial
 from types import SimpleNamespace
 
@@ -53,6 +54,8 @@ def classifier(codec) -> CompressedClassifier:
 
 class Data(LightningDataModule):
     """Images with dark lesions in the middle, all in one batch."""
+
+    seed, synthetic = 0, True
 
     def __init__(self, labels=(0, 1, 1, 1)):
         super().__init__()
@@ -141,6 +144,17 @@ def test_table_is_the_mean_of_each_class(trainer, tmp_path, capsys):
     assert table.loc["mel", "psnr"] == kept["psnr"][0]
     assert table.loc["nv", "lesion_psnr"] == pytest.approx(kept["lesion_psnr"][1:].mean())
     assert table.loc["all", "contrast_after"] == pytest.approx(kept["contrast_after"].mean())
+
+
+def test_a_run_without_diagnosis_has_its_results_from_here(trainer, tmp_path):
+    codec = Compression(Half(), RateDistortionLoss(), optimizer=None, class_names=NAMES)
+    folder = tmp_path / "codec" / "seed0"
+    trainer(FidelityTable(dirpath=folder)).test(codec, Data(), verbose=False)
+    record = json.loads((folder / "results.json").read_text())
+    assert record["name"] == "codec"
+    assert record["metrics"]["psnr"] > 5
+    trainer(FidelityTable(dirpath=tmp_path)).test(classifier(Half()), Data(), verbose=False)
+    assert not (tmp_path / "results.json").exists()
 
 
 def test_trials_leave_no_table(trainer, tmp_path):
