@@ -16,13 +16,13 @@ from experiments.__main__ import main, mendable, run
 from experiments.resume import resume_from
 
 ROOT = Path(__file__).parents[1]
-DEMO = ROOT / "experiments" / "demo.yaml"
+PLAIN = ROOT / "tests" / "plain.yaml"
 RUN = Path("runs/demo/seed0")
 
 
 def arguments(lesions, *more):
     return [
-        f"--config={DEMO}",
+        f"--config={PLAIN}",
         f"--data.root={lesions}",
         "--data.split.test_images=3",
         "--data.split.val_images=2",

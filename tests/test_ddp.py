@@ -32,7 +32,6 @@ def test_two_processes_train_and_score_as_one(lesions):
         "--data.split.val_images=3",  # 21 images, an odd number
         "--data.size=32",
         "--data.batch_size=20",  # two batches for one process, one for the other
-        "--model.network.name=test_resnet",
         "--trainer.max_epochs=1",
         "--trainer.accelerator=cpu",
         "--trainer.devices=2",

@@ -18,7 +18,7 @@ from tests.test_experiments import EXPERIMENTS, ROOT, arguments, small_networks
 
 __all__ = ["small_networks"]  # a fixture
 
-DEMO = ROOT / "experiments" / "demo.yaml"
+PLAIN = ROOT / "tests" / "plain.yaml"
 STEPS, EPOCHS = 4, 2  # of an epoch, of a training
 COLUMNS = ["step", "kind", "epoch", "train/loss", "val/balanced_accuracy"]
 
@@ -116,10 +116,10 @@ def test_every_experiment_goes_on_exactly(experiment, lesions):
 )
 def test_wherever_it_is_told(number, hook, step, saved, lesions):
     sane = ["--trainer.num_sanity_val_steps=1"]
-    assert fit(DEMO, lesions, "told", Tell(step, number, hook), more=sane) == 75
+    assert fit(PLAIN, lesions, "told", Tell(step, number, hook), more=sane) == 75
     assert resume_from(Path("runs/told/seed0"))[1]["global_step"] == saved
-    assert fit(DEMO, lesions, "told") == 0
-    assert fit(DEMO, lesions, "whole") == 0
+    assert fit(PLAIN, lesions, "told") == 0
+    assert fit(PLAIN, lesions, "whole") == 0
     assert_same_run("whole", "told")
 
 
@@ -132,23 +132,23 @@ def test_told_within_an_accumulation(lesions):
             if batch_idx == 1:
                 os.kill(os.getpid(), self.number)
 
-    assert fit(DEMO, lesions, "told", InTheMiddle(0), more=more) == 75
+    assert fit(PLAIN, lesions, "told", InTheMiddle(0), more=more) == 75
     assert resume_from(Path("runs/told/seed0"), accumulated=3)[1]["global_step"] == 1
-    assert fit(DEMO, lesions, "told", more=more) == 0
-    assert fit(DEMO, lesions, "whole", more=more) == 0
+    assert fit(PLAIN, lesions, "told", more=more) == 0
+    assert fit(PLAIN, lesions, "whole", more=more) == 0
     assert_same_run("whole", "told")
 
 
 @pytest.mark.usefixtures("small_networks")
 def test_a_signal_at_the_end_changes_nothing(lesions):
     end = Tell(STEPS * EPOCHS, hook="on_validation_start")
-    assert fit(DEMO, lesions, "told", end) == 0
+    assert fit(PLAIN, lesions, "told", end) == 0
 
 
 @pytest.mark.usefixtures("small_networks")
 def test_handlers_are_put_back(lesions):
     before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1)]
-    fit(DEMO, lesions, "told", Tell(0))
+    fit(PLAIN, lesions, "told", Tell(0))
     assert [signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGUSR1)] == before
 
 
@@ -161,8 +161,8 @@ def test_steps_in_between_are_saved(lesions):
 
     more = ["--preemption.every_n_steps=2"]
     with pytest.raises(MemoryError):
-        fit(DEMO, lesions, "told", Dies(), more=more)
+        fit(PLAIN, lesions, "told", Dies(), more=more)
     assert resume_from(Path("runs/told/seed0"))[1]["global_step"] == 2
-    assert fit(DEMO, lesions, "told", more=more) == 0
-    assert fit(DEMO, lesions, "whole") == 0
+    assert fit(PLAIN, lesions, "told", more=more) == 0
+    assert fit(PLAIN, lesions, "whole") == 0
     assert_same_run("whole", "told")

@@ -1,0 +1,104 @@
+"""From files to the two views of SPMix's pairs, with their saliency."""
+
+from pathlib import Path
+
+import cv2
+import torch
+from PIL import Image
+from torch.utils.data import DataLoader, Dataset, RandomSampler, WeightedRandomSampler
+from torchvision import tv_tensors
+from torchvision.transforms import v2
+
+from datamodules.cache import release_arrays
+from datamodules.dataset import CLASSES, LesionDataset, image_files, read_table
+from datamodules.saliency import fine_grained_saliency
+from datamodules.samplers import Paired
+from datamodules.transforms import Augment
+from datamodules.views import Views
+from tests.benchmarks.loading import BATCH, SIZE, Data
+from tests.benchmarks.timing import in_turns
+
+
+def bench_pairs(data: Data) -> list[dict]:
+    """Batches of 16 anchors and 16 partners at 224 pixels, two views of each and of its saliency.
+
+    The other way is the published code's, with two loaders of one worker each: an image and its
+    saliency, a JPEG made beforehand, are decoded by PIL and augmented twice by torchvision. Both
+    warp, flip and jitter alike. The rate is of images, each with two views.
+    """
+    table = read_table(data.large)
+    table["label"] = table["dx"].map(CLASSES.index)
+    found = image_files(data.large)
+    files = [found[image_id] for image_id in table["image_id"]]
+    maps = saliency_files(files, data.large.with_name("saliency"))
+    weights = 1 / table["label"].map(table["label"].value_counts())
+    one_by_one = PerImage(files, maps, table["label"].tolist())
+    balanced = WeightedRandomSampler(weights.tolist(), len(files))
+    loaders = [
+        DataLoader(one_by_one, BATCH // 2, sampler=sampler, num_workers=1, persistent_workers=True)
+        for sampler in (RandomSampler(files), balanced)
+    ]
+    arrays = release_arrays(data.large, table, "ham10000", SIZE, ["saliency"])
+    dataset = LesionDataset(arrays, table)
+    batched = DataLoader(
+        dataset, BATCH, sampler=Paired(dataset.labels.tolist()), collate_fn=lambda batch: batch
+    )
+    views = Views([Augment(), Augment()])
+    return in_turns(
+        {
+            "cache, Paired, Views": lambda: sum(viewed(views, batch) for batch in batched),
+            "PIL and torchvision per image": lambda: sum(
+                2 * len(anchors[0]) for anchors, _ in zip(*loaders, strict=True)
+            ),
+        },
+        rounds=3,
+    )
+
+
+def saliency_files(files: list[Path], folder: Path) -> list[Path]:
+    """The saliency of each image at its own size, as a JPEG file."""
+    folder.mkdir(exist_ok=True)
+    targets = [folder / file.name for file in files]
+    for file, target in zip(files, targets, strict=True):
+        if not target.exists():
+            pixels = torch.from_numpy(cv2.imread(str(file))[..., ::-1].copy()).permute(2, 0, 1)
+            cv2.imwrite(str(target), fine_grained_saliency(pixels[None])[0, 0].numpy())
+    return targets
+
+
+class PerImage(Dataset):
+    """An image as two views: (2, 4, H, W), the saliency behind the colours."""
+
+    def __init__(self, files: list[Path], maps: list[Path], labels: list[int]) -> None:
+        self.files, self.maps, self.labels = files, maps, labels
+        self.view = v2.Compose(
+            [
+                v2.RandomHorizontalFlip(),
+                v2.RandomVerticalFlip(),
+                v2.RandomAffine(
+                    180, (0.1, 0.1), (0.8, 1.25), interpolation=v2.InterpolationMode.BILINEAR
+                ),
+                v2.ColorJitter(0.2, 0.2, 0.2),
+                v2.ToDtype(torch.float32, scale=True),
+            ]
+        )
+        self.resize = v2.Resize((SIZE, SIZE), antialias=True)
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, item: int) -> tuple[torch.Tensor, int]:
+        image, saliency = self.decoded(self.files[item], "RGB"), self.decoded(self.maps[item], "L")
+        pair = tv_tensors.Image(image), tv_tensors.Mask(saliency)  # a mask keeps its colours
+        views = [torch.cat(self.view(*pair)) for _ in range(2)]
+        return torch.stack(views), self.labels[item]
+
+    def decoded(self, file: Path, mode: str) -> torch.Tensor:
+        with Image.open(file) as image:
+            return self.resize(v2.functional.pil_to_tensor(image.convert(mode)))
+
+
+def viewed(views: Views, batch: dict[str, torch.Tensor]) -> int:
+    floats = {k: v.float().div_(255) for k, v in batch.items() if v.dtype == torch.uint8}
+    views(batch | floats)
+    return len(batch["image"])
