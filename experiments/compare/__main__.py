@@ -10,11 +10,13 @@ from callbacks.errors import RunError
 from experiments.compare import page, table
 from experiments.compare.comparison import Comparison, compare
 from experiments.compare.runs import read_runs
+from experiments.compare.wandb_runs import read_project
 
 
 def parser() -> argparse.ArgumentParser:
     result = argparse.ArgumentParser(prog="experiments.compare", description=__doc__)
     result.add_argument("runs", nargs="*", default=["runs/*"], help="folders of runs, or patterns")
+    result.add_argument("--project", help="entity/name: runs from W&B in place of folders")
     result.add_argument("--baseline", help="name of the row that the others are set against")
     result.add_argument("--resamples", type=int, default=2000, help="of the test part's lesions")
     result.add_argument("--out", type=Path, default=Path("compare"), help="where the files go")
@@ -32,7 +34,8 @@ def write(comparison: Comparison, folder: Path) -> None:
 def main() -> None:
     options = parser().parse_args()
     try:
-        runs, left_out = read_runs(options.runs)
+        project = options.project
+        runs, left_out = read_project(project) if project else read_runs(options.runs)
         notes = [f"Left out: {sentence}" for sentence in left_out]
         comparison = compare(runs, options.resamples, options.baseline, notes)
     except RunError as error:

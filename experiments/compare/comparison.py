@@ -81,9 +81,11 @@ def compare(
 def _estimated(row: Row, weight: Array | None) -> tuple[Row, Array | None]:
     """The row with its metrics, and its balanced accuracy in each resample (R,)."""
     if weight is None or not row.has_predictions:
-        known = [run.metrics for run in row.runs]
-        each = {name: np.array([m[name] for m in known]) for name in known[0]}
-        metrics = {name: _estimate(values) for name, values in each.items()}
+        shared = set.intersection(*(set(run.metrics) for run in row.runs))
+        metrics = {
+            name: _estimate(np.array([run.metrics[name] for run in row.runs]))
+            for name in sorted(shared)
+        }
         return replace(row, metrics=metrics), None
     exact = row.scores(np.ones((1, weight.shape[1])))
     resampled = {name: values.mean(0) for name, values in row.scores(weight).items()}
@@ -134,7 +136,8 @@ def _oddities(rows: Iterable[Row]) -> Iterable[str]:
         which = "every row" if len(single) == len(rows) else ", ".join(single)
         yield f"One seed, and so no interval over seeds: {which}."
     if missing := [row.name for row in rows if not row.has_predictions]:
-        yield f"No predictions, and so no interval over lesions: {', '.join(missing)}."
+        which = ", ".join(missing)
+        yield f"No predictions, and so neither intervals over lesions nor differences: {which}."
     for row in rows:
         if not row.decided and (names := differing(row.runs)):
             yield f"The seeds of {row.name} differ in more than the seed: {', '.join(names)}."

@@ -98,7 +98,7 @@ def calibration_error(probability: Array, label: Array, weight: Array) -> Array:
     edges = np.linspace(0, 1, BINS + 1, dtype=np.float32)
     bins = np.searchsorted(edges, confidence, side="right") - 1
     gap = (probability.argmax(1) == label) - confidence
-    per_bin = weight @ (np.eye(BINS + 1)[bins] * gap[:, None])
+    per_bin = weight @ (np.eye(BINS + 1)[bins] * gap[:, None]).astype(weight.dtype)
     return np.abs(per_bin).sum(1) / weight.sum(1)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from glob import glob
 from pathlib import Path
 from typing import Any
@@ -61,18 +62,18 @@ class Run:
         assert self.predictions is not None
         return self.predictions
 
-    @property
+    @cached_property
     def label(self) -> Array:
         """The true class (N,) of every test image."""
         return self._index(self.table["dx"])
 
-    @property
+    @cached_property
     def lesion(self) -> Array:
         """The number (N,) of every test image's lesion; an image without one is one."""
         lesion = self.table["lesion_id"].fillna(self.table["image_id"])
         return pd.factorize(lesion)[0]
 
-    @property
+    @cached_property
     def probability(self) -> Array:
         """Probabilities (N, K), as the run wrote them in single precision."""
         return self.table[[f"p_{c}" for c in self.classes]].to_numpy(np.float32)
@@ -96,23 +97,28 @@ def read_runs(patterns: Iterable[str]) -> tuple[list[Run], list[str]]:
         RunError: There is none, or two are called alike.
     """
     patterns = list(patterns)
-    runs: dict[tuple[str, int], Run] = {}
-    left_out = []
+    runs, left_out = [], []
     for folder in _folders(patterns):
         try:
-            run = read_run(folder)
+            runs.append(read_run(folder))
         except RunError as error:
             left_out.append(str(error))
-            continue
-        if other := runs.get((run.name, run.seed)):
-            raise RunError(f"{other.source} and {run.source} are called alike: rename one.")
-        runs[run.name, run.seed] = run
     if not runs:
         raise RunError(
             f"There is no finished run in {' '.join(patterns)}: make one with "
             f"`make train EXP=small_ce && make evaluate EXP=small_ce`. {' '.join(left_out)}".strip()
         )
-    return list(runs.values()), left_out
+    return one_each(runs), left_out
+
+
+def one_each(runs: list[Run]) -> list[Run]:
+    """The runs, of which no two may have the same name and seed."""
+    seen: dict[tuple[str, int], Run] = {}
+    for run in runs:
+        if other := seen.get((run.name, run.seed)):
+            raise RunError(f"{other.source} and {run.source} are called alike: rename one.")
+        seen[run.name, run.seed] = run
+    return runs
 
 
 def read_run(folder: Path) -> Run:

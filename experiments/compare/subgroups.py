@@ -11,7 +11,6 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from experiments.compare.intervals import Interval, percentiles
-from experiments.compare.metrics import confusion
 from experiments.compare.rows import Row
 
 Array = NDArray[Any]
@@ -97,10 +96,10 @@ def group_scores(row: Row, group: Group, weight: Array) -> GroupScores:
 
 def _recalls(row: Row, group: Group, weight: Array) -> Array:
     """Recalls (R, K) within the group, means over the seeds; NaN without an image of a class."""
-    label, k = row.runs[0].label[group.where], len(row.runs[0].classes)
-    each = [confusion(p[group.where], label, weight, k) for p in row.predictions]
-    support = each[0].sum(2)
-    hits = np.mean([np.diagonal(one, axis1=1, axis2=2) for one in each], axis=0)
+    run = row.runs[0]
+    member = np.eye(len(run.classes), dtype=weight.dtype)[run.label[group.where]]
+    right = row.right()[group.where, None].astype(weight.dtype)
+    hits, support = weight @ (member * right), weight @ member
     return np.divide(hits, support, out=np.full(hits.shape, np.nan), where=support > 0)
 
 

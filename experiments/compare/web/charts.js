@@ -67,12 +67,12 @@ const path = (kind, xs, ys, sx, sy) => {
   const points = known.map(([x, y]) => `${sx(x).toFixed(1)},${sy(y).toFixed(1)}`).join(" ");
   return svg("polyline", { class: kind, points });
 };
-const figures = (rows, chartOf, caption = (row) => row.name) =>
-  el(
-    "div",
-    { class: "figures" },
-    ...rows.map((row) => el("figure", {}, chartOf(row), el("figcaption", {}, caption(row)))),
+function figures(rows, chartOf, caption = (row) => row.name) {
+  const drawn = rows.map((row) =>
+    el("figure", {}, chartOf(row), el("figcaption", {}, caption(row))),
   );
+  return drawn.length ? el("div", { class: "figures" }, ...drawn) : note("No such row has any.");
+}
 const judged = (part) => shown().filter((row) => row[part]);
 
 function confusion(row) {
