@@ -1,0 +1,148 @@
+"""Small contrastive classifiers, and steps of them; for tests and the processes that they start."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch import distributed as dist
+from torch.nn.parallel import DistributedDataParallel
+
+from lightning_modules import BCL, Classifier, PaCo, ProCo, SupCon
+from lightning_modules.losses import (
+    BalancedContrastiveLoss,
+    LogitAdjustedLoss,
+    PaCoLoss,
+    SupConLoss,
+)
+from lightning_modules.networks import BCLNetwork, ContrastiveNetwork
+from lightning_modules.networks.momentum_queue import follow
+
+COUNTS = [1113, 6705, 514, 327, 1099, 115, 142]
+QUEUE = 27  # of which no batch is a divisor
+
+
+class Encoder(nn.Module):
+    """Has what contrastive networks want of timm's, and next to no weights."""
+
+    width = 32
+
+    def __init__(self, batch_norm: bool) -> None:
+        super().__init__()
+        self.model = nn.Module()
+        self.model.reset_classifier = lambda number: None
+        norm = nn.BatchNorm1d if batch_norm else nn.LayerNorm
+        self.layers = nn.Sequential(nn.Flatten(), nn.Linear(3 * 64, 32), norm(32), nn.ReLU())
+
+    def encode(self, images: Tensor) -> Tensor:
+        return self.layers(images)
+
+
+def sgd(parameters) -> torch.optim.Optimizer:
+    return torch.optim.SGD(parameters, lr=0.05, momentum=0.9)
+
+
+def supcon(encoder: Encoder) -> Classifier:
+    network = ContrastiveNetwork(encoder, embedding=16)
+    return SupCon(network, SupConLoss(), nn.CrossEntropyLoss(), optimizer=sgd)
+
+
+def paco(encoder: Encoder, momentum: float | None = 0.9) -> Classifier:
+    network = ContrastiveNetwork(encoder, embedding=16)
+    return PaCo(network, PaCoLoss(COUNTS), queue_size=QUEUE, momentum=momentum, optimizer=sgd)
+
+
+def gpaco(encoder: Encoder) -> Classifier:
+    return paco(encoder, momentum=None)
+
+
+def bcl(encoder: Encoder) -> Classifier:
+    network, criterion = BCLNetwork(encoder, embedding=16), LogitAdjustedLoss(COUNTS)
+    return BCL(network, BalancedContrastiveLoss(), criterion=criterion, optimizer=sgd)
+
+
+def proco(encoder: Encoder) -> Classifier:
+    network, criterion = ContrastiveNetwork(encoder, embedding=16), nn.CrossEntropyLoss()
+    options = {"queue_size": QUEUE, "momentum": 0.9, "optimizer": sgd}
+    return ProCo(network, BalancedContrastiveLoss(), criterion=criterion, **options)
+
+
+METHODS: dict[str, Callable[[Encoder], Classifier]] = {
+    method.__name__: method for method in (supcon, paco, gpaco, bcl, proco)
+}
+
+
+def make(method: str, batch_norm: bool = True) -> Classifier:
+    """The same at every call; it logs nothing, as there is no trainer."""
+    torch.manual_seed(0)
+    module = METHODS[method](Encoder(batch_norm))
+    module.log = lambda *_: None
+    return module
+
+
+def views(method: str) -> int:
+    return 3 if method == "bcl" else 2
+
+
+def batch(method: str, seed: int = 0, size: int = 8) -> dict[str, Tensor]:
+    """Images (size, 3, 8, 8) in as many views as the method wants; a class is absent."""
+    generator, number = torch.Generator().manual_seed(seed), views(method)
+    image = torch.rand(size, 3, 8, 8, generator=generator).repeat(number, 1, 1, 1)
+    label = torch.randint(0, 6, (size,), generator=generator)
+    noise = torch.rand(image.shape, generator=generator)
+    index = torch.arange(size)
+    return {
+        "image": (image + noise) / 2,
+        "label": label.repeat(number),
+        "index": index.repeat(number),
+    }
+
+
+class Step(nn.Module):
+    """A training step as the forward of a module, which is how Lightning wraps it for DDP."""
+
+    def __init__(self, module: Classifier) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, batch: dict[str, Tensor]) -> Tensor:
+        return self.module.training_step(batch, 0)
+
+
+def train(
+    module: Classifier, step: nn.Module, batches: list[dict[str, Tensor]], bfloat16: bool = False
+) -> list[float]:
+    """The losses of some steps of gradient descent."""
+    optimizer = sgd([p for p in module.parameters() if p.requires_grad])
+    losses = []
+    for each in batches:
+        with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
+            loss = step(each)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+        if getattr(module, "momentum", None) is not None:
+            follow(module.key_network, module.network, module.momentum)
+    return losses
+
+
+def process(rank: int, world_size: int, folder: Path) -> None:
+    """Trains its share of every method's batches, and writes what came of it."""
+    torch.set_num_threads(1)
+    rendezvous = f"file://{folder}/rendezvous"
+    dist.init_process_group("gloo", init_method=rendezvous, rank=rank, world_size=world_size)
+    found = {}
+    for method in METHODS:
+        module = make(method, batch_norm=False)
+        step = DistributedDataParallel(Step(module), forward_sync_buffers=False)  # it would hide
+        shares = [
+            {
+                name: torch.cat([v.chunk(world_size)[rank] for v in value.chunk(views(method))])
+                for name, value in batch(method, seed).items()
+            }
+            for seed in range(4)
+        ]
+        found[method] = {"losses": train(module, step, shares), "state": module.state_dict()}
+    torch.save(found, folder / f"{rank}.pt")
+    dist.destroy_process_group()

@@ -1,0 +1,216 @@
+import copy
+
+import pytest
+import torch
+from contrastive_methods import METHODS, QUEUE, Encoder, Step, batch, make, paco, process, train
+from pytorch_lightning import Trainer
+from torch.utils.data import DataLoader
+
+from lightning_modules import ModelError, PaCo
+from lightning_modules.losses import SupConLoss
+from lightning_modules.networks.momentum_queue import MomentumPrototypes, MomentumQueue, follow
+
+
+def equal(a: dict, b: dict) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_queue_is_first_in_first_out():
+    queue, size = MomentumQueue(10, 2), 4
+    for step in range(7):
+        label = torch.arange(step * size, (step + 1) * size)
+        queue.enqueue(label[:, None].expand(-1, 2).float(), label)
+        done = (step + 1) * size
+        assert queue.pointer == done % 10
+        last = set(range(max(0, done - 10), done))
+        assert set(queue.label.tolist()) - {-1} == last
+        filled = queue.label >= 0
+        assert torch.equal(queue.embedding[filled, 0], queue.label[filled].float())
+
+
+def test_queue_keeps_the_last_of_more_keys_than_it_holds():
+    queue, label = MomentumQueue(3, 1), torch.arange(8)
+    queue.enqueue(label[:, None].float(), label)
+    assert sorted(queue.label.tolist()) == [5, 6, 7]
+    queue.enqueue(torch.zeros(1, 1), torch.tensor([9]))
+    assert sorted(queue.label.tolist()) == [6, 7, 9]
+    none = MomentumQueue(0, 1)
+    none.enqueue(label[:, None].float(), label)
+    assert none.label.tolist() == []
+
+
+def test_prototypes_move_on_the_sphere_where_their_class_occurs():
+    prototypes = MomentumPrototypes(3, 2, momentum=0.5)
+    x, y = torch.eye(2)
+    prototypes.update(torch.stack([x, x, y]), torch.tensor([0, 0, 2]))
+    assert prototypes.label.tolist() == [0, -1, 2]
+    assert torch.equal(prototypes.embedding[[0, 2]], torch.stack([x, y]))
+    prototypes.update(torch.stack([y, x]), torch.tensor([0, 1]))
+    half = torch.tensor([0.5**0.5, 0.5**0.5])
+    assert torch.allclose(prototypes.embedding, torch.stack([half, x, y]))
+    assert prototypes.label.tolist() == [0, 1, 2]
+
+
+def test_follower_is_an_exponential_moving_average_of_parameters_alone():
+    network = Encoder(batch_norm=True)
+    follower, before = copy.deepcopy(network), copy.deepcopy(network).state_dict()
+    for value in network.state_dict().values():
+        value.add_(1)
+    follow(follower, network, 0.9)
+    parameters = dict(follower.named_parameters())
+    for name, value in follower.state_dict().items():
+        moved = 0.1 if name in parameters else 0
+        assert torch.allclose(value.double(), before[name].double() + moved, atol=1e-6), name
+
+
+@pytest.mark.parametrize("momentum", [0.9, None])
+def test_anchors_and_keys(momentum, monkeypatch):
+    """With a key network first views are anchors, without one all; both meet all, and the queue."""
+    module = paco(Encoder(batch_norm=False), momentum)
+    module.log = lambda *_: None
+    seen = []
+    monkeypatch.setattr(PaCo, "objective", lambda _, c: seen.append(c) or c.logits.sum())
+    data = batch("paco")
+    module.training_step(data, 0)
+    module.training_step(data, 1)
+    contrast, label = seen[1], data["label"]
+    assert torch.equal(contrast.label, label[:8] if momentum else label)
+    assert torch.equal(contrast.key_label[:16], label)
+    assert contrast.key_label[16:].tolist() == label[8:].tolist() + [-1] * (QUEUE - 8)
+    assert torch.equal(contrast.keys[contrast.own], contrast.anchors)
+    assert torch.equal(contrast.keys[16:24], seen[0].keys[8:16])
+    weight = module.network.projector[0].weight
+    of_second = torch.autograd.grad(contrast.keys[8:16, 0].sum(), weight, retain_graph=True)[0]
+    assert of_second.any() == (momentum is None)
+    assert torch.autograd.grad(contrast.keys[:8, 0].sum(), weight)[0].any()
+
+
+def test_key_network_is_no_part_of_the_training():
+    module = make("paco")
+    data = batch("paco")
+    module.training_step(data, 0).backward()
+    keys = dict(module.key_network.named_parameters())
+    assert keys.keys() == dict(module.network.named_parameters()).keys()
+    assert all(not p.requires_grad and p.grad is None for p in keys.values())
+    trained = {id(p) for group in module.parameter_groups().values() for p in group}
+    assert trained == {id(p) for p in module.network.parameters()}
+
+
+def test_key_network_starts_from_the_weights_that_the_network_was_given():
+    module = make("paco")
+    for parameter in module.network.parameters():
+        parameter.data.add_(1)
+    module.setup("fit")
+    assert equal(module.key_network.state_dict(), module.network.state_dict())
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_trained_parameter_gets_a_gradient(method):
+    """Or data-parallel training would wait for it."""
+    module = make(method)
+    module.training_step(batch(method), 0).backward()
+    lacking = [n for n, p in module.named_parameters() if p.requires_grad and p.grad is None]
+    assert lacking == []
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_one_image_is_a_batch(method):
+    module = make(method, batch_norm=False)
+    module.training_step(batch(method, size=1), 0).backward()
+    assert all(p.grad.isfinite().all() for p in module.parameters() if p.grad is not None)
+
+
+def test_separate_stages_leave_the_encoder_to_the_contrast():
+    module, data = make("supcon"), batch("supcon")
+    module.joint = False
+    module.weight = 0.0
+    module.training_step(data, 0).backward()
+    assert not any(p.grad.any() for p in module.network.encoder.parameters())
+    assert module.network.classifier.weight.grad.any()
+
+
+@pytest.mark.parametrize("method", ["paco", "bcl"])
+def test_a_batch_without_views_is_refused(method):
+    data = batch(method) | {"index": torch.arange(len(batch(method)["label"]))}
+    with pytest.raises(ModelError, match="datamodules.views.Views"):
+        make(method).training_step(data, 0)
+
+
+def test_two_losses_are_added():
+    module, data = make("supcon"), batch("supcon")
+    module.eval()
+    contrast, _ = module.compare(*({k: v.chunk(2)[i] for k, v in data.items()} for i in (0, 1)))
+    expected = 0.3 * SupConLoss()(contrast)
+    expected += torch.nn.functional.cross_entropy(contrast.logits, contrast.label)
+    module.weight = 0.3
+    assert module.training_step(data, 0).item() == pytest.approx(expected.item(), rel=1e-6)
+
+
+def trained(module: PaCo, folder, epochs: int, checkpoint=None, accumulated: int = 1) -> PaCo:
+    options = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
+    trainer = Trainer(
+        accelerator="cpu",
+        max_epochs=epochs,
+        accumulate_grad_batches=accumulated,
+        enable_checkpointing=False,
+        **options,
+    )
+    batches = DataLoader([batch("paco", seed) for seed in range(4)], batch_size=None)
+    trainer.fit(module, batches, ckpt_path=checkpoint, weights_only=True)
+    trainer.save_checkpoint(folder / f"{epochs}.ckpt")
+    return module
+
+
+def lightning(momentum: float = 0.9) -> PaCo:
+    torch.manual_seed(0)
+    return paco(Encoder(batch_norm=True), momentum)
+
+
+@pytest.mark.filterwarnings("ignore:You defined a `validation_step`")
+def test_resumed_equals_never_stopped(tmp_path):
+    whole = trained(lightning(), tmp_path, epochs=2)
+    trained(lightning(), tmp_path, epochs=1)
+    torch.manual_seed(1)
+    resumed = trained(lightning(), tmp_path, epochs=2, checkpoint=tmp_path / "1.ckpt")
+    assert equal(resumed.state_dict(), whole.state_dict())
+    assert whole.queue.pointer == 2 * 4 * 8 % QUEUE
+    assert not equal(whole.key_network.state_dict(), whole.network.state_dict())
+
+
+@pytest.mark.filterwarnings("ignore:You defined a `validation_step`")
+def test_key_network_follows_once_an_optimizer_step(tmp_path):
+    """Momentum 0 copies, so that it shows when: at the end of an accumulation."""
+    copied = trained(lightning(momentum=0.0), tmp_path, epochs=1, accumulated=2)
+    assert equal(*(dict(n.named_parameters()) for n in (copied.key_network, copied.network)))
+    calls = []
+    module = lightning()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("lightning_modules.contrastive.follow", lambda *_: calls.append(1))
+        trained(module, tmp_path, epochs=1, accumulated=2)
+    assert len(calls) == 2  # of four batches
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_200_steps_in_bfloat16(method):
+    module = make(method)
+    batches = [batch(method, seed % 5, size=4) for seed in range(200)]
+    losses = train(module, Step(module), batches, bfloat16=True)
+    assert torch.tensor(losses).isfinite().all()
+    state = module.state_dict()
+    assert all(value.isfinite().all() for value in state.values())
+    assert all(v.dtype == torch.float32 for v in state.values() if v.is_floating_point())
+    assert sum(losses[-20:]) < 0.5 * sum(losses[:20])
+
+
+@pytest.mark.slow
+def test_two_processes_train_as_one(tmp_path):
+    torch.multiprocessing.spawn(process, (2, tmp_path), nprocs=2)
+    first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
+    for method in METHODS:
+        assert equal(first[method]["state"], second[method]["state"]), method
+        module = make(method, batch_norm=False)
+        losses = train(module, Step(module), [batch(method, seed) for seed in range(4)])
+        of_both = zip(first[method]["losses"], second[method]["losses"], strict=True)
+        assert [sum(pair) / 2 for pair in of_both] == pytest.approx(losses, rel=1e-5), method
+        for name, value in module.state_dict().items():
+            assert torch.allclose(first[method]["state"][name], value, atol=1e-5), (method, name)
