@@ -15,6 +15,7 @@ from lightning_fabric.plugins import TorchCheckpointIO
 from callbacks.errors import RunError
 
 DISK_FULL = {errno.ENOSPC, errno.EDQUOT}
+KEPT = {"last.ckpt": "previous.ckpt"}
 
 
 class DurableCheckpointIO(TorchCheckpointIO):
@@ -22,6 +23,8 @@ class DurableCheckpointIO(TorchCheckpointIO):
 
     Lightning stages in ``$TMPDIR`` and moves: across file systems that is a copy, and a kill in
     the middle of it leaves an empty ``last.ckpt`` (pytorch-lightning #21253). Paths are local.
+
+    The ``last.ckpt`` that is replaced stays as ``previous.ckpt``, for disks that damage files.
     """
 
     def save_checkpoint(
@@ -37,6 +40,8 @@ class DurableCheckpointIO(TorchCheckpointIO):
                 torch.save(checkpoint, file)
                 file.flush()
                 os.fsync(file.fileno())
+            if target.name in KEPT and target.exists():
+                os.replace(target, target.with_name(KEPT[target.name]))
             os.replace(temporary, target)
             _sync_directory(target.parent)
         finally:

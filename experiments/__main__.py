@@ -15,10 +15,12 @@ from pytorch_lightning import LightningModule
 from pytorch_lightning.cli import ArgsType, LightningArgumentParser, LightningCLI
 
 from callbacks.errors import RunError
+from callbacks.finite_loss import FiniteLoss
 from callbacks.log_config import LogConfig, refuse_changes
 from callbacks.preemption import Preemption
 from callbacks.wandb_logger import ResilientWandbLogger
 from datamodules import HAM10000, DataError
+from experiments.failures import explained
 from experiments.resume import epochs_done, resume_from
 from lightning_modules import ModelError
 
@@ -60,6 +62,7 @@ class ExperimentCLI(LightningCLI):
         parser.add_argument("--name", type=str, default="dev", help="Runs live in runs/<name>/.")
         # Not in base.yaml, whose list of callbacks an experiment may replace.
         parser.add_lightning_class_args(Preemption, "preemption")
+        parser.add_lightning_class_args(FiniteLoss, "finite_loss")
 
         run = ("name", "seed_everything")
         for target, name in (
@@ -70,7 +73,8 @@ class ExperimentCLI(LightningCLI):
             ("logger.init_args.name", run_id),
         ):
             parser.link_arguments(run, f"trainer.{target}", compute_fn=name)
-        parser.link_arguments(run, "preemption.dirpath", compute_fn=run_dir)
+        for callback in ("preemption", "finite_loss"):
+            parser.link_arguments(run, f"{callback}.dirpath", compute_fn=run_dir)
         parser.link_arguments("name", "trainer.logger.init_args.group")
         parser.link_arguments("seed_everything", "data.seed")
 
@@ -186,7 +190,7 @@ def run() -> None:
     try:
         main()
     except Exception as error:
-        if (known := mendable(error)) is None:
+        if (known := mendable(error) or explained(error)) is None:
             raise
         ResilientWandbLogger.finish(1)
         sys.exit(f"error: {known}")

@@ -35,11 +35,18 @@ def step(path: Path) -> int:
     return DurableCheckpointIO().load_checkpoint(path)["step"]
 
 
-def test_replaces_and_leaves_nothing_beside(saved):
+def test_replaces_and_keeps_what_was_the_last(saved):
     DurableCheckpointIO().save_checkpoint({"step": 2}, saved)
 
     assert step(saved) == 2
-    assert list(saved.parent.iterdir()) == [saved]
+    assert step(saved.with_name("previous.ckpt")) == 1
+    assert len(list(saved.parent.iterdir())) == 2
+
+
+def test_of_the_best_only_one_is_kept(tmp_path):
+    for number in (1, 2):
+        DurableCheckpointIO().save_checkpoint({"step": number}, tmp_path / "best.ckpt")
+    assert [path.name for path in tmp_path.iterdir()] == ["best.ckpt"]
 
 
 def test_makes_the_folder(tmp_path):

@@ -1,0 +1,219 @@
+"""What goes wrong during a run: what is said, and that nothing is lost."""
+
+import shutil
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from pytorch_lightning import Callback
+
+from datamodules.dataset import IMAGE_FOLDERS, MASK_FOLDER, METADATA
+from experiments.__main__ import ExperimentCLI, main, run
+from experiments.failures import explained
+from experiments.resume import resume_from
+from tests.test_interruptions import PLAIN, assert_same_run, fit
+
+RUN = Path("runs/struck/seed0")
+SMALL = ["--model.network.name=test_resnet"]
+
+
+class At(Callback):
+    """Does something once, when the training stands at ``step``."""
+
+    def __init__(self, strike, step=5):
+        self.strike, self.step = strike, step
+
+    def on_train_batch_start(self, trainer, module, batch, _):
+        if trainer.global_step == self.step:
+            self.strike(trainer, module)
+
+
+@pytest.fixture(scope="module")
+def whole(lesions, tmp_path_factory):
+    """A run that nothing happened to."""
+    folder = tmp_path_factory.mktemp("whole")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setenv("WANDB_MODE", "disabled")
+        patch.setattr("sys.argv", ["experiments"])
+        assert fit(PLAIN, lesions, "whole", more=SMALL) == 0
+    return folder / "runs" / "whole"
+
+
+@pytest.fixture
+def said(monkeypatch):
+    """Trains with ``strike`` at the sixth step, as a user does; what the command line says."""
+
+    def of(lesions, strike=None, more=()):
+        command = []
+        monkeypatch.setattr("tests.test_interruptions.main", command.extend)
+        fit(PLAIN, lesions, "struck", more=[*SMALL, *more])
+        monkeypatch.setattr("tests.test_interruptions.main", main)
+        original = ExperimentCLI.fit
+
+        def struck(self, **kwargs):
+            if strike is not None:
+                self.trainer.callbacks.append(At(strike))
+            original(self, **kwargs)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(ExperimentCLI, "fit", struck)
+            patch.setattr("sys.argv", ["experiments", *command])
+            with pytest.raises(SystemExit) as exit_:
+                run()
+        assert "Traceback" not in str(exit_.value.code)
+        return str(exit_.value.code)
+
+    return of
+
+
+def goes_on(lesions, whole):
+    assert fit(PLAIN, lesions, "struck", more=SMALL) == 0
+    shutil.copytree(whole, "runs/whole")
+    assert_same_run("whole", "struck")
+
+
+def test_a_loss_that_is_nan(lesions, whole, said):
+    def poison(trainer, module):
+        next(module.network.parameters()).data.fill_(torch.nan)
+
+    sentence = said(lesions, poison)
+    assert "The loss is nan at step 5 (epoch 1), of 8 images from ISIC_" in sentence
+    assert f"{RUN}/nonfinite.pt holds the weights and the batch" in sentence
+    kept = torch.load(RUN / "nonfinite.pt", weights_only=True)
+    assert kept["step"] == 5
+    assert len(kept["index"]) == 8
+    assert resume_from(RUN)[1]["global_step"] == 4
+    goes_on(lesions, whole)
+
+
+def test_the_loss_that_was_not_finite_is_seen_again(lesions, said):
+    """Also where it depends on what a step draws at random."""
+    drawn = []
+
+    def make_random(trainer, module):
+        def step(batch, batch_idx):
+            drawn.append(torch.rand(()))
+            return module(batch["image"]).sum() * drawn[-1] * torch.inf
+
+        module.training_step = step
+
+    assert "The loss is " in said(lesions, make_random)
+    torch.set_rng_state(torch.load(RUN / "nonfinite.pt")["rng"])
+    assert torch.rand(()) == drawn[0]
+
+
+def out_of_memory(trainer, module):
+    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.")
+
+
+def no_main_memory(trainer, module):
+    torch.empty(1 << 60)
+
+
+def worker_killed(trainer, module):
+    raise RuntimeError("DataLoader worker (pid 9) is killed by signal: Killed. ")
+
+
+@pytest.mark.parametrize(
+    ("strike", "sentence"),
+    [
+        (out_of_memory, "error: The memory of the GPU is full: lower data.batch_size"),
+        (no_main_memory, "error: The main memory is full: lower data.num_workers"),
+        (worker_killed, "error: The main memory is full: lower data.num_workers"),
+    ],
+)
+def test_out_of_memory_says_what_to_lower(lesions, whole, said, strike, sentence):
+    assert said(lesions, strike).startswith(sentence)
+    goes_on(lesions, whole)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux has a device that is full")
+def test_a_disk_that_is_full_for_metrics(lesions, whole, said):
+    metrics = RUN / "metrics.jsonl"
+
+    def fill(trainer, module):
+        metrics.rename(RUN / "aside")
+        metrics.symlink_to("/dev/full")
+
+    assert said(lesions, fill).startswith("error: The disk is full: ")
+    (RUN / "aside").replace(metrics)
+    goes_on(lesions, whole)
+
+
+def test_data_that_vanish_during_a_run(lesions, whole, said, tmp_path):
+    """A running one has its memory maps; the next start says what is missing."""
+    data = tmp_path / "data"
+    data.symlink_to(lesions)
+
+    def vanish(trainer, module):
+        data.unlink()
+
+    assert fit(PLAIN, data, "struck", At(vanish), more=SMALL) == 0
+    assert not data.exists()
+    shutil.copytree(whole, "runs/whole")
+    assert_same_run("whole", "struck")
+    assert f"No data in {data}: " in said(data)
+
+
+def test_a_last_checkpoint_that_is_truncated(lesions, whole, capsys):
+    for epochs in (1, 2):
+        more = [*SMALL, f"--trainer.max_epochs={epochs}"]
+        assert fit(PLAIN, lesions, "struck", more=more) == 0
+    last = RUN / "last.ckpt"
+    last.write_bytes(last.read_bytes()[:3000])
+    (RUN / "best.ckpt").unlink()
+    capsys.readouterr()
+    path, checkpoint = resume_from(RUN)
+    assert path == RUN / "previous.ckpt"
+    assert checkpoint["global_step"] == 4
+    assert f"{last} is damaged" in capsys.readouterr().err
+
+
+@pytest.fixture
+def own(lesions, tmp_path):
+    """A copy of the drawings that a test may damage."""
+    return Path(shutil.copytree(lesions, tmp_path / "own", ignore=shutil.ignore_patterns("cache")))
+
+
+def image_of(data):
+    return next((data / IMAGE_FOLDERS[0]).glob("*.jpg"))
+
+
+def test_a_corrupt_image(own, lesions, said):
+    image = image_of(own)
+    whole_image = image.read_bytes()
+    image.write_bytes(whole_image[:200])
+    sentence = said(own)
+    assert "1 of 400 image files cannot be read" in sentence
+    assert image.name in sentence
+    image.write_bytes(whole_image)
+    assert fit(PLAIN, own, "struck", more=SMALL) == 0
+
+
+def test_a_mask_that_is_missing(own, said):
+    mask = next((own / MASK_FOLDER).glob("*.png"))
+    mask.unlink()
+    sentence = said(own, more=["--data.mask=true"])
+    assert "1 mask files are not in" in sentence
+    assert mask.stem.removesuffix("_segmentation") in sentence
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (lambda t: t.assign(dx=t["dx"].where(t.index != 7, "wart")), "the class 'wart', which is"),
+        (lambda t: pd.concat([t, t.iloc[[7]]]), "more than once (1 such rows)"),
+    ],
+)
+def test_metadata_that_are_wrong(own, said, change, sentence):
+    table = pd.read_csv(own / METADATA)
+    change(table).to_csv(own / METADATA, index=False)
+    assert sentence in said(own)
+    table.to_csv(own / METADATA, index=False)
+    assert fit(PLAIN, own, "struck", more=SMALL) == 0
+
+
+def test_defects_stay_what_they_are():
+    assert explained(ValueError("a defect")) is None
