@@ -72,7 +72,7 @@ class KMeans(Codec):
         palette = [pixels[:, :1]]
         for j in range(1, self.k):
             sums = distance.cumsum(1)
-            drawn = (sums[:, -1:].double() * (j * GOLDEN % 1)).long()
+            drawn = sums[:, -1:] * int(j * GOLDEN % 1 * 2**20) >> 20  # exact on any device
             index = torch.searchsorted(sums, drawn, right=True).clamp_(max=pixels.shape[1] - 1)
             palette.append(_look_up(pixels, index))
             distance = distance.minimum((pixels - palette[-1]).square().sum(2).long())
