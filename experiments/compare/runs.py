@@ -147,7 +147,12 @@ def read_run(folder: Path) -> Run:
     except FileNotFoundError as error:
         missing = Path(error.filename).name
         raise RunError(f"{folder} has no {missing}: train and evaluate it to its end.") from None
-    except (ValueError, KeyError, TypeError, OSError, yaml.YAMLError) as error:
+    except KeyError as error:
+        missing = error.args[0]
+        raise RunError(
+            f"{folder} has no {missing} in results.json: is it a classifier's?"
+        ) from None
+    except (ValueError, TypeError, OSError, yaml.YAMLError) as error:
         reason = str(error).splitlines()[0]
         raise RunError(f"{folder} is half-written ({reason}): evaluate it again.") from None
     return run

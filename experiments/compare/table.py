@@ -96,8 +96,8 @@ def legend(comparison: Comparison) -> list[str]:
     if comparison.baseline:
         lines.append(
             f"Differences in balanced accuracy from {comparison.baseline}, paired over the same "
-            "resamples; McNemar's exact test on lesions that one has right more often than the "
-            "other, over images and seeds; p values are Holm's, for all rows together."
+            "resamples. McNemar's exact test is of accuracy: on lesions that one has right more "
+            "often than the other, over images and seeds. P values are Holm's for all rows."
         )
     return [*lines, *comparison.notes]
 

@@ -36,6 +36,7 @@ def cut(path):
         (lambda f: cut(f / "test_predictions.csv"), "half-written"),
         (lambda f: (f / "test_predictions.csv").write_text(""), "half-written"),
         (lambda f: (f / "results.json").write_text("[]"), "half-written"),
+        (lambda f: (f / "results.json").write_text('{"psnr": 40}'), "has no seed in results.json"),
     ],
 )
 def test_half_written_runs_are_named_and_left_out(make_run, break_it, said):

@@ -150,8 +150,14 @@ const differences = [
     cell: (row) => pValue(row.difference?.p_holm),
   },
   {
+    title: "better : worse",
+    help: "Lesions that this row, or the baseline, has right more often",
+    value: (row) => row.difference && row.difference.better - row.difference.worse,
+    cell: ({ difference: found }) => (found ? `${found.better} : ${found.worse}` : "–"),
+  },
+  {
     title: "p McNemar",
-    help: "Exact, lesions as units, Holm's correction",
+    help: "Exact, of these lesions, Holm's correction",
     value: (row) => row.difference?.p_mcnemar_holm,
     cell: (row) => pValue(row.difference?.p_mcnemar_holm),
   },
