@@ -17,13 +17,14 @@ from pytorch_lightning import LightningDataModule, Trainer
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from datamodules.cache import read_image, release_arrays
+from datamodules.cache import read_image, read_mask, release_arrays
 from datamodules.dataset import (
     CLASSES,
     SYNTHETIC,
     DataError,
     FolderDataset,
     LesionDataset,
+    mask_files,
     read_table,
 )
 from datamodules.samplers import EpochSampler, Natural
@@ -209,6 +210,20 @@ class HAM10000(LightningDataModule):
         # Interleaved shares: every image exactly once, whatever the number of processes.
         mine = range(self.trainer.global_rank, len(dataset), self.trainer.world_size)  # type: ignore[arg-type]
         return DataLoader(dataset, sampler=mine, batch_size=self._share, **self._loading)
+
+    def gather(self, index: Sequence[int]) -> dict[str, Tensor]:
+        """Images in rows of :attr:`table`, to be looked at, as a batch that is not augmented.
+
+        It has their ``mask`` wherever the release does, whatever batches hold otherwise.
+        """
+        rows = self.table.loc[list(index)]
+        arrays = release_arrays(self.root, self._release, rows["source"].iloc[0], self.size)
+        batch = LesionDataset(arrays, rows).__getitems__(range(len(rows)))
+        files = mask_files(self.root)
+        if set(rows["image_id"]) <= files.keys():
+            masks = [read_mask(files[image_id], self.size) for image_id in rows["image_id"]]
+            batch["mask"] = torch.from_numpy(np.stack(masks))[:, None]
+        return {k: v.float().div_(255) if v.dtype == torch.uint8 else v for k, v in batch.items()}
 
     def _dataset(self, part: str) -> LesionDataset:
         table = self.table[self.table["part"] == part]
