@@ -43,29 +43,33 @@ class Reconstructions(Callback):
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.kept = {}
 
+    def on_test_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.kept = {}
+
     def on_validation_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: dict[str, Tensor],
-        *_: Any,
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, *_: Any
     ) -> None:
-        for image, label in zip(batch["image"], batch["label"].tolist(), strict=True):
-            kept = self.kept.setdefault(label, [])
-            if len(kept) < self.images_per_class:
-                kept.append(image)
+        self.keep(batch)
+
+    def on_test_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, *_: Any
+    ) -> None:
+        self.keep(batch)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.is_global_zero and not trainer.sanity_checking:
             self.show(trainer, pl_module, "val")
 
-    on_test_epoch_start = on_validation_epoch_start
-    on_test_batch_end = on_validation_batch_end
-
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.is_global_zero:
             self.show(trainer, pl_module, "test")
+
+    def keep(self, batch: dict[str, Tensor]) -> None:
+        """The first images of each class."""
+        for image, label in zip(batch["image"], batch["label"].tolist(), strict=True):
+            kept = self.kept.setdefault(label, [])
+            if len(kept) < self.images_per_class:
+                kept.append(image)
 
     def show(self, trainer: Trainer, pl_module: LightningModule, split: str) -> None:
         metric: Any = pl_module.metrics[split]  # type: ignore[index]
