@@ -10,12 +10,13 @@ import pandas as pd
 import torch
 
 from callbacks.console import print_table
-from tests.benchmarks import codecs, loading, methods, step
+from tests.benchmarks import codecs, loading, methods, pairs, step
 
 BENCHMARKS = {
     "cache": loading.bench_cache,
     "loader": loading.bench_loader,
     "augmentation": loading.bench_augmentation,
+    "pairs": pairs.bench_pairs,
     "step": step.bench_step,
     "methods": methods.bench_methods,
     "saliency": methods.bench_saliency,

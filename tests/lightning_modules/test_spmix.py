@@ -1,12 +1,16 @@
 """SPMix as a method: on what it learns, with whom it agrees, and that it goes on exactly."""
 
+from pathlib import Path
+
 import pytest
 import torch
+from contrastive_methods import Step, train
+from torch import distributed as dist
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
 from lightning_modules import ContrastiveClassifier, ModelError, SPMix
-from lightning_modules.losses.paco import PaCoLoss
-from lightning_modules.losses.supcon import SupConLoss
+from lightning_modules.losses import PaCoLoss, SupConLoss
 from lightning_modules.mixes import PatchMix, RandomPatchMix, SaliencyMixup
 from lightning_modules.networks import ContrastiveNetwork, HybridViT
 
@@ -35,8 +39,8 @@ def module(kind=SPMix, method=PAPER, mix=None, cnn=None, queue_size=8, size=32):
     return found.train()
 
 
-def batch(pairs=6, size=32, views=2):
-    generator = torch.Generator().manual_seed(1)
+def batch(pairs=6, size=32, views=2, seed=1):
+    generator = torch.Generator().manual_seed(seed)
     rows = 2 * pairs
     label = torch.tensor([0, 1, 2, 1, 2, 0]).repeat(pairs)[:rows]
     return {
@@ -138,3 +142,38 @@ def test_no_nan_in_half_precision(method):
         optimizer.step()
         assert loss.isfinite()
     assert all(p.isfinite().all() for p in mixing.parameters())
+
+
+def share(rank, seed):
+    """Half of the pairs, in both views."""
+    views = [{k: v.chunk(2)[i] for k, v in batch(seed=seed).items()} for i in range(2)]
+    return {k: torch.cat([view[k].chunk(2)[rank] for view in views]) for k in views[0]}
+
+
+def process(rank: int, folder: Path) -> None:
+    """Trains on its share of the pairs, and writes what came of it."""
+    torch.set_num_threads(1)
+    rendezvous = f"file://{folder}/rendezvous"
+    dist.init_process_group("gloo", init_method=rendezvous, rank=rank, world_size=2)
+    found = {}
+    for method in ("paper", "code"):
+        mixing = module(method={"paper": PAPER, "code": CODE}[method])
+        step = DistributedDataParallel(Step(mixing), broadcast_buffers=False)
+        losses = train(mixing, step, [share(rank, seed) for seed in range(4)])
+        found[method] = {"losses": losses, "state": mixing.state_dict()}
+    torch.save(found, folder / f"{rank}.pt")
+    dist.destroy_process_group()
+
+
+def test_two_processes_train_as_one(tmp_path):
+    torch.multiprocessing.spawn(process, (tmp_path,), nprocs=2)
+    first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
+    for name, method in (("paper", PAPER), ("code", CODE)):
+        mixing = module(method=method)
+        losses = train(mixing, Step(mixing), [batch(seed=seed) for seed in range(4)])
+        both = torch.tensor([first[name]["losses"], second[name]["losses"]])
+        # Cross-entropy is of a process's own anchors; the contrastive losses are of all.
+        torch.testing.assert_close(both.mean(0), torch.tensor(losses), rtol=1e-4, atol=0)
+        for key, value in mixing.state_dict().items():
+            assert torch.equal(first[name]["state"][key], second[name]["state"][key])
+            torch.testing.assert_close(first[name]["state"][key], value, rtol=0, atol=1e-4)
