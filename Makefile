@@ -22,7 +22,7 @@ RUN = runs/$(EXP)/seed$(SEED)
 help: ## list the verbs
 	@awk -F ':.*## ' '/^[a-z]+:.*##/ {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-demo: $(ENV) ## train and evaluate a small experiment on drawn lesions, end to end
+demo: $(ENV) ## train and evaluate SPMix with a small network on drawn lesions, end to end
 	$(PYTHON) -m datamodules synthesize
 	$(PYTHON) -m experiments fit --config experiments/demo.yaml
 	$(PYTHON) -m experiments test --config runs/demo/seed0/config.yaml --ckpt_path runs/demo/seed0/best.ckpt
