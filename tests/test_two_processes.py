@@ -1,0 +1,143 @@
+"""Every model in two processes (gloo) has the gradient of one with the whole batch."""
+
+import os
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from torch import distributed as dist
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from callbacks.freeze import Freeze
+from experiments.__main__ import ExperimentCLI, main
+from tests.test_experiments import EXPERIMENTS, arguments, small_networks
+from tests.test_interruptions import _quick
+
+__all__ = ["_quick", "small_networks"]  # fixtures
+
+BATCH, SIZE = 8, 32
+FREE = ("optimizer", "lr_scheduler", "lr_factors")  # what no gradient depends on
+
+
+def models() -> list[Path]:
+    """An experiment for each model block that differs in more than how it is optimised."""
+    different = {}
+    for path in EXPERIMENTS:
+        config = yaml.safe_load(path.read_text())
+        model = dict(config["model"], init_args=dict(config["model"]["init_args"]))
+        for key in FREE:
+            model["init_args"].pop(key, None)
+        different.setdefault(str((model, config["data"].get("task"))), path)
+    return list(different.values())
+
+
+class Step(nn.Module):
+    """Lightning's training step as the forward pass that DistributedDataParallel wants."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
+    def forward(self, batch):
+        return self.model.training_step(batch, 0)
+
+
+def build(experiment, lesions, monkeypatch):
+    """The model, without dropout, batch statistics or random mixing, and a batch for it."""
+    with monkeypatch.context() as patch:
+        patch.setattr(ExperimentCLI, "before_fit", lambda self: None)
+        patch.setattr(ExperimentCLI, "fit", lambda self, **_: None)
+        cli = main(["fit", *arguments(experiment, lesions)])
+    model = cli.model.train()
+    model.trainer = cli.trainer
+    for callback in cli.trainer.callbacks:
+        if isinstance(callback, Freeze):
+            callback.setup(cli.trainer, model, "fit")
+            callback.on_train_start(cli.trainer, model)
+    model.log = model.log_dict = lambda *_, **__: None
+    if type(getattr(model, "mix", None)).__module__ != "lightning_modules.mixes.spmix":
+        model.mix = nn.Identity()  # within a process's share; what it mixes is tested elsewhere
+    for part in model.modules():
+        if "Drop" in type(part).__name__ or "BatchNorm" in type(part).__name__:
+            part.eval()  # batch norm is synchronised on GPUs only
+    return model, batch(cli)
+
+
+def batch(cli):
+    size = getattr(cli.datamodule, "size", SIZE)
+    square = torch.zeros(BATCH, 1, size, size)
+    square[:, :, size // 4 : size // 2, size // 4 : size // 2] = 1
+    images = {
+        "image": torch.rand(BATCH, 3, size, size),
+        "mask": square,
+        "saliency": torch.rand(BATCH, 1, size, size),
+        "label": torch.arange(BATCH) % cli.datamodule.num_classes,
+        "index": torch.arange(BATCH),
+    }
+    return cli.datamodule.train_transform(images)
+
+
+def share(batch, rank):
+    """Every other pair of a batch, and of each of its views."""
+    return {k: v[(torch.arange(len(v)) // 2) % 2 == rank] for k, v in batch.items()}
+
+
+def learned(module, batch):
+    loss = module(batch)
+    loss.backward()
+    gradients = {
+        name.removeprefix("module."): parameter.grad.clone()
+        for name, parameter in module.named_parameters()
+        if parameter.grad is not None
+    }
+    buffers = {name.removeprefix("module."): b.clone() for name, b in module.named_buffers()}
+    return loss.detach(), gradients, buffers
+
+
+def one_of_two(model, batch, rank):
+    store = {"init_method": f"file://{os.getcwd()}/rendezvous", "timeout": timedelta(seconds=60)}
+    dist.init_process_group("gloo", rank=rank, world_size=2, **store)
+    step = DistributedDataParallel(Step(model))
+    found = learned(step, share(batch, rank))
+    step(share(batch, rank)).backward()  # raises where a parameter had no gradient
+    dist.destroy_process_group()
+    torch.save(found, f"{rank}.pt")
+
+
+def in_two(model, batch):
+    """Both processes are forks: they have all that was imported and built."""
+    context = torch.multiprocessing.get_context("fork")
+    ranks = [context.Process(target=one_of_two, args=(model, batch, rank)) for rank in range(2)]
+    for process in ranks:
+        process.start()
+    for process in ranks:
+        process.join(120)
+        assert process.exitcode == 0
+    return [torch.load(f"{rank}.pt") for rank in range(2)]
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="autograd with CUDA outlives no fork")
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
+@pytest.mark.usefixtures("small_networks")
+@pytest.mark.parametrize("experiment", models(), ids=lambda path: path.stem)
+def test_two_processes_are_one(experiment, lesions, monkeypatch):
+    model, batch = build(experiment, lesions, monkeypatch)
+    for draw in ("rand", "rand_like"):  # processes draw differently
+        like = torch.ones_like if "like" in draw else torch.ones
+        monkeypatch.setattr(torch, draw, lambda *a, like=like, **k: like(*a, **k) / 2)
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        pytest.skip("it trains nothing, which Lightning does in one process only")
+    first, second = in_two(model, batch)  # first, for it leaves the model as it is
+    loss, gradients, _ = learned(Step(model), batch)
+    torch.testing.assert_close((first[0] + second[0]) / 2, loss, rtol=1e-4, atol=1e-6)
+    assert gradients
+    assert first[1].keys() == gradients.keys()
+    scale = max(gradient.abs().max() for gradient in gradients.values())
+    for name, gradient in gradients.items():
+        torch.testing.assert_close(
+            first[1][name], gradient, rtol=1e-3, atol=1e-5 * scale.item(), msg=name
+        )
+    torch.testing.assert_close(first[1:], second[1:], rtol=0, atol=0, equal_nan=True)
