@@ -57,6 +57,14 @@ class ContrastiveClassifier(Classifier):
         if self.momentum is not None:  # the network may have been given other weights
             self.key_network.load_state_dict(self.network.state_dict())
 
+    def on_train_start(self) -> None:
+        halves = {torch.float16, torch.bfloat16}
+        if self.momentum is not None and halves & {p.dtype for p in self.key_network.parameters()}:
+            raise ModelError(
+                "A key network would stand still in half precision: set trainer.precision to "
+                "bf16-mixed, which keeps parameters in float32."
+            )
+
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         super().optimizer_step(*args, **kwargs)
         if self.momentum is not None:

@@ -104,6 +104,13 @@ def test_key_network_starts_from_the_weights_that_the_network_was_given():
     assert equal(module.key_network.state_dict(), module.network.state_dict())
 
 
+def test_key_network_in_half_precision_is_refused():
+    make("paco").on_train_start()
+    make("gpaco").bfloat16().on_train_start()
+    with pytest.raises(ModelError, match="bf16-mixed"):
+        make("paco").bfloat16().on_train_start()
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_every_trained_parameter_gets_a_gradient(method):
     """Or data-parallel training would wait for it."""
