@@ -13,7 +13,7 @@ from PIL import Image
 
 from experiments.compare.runs import Run
 
-EDGE = 192
+EDGE = 480  # an image and its maps side by side
 BUDGET = 12_000_000  # characters of all thumbnails together
 
 

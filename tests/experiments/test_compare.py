@@ -22,7 +22,8 @@ def runs(make_run):
 
 
 def test_a_row_is_a_name_and_its_decision_another(runs):
-    rows = compare(runs, resamples=50).rows
+    rows = compare(runs[::-1], resamples=50).rows
+    assert [run.seed for run in rows[1].runs] == [0, 1, 2]
     assert [(row.name, len(row.runs)) for row in rows] == [
         ("good", 1),
         ("ce", 3),
@@ -65,6 +66,7 @@ def test_a_run_does_not_differ_from_itself(make_run):
     same = [read_run(make_run("one")), read_run(make_run("two"))]
     rows = {row.name: row for row in compare(same, resamples=20, baseline="one").rows}
     assert rows["two"].difference.mean == 0
+    assert rows["two"].difference.lesions == (0, 0)
     assert rows["two"].difference.p == rows["two"].difference.p_mcnemar == 1
 
 

@@ -64,6 +64,14 @@ def test_reliability_equals_sklearn(row):
     assert right == pytest.approx(row.metrics["accuracy"].mean)
 
 
+def test_certainty_is_in_the_highest_bin(row):
+    run = row.runs[0]
+    said = np.full(90, 0.15)
+    said[:2] = 1.0, 0.95
+    one = replace(row, runs=(replace(run, predictions=run.table.assign(p_mel=said)),))
+    assert curves.reliability(one, 0)["images"].tolist() == [88, 2]
+
+
 def test_confusion_is_the_mean_over_seeds(row):
     found = curves.mean_confusion(row)
     assert found.sum() == pytest.approx(90)

@@ -67,6 +67,8 @@ def test_neither_seeds_nor_images_of_a_lesion_multiply_the_evidence():
     single = mcnemar(one, other, np.arange(3))
     assert mcnemar(np.repeat(one, 10), np.repeat(other, 10), np.repeat(np.arange(3), 10)) == single
     assert mcnemar(one, other, np.array([0, 0, 1]))[:2] == (1, 0)
+    mixed = np.array([1.0, 0.0, 0.0]), np.array([0.0, 0.4, 0.4])
+    assert mcnemar(*mixed, np.zeros(3, int))[:2] == (1, 0)
     thirds = np.array([0.1, 0.2]), np.array([0.3, 0.0])
     assert mcnemar(*thirds, np.array([0, 0])) == (0, 0, 1.0)
 

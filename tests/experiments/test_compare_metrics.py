@@ -1,8 +1,10 @@
 import numpy as np
 import pytest
+import torch
 from sklearn import metrics as sk
+from torchmetrics.functional.classification import multiclass_calibration_error
 
-from experiments.compare.metrics import auroc, average_precision, scores
+from experiments.compare.metrics import auroc, average_precision, calibration_error, scores
 from experiments.compare.runs import read_run
 
 BINARY = ["nv", "mel"]
@@ -64,6 +66,14 @@ def test_ranking_with_ties_equals_sklearn():
         assert auroc(score, positive, weight)[r] == pytest.approx(expected)
         expected = sk.average_precision_score(positive, score, sample_weight=counts)
         assert average_precision(score, positive, weight)[r] == pytest.approx(expected)
+
+
+def test_certainty_has_a_bin_of_its_own():
+    probability = np.array([[1.0, 0.0], [0.95, 0.05]], dtype=np.float32)
+    label = np.array([1, 0])
+    expected = multiclass_calibration_error(torch.tensor(probability), torch.tensor(label), 2)
+    found = calibration_error(probability, label, np.ones((1, 2)))
+    assert found == pytest.approx(expected.item()) == pytest.approx((1 + 0.05) / 2)
 
 
 def test_a_decision_has_no_probabilities_to_rank(make_run):

@@ -2,6 +2,8 @@ import json
 import re
 import shutil
 import subprocess
+from base64 import b64decode
+from io import BytesIO
 from pathlib import Path
 
 import pytest
@@ -121,7 +123,8 @@ def test_thumbnails_are_small_and_within_the_budget(comparison):
     kept, left_out = gallery.thumbnails(runs)
     assert [one.file for one in kept] == ["a.png"]
     assert left_out == 1
-    assert len(kept[0].jpeg) < 3000
+    with Image.open(BytesIO(b64decode(kept[0].jpeg))) as small:
+        assert (small.format, small.size) == ("JPEG", (480, 360))
     assert gallery.thumbnails(runs, budget=100) == ([], 2)
 
 

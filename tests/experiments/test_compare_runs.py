@@ -27,6 +27,10 @@ def cut(path):
     path.write_bytes(path.read_bytes()[: path.stat().st_size * 2 // 3])
 
 
+def cut_a_line(path):
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[:-1]))
+
+
 @pytest.mark.parametrize(
     ("break_it", "said"),
     [
@@ -35,6 +39,7 @@ def cut(path):
         (lambda f: cut(f / "results.json"), "half-written"),
         (lambda f: cut(f / "test_predictions.csv"), "half-written"),
         (lambda f: (f / "test_predictions.csv").write_text(""), "half-written"),
+        (lambda f: cut_a_line(f / "test_predictions.csv"), "lacks predictions"),
         (lambda f: (f / "results.json").write_text("[]"), "half-written"),
         (lambda f: (f / "results.json").write_text('{"psnr": 40}'), "has no seed in results.json"),
     ],
