@@ -40,7 +40,7 @@ def compact(comparison: Comparison) -> pd.DataFrame:
         line = {
             "name": row.name,
             "seeds": str(len(row.runs)),
-            "balanced accuracy [lesions]": f"{first.mean:.3f} {interval(first.lesions)}",
+            "balanced accuracy [lesions]": f"{number(first)} {interval(first.lesions)}".strip(),
             "over seeds": plus_minus(first),
         }
         for name, title in list(shown.items())[1:]:
@@ -103,7 +103,7 @@ def legend(comparison: Comparison) -> list[str]:
 
 
 def interval(bounds: tuple[float, float] | None) -> str:
-    return f"[{bounds[0]:.3f}, {bounds[1]:.3f}]" if bounds else NOTHING
+    return f"[{bounds[0]:.3f}, {bounds[1]:.3f}]" if bounds else ""
 
 
 def plus_minus(estimate: Estimate) -> str:
@@ -122,7 +122,7 @@ def _against(difference: Difference | None) -> dict[str, str]:
     if difference is None:
         return dict.fromkeys(AGAINST, NOTHING)
     cells = (
-        f"{difference.mean:+.3f} {interval(difference.lesions)}",
+        f"{difference.mean:+.3f} {interval(difference.lesions)}".strip(),
         p_value(difference.p_holm),
         f"{difference.better} : {difference.worse}",
         p_value(difference.p_mcnemar_holm),
