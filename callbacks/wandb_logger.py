@@ -100,6 +100,11 @@ class ResilientWandbLogger(WandbLogger):
         self.log_metrics(media, step)
 
     @rank_zero_only
+    def log_artifact(self, artifact: wandb.Artifact) -> None:
+        with self._surviving():
+            self.experiment.log_artifact(artifact)
+
+    @rank_zero_only
     def update_config(self, config: Mapping[str, Any]) -> None:
         with self._surviving():
             self.experiment.config.update(dict(config), allow_val_change=True)

@@ -157,9 +157,9 @@ def reached(done: int, wanted: int | None) -> bool:
     return wanted is not None and 0 <= wanted <= done
 
 
-def main(args: ArgsType = None) -> ExperimentCLI:
+def main(args: ArgsType = None, cli: type[ExperimentCLI] = ExperimentCLI) -> ExperimentCLI:
     """Parses ``args`` on top of ``experiments/base.yaml``, builds the experiment and runs it."""
-    return ExperimentCLI(
+    return cli(
         LightningModule,
         HAM10000,
         subclass_mode_model=True,

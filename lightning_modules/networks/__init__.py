@@ -4,6 +4,7 @@ from lightning_modules.networks.attention_decoder import AttentionDecoder
 from lightning_modules.networks.ballad import BALLADNetwork, CLIPTowers, SmallTowers
 from lightning_modules.networks.cbam import CBAMNetwork, MultiHeadNetwork
 from lightning_modules.networks.contrastive import BCLNetwork, ContrastiveNetwork
+from lightning_modules.networks.ensemble import Ensemble
 from lightning_modules.networks.hybrid_vit import HybridViT
 from lightning_modules.networks.latent_resnet import LatentResNet
 from lightning_modules.networks.learnable_weight_scaling import LearnableWeightScaling
@@ -17,6 +18,7 @@ __all__ = [
     "CBAMNetwork",
     "CLIPTowers",
     "ContrastiveNetwork",
+    "Ensemble",
     "HybridViT",
     "LatentResNet",
     "LearnableWeightScaling",
