@@ -99,7 +99,7 @@ class CLIPTowers(Towers):
             import open_clip
         except ImportError as error:
             raise ModelError(
-                "CLIPTowers need open_clip: pip install 'longderm[clip]', or take SmallTowers."
+                "CLIPTowers need open_clip: pip install '.[clip]', or take SmallTowers."
             ) from error
         if not weights.exists():
             raise ModelError(f"{weights} does not exist: correct the weights of CLIPTowers.")
