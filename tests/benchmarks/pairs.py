@@ -90,8 +90,9 @@ class PerImage(Dataset):
     def __getitem__(self, item: int) -> tuple[torch.Tensor, int]:
         image, saliency = self.decoded(self.files[item], "RGB"), self.decoded(self.maps[item], "L")
         pair = tv_tensors.Image(image), tv_tensors.Mask(saliency)  # a mask keeps its colours
-        views = [torch.cat(self.view(*pair)) for _ in range(2)]
-        return torch.stack(views), self.labels[item]
+        views = [self.view(*pair) for _ in range(2)]
+        planes = [[image.as_subclass(torch.Tensor), saliency / 255] for image, saliency in views]
+        return torch.stack([torch.cat(view) for view in planes]), self.labels[item]
 
     def decoded(self, file: Path, mode: str) -> torch.Tensor:
         with Image.open(file) as image:
