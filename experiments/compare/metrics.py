@@ -20,8 +20,13 @@ def scores(
     weight: Array,
     classes: Sequence[str],
     probability: Array | None = None,
+    frequency: Array | None = None,
 ) -> dict[str, Array]:
     """Each metric under each of R weightings, as :class:`~lightning_modules.DiagnosticMetrics`.
+
+    Besides, ``natural_accuracy``: the accuracy on images whose classes come as in the data set,
+    the mean of the recalls under ``frequency``. Of a test part that is balanced, accuracy is
+    balanced accuracy.
 
     Args:
         prediction: Decided classes (N,).
@@ -29,11 +34,15 @@ def scores(
         weight: How often each image counts (R, N).
         classes: Names of the K classes; of two, the second is the positive one.
         probability: (N, K). Without it, only what decisions determine.
+        frequency: Images per class of the data set (K,).
 
     Returns:
         Name to values (R,).
     """
     values = by_confusion(confusion(prediction, label, weight, len(classes)), classes)
+    if frequency is not None:
+        recall = np.stack([values[f"recall_{name}"] for name in classes], axis=1)
+        values["natural_accuracy"] = recall @ (frequency / frequency.sum())
     if probability is None:
         return values
     present = np.unique(label)

@@ -90,7 +90,14 @@ class Row:
     def scores(self, weight: Array) -> dict[str, Array]:
         """Metrics (S, R) of the S runs under R weightings of the images."""
         each = [
-            scores(prediction, run.label, weight, run.classes, self._probability(run))
+            scores(
+                prediction,
+                run.label,
+                weight,
+                run.classes,
+                None if self.decided else run.probability,
+                run.frequency,
+            )
             for prediction, run in zip(self.predictions, self.runs, strict=True)
         ]
         return {name: np.stack([values[name] for values in each]) for name in each[0]}
@@ -98,9 +105,6 @@ class Row:
     def right(self) -> Array:
         """Share (N,) of the runs that have each image right."""
         return np.mean([p == r.label for p, r in zip(self.predictions, self.runs, strict=True)], 0)
-
-    def _probability(self, run: Run) -> Array | None:
-        return None if self.decided else run.probability
 
 
 def rows_of(runs: Sequence[Run]) -> Iterator[Row]:

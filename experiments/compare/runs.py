@@ -40,6 +40,7 @@ class Run:
             None where only the metrics are known.
         history: As :func:`callbacks.history.read_history` gives it.
         config: Every option.
+        frequency: Images (K,) of each class in all parts; None if not recorded.
         folder: Where its saliency maps may lie.
     """
 
@@ -54,6 +55,7 @@ class Run:
     predictions: pd.DataFrame | None
     history: pd.DataFrame
     config: dict[str, Any]
+    frequency: Array | None = None
     folder: Path | None = None
 
     @property
@@ -142,6 +144,7 @@ def read_run(folder: Path) -> Run:
             predictions=_predictions(folder / "test_predictions.csv", results),
             history=read_history(folder / "metrics.jsonl"),
             config=config,
+            frequency=_frequency(folder / "split.csv", results["classes"]),
             folder=folder,
         )
     except FileNotFoundError as error:
@@ -156,6 +159,12 @@ def read_run(folder: Path) -> Run:
         reason = str(error).splitlines()[0]
         raise RunError(f"{folder} is half-written ({reason}): evaluate it again.") from None
     return run
+
+
+def _frequency(path: Path, classes: Sequence[str]) -> Array | None:
+    if not path.exists():
+        return None
+    return pd.read_csv(path)["dx"].value_counts().reindex(classes, fill_value=0).to_numpy()
 
 
 def comparable(runs: Sequence[Run]) -> None:

@@ -17,6 +17,8 @@ from experiments.compare.rows import Difference, Estimate, Row
 
 SHOWN = {
     "balanced_accuracy": "balanced accuracy",
+    "natural_accuracy": "natural accuracy",
+    "macro_precision": "macro precision",
     "macro_f1": "macro F1",
     "macro_auroc": "macro AUROC",
     "many_accuracy": "Many",
@@ -93,6 +95,8 @@ def legend(comparison: Comparison) -> list[str]:
             f"over {resamples} resamples of the lesions, drawn within each class, the same for all."
         )
     lines.append("After ±: half of the 95 % Student t interval over seeds.")
+    if any("natural_accuracy" in row.metrics for row in comparison.rows):
+        lines.append("Natural accuracy: recalls weighted as often as the data set has their class.")
     if comparison.baseline:
         lines.append(
             f"Differences in balanced accuracy from {comparison.baseline}, paired over the same "

@@ -82,3 +82,16 @@ def test_a_decision_has_no_probabilities_to_rank(make_run):
     assert found["recall_mel"] == 1
     assert found["balanced_accuracy"] == pytest.approx(1 / 7)
     assert not {"macro_auroc", "ece"} & found.keys()
+
+
+def test_natural_accuracy_is_that_of_images_as_frequent_as_in_the_data(make_run):
+    """Against accuracy on a part in which every class is repeated as often as the data has it."""
+    run = read_run(make_run())
+    frequency = np.array([3, 9, 1, 1, 2, 1, 1])
+    per_class = np.bincount(run.label, minlength=7)
+    weight = (frequency / per_class)[run.label][None]
+    prediction = run.probability.argmax(1)
+    repeated = scores(prediction, run.label, weight * 1000, run.classes)["accuracy"]
+    even = np.ones_like(weight)
+    found = scores(prediction, run.label, even, run.classes, frequency=frequency)
+    assert np.allclose(found["natural_accuracy"], repeated)

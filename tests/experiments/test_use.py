@@ -1,0 +1,126 @@
+"""A trained run as it is used: exported, joined with others, described."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+
+from callbacks.decision import Decision
+from callbacks.errors import RunError
+from experiments import card, ensemble, export
+from experiments.__main__ import main
+from experiments.trained import load
+
+ROOT = Path(__file__).parents[2]
+SEEDS = [Path(f"runs/small_ce/seed{seed}") for seed in range(2)]
+
+
+@pytest.fixture
+def trained(lesions):
+    """Two seeds, trained for an epoch and tested."""
+    for seed, folder in enumerate(SEEDS):
+        small = ("--data.size=32", "--trainer.max_epochs=1", "--trainer.accelerator=cpu")
+        split = ("--data.split.test_images=3", "--data.split.val_images=2")
+        config = f"--config={ROOT / 'experiments' / 'small_ce.yaml'}"
+        quiet = "--trainer.enable_progress_bar=false"
+        data = f"--data.root={lesions}"
+        main(["fit", config, data, f"--seed_everything={seed}", *small, *split, quiet])
+        main(["test", f"--config={folder}/config.yaml", f"--ckpt_path={folder}/best.ckpt"])
+
+
+def table(folder: Path) -> pd.DataFrame:
+    return pd.read_csv(folder / "test_predictions.csv").set_index("image_id")
+
+
+@pytest.mark.usefixtures("trained")
+def test_runs_decide_by_their_mean_probability_and_are_compared_like_runs():
+    ensemble.carry_out(SEEDS, "both", 1, None)
+    found = table(Path("runs/both/seed0")).filter(like="p_")
+    mean = sum(table(seed).filter(like="p_") for seed in SEEDS) / 2
+    np.testing.assert_allclose(found, mean, atol=1e-5)
+    assert Path("runs/both/seed0/results.json").exists()
+    with pytest.raises(RunError, match="different splits"):
+        other = load(SEEDS[1], "--data.split.seed=1")
+        ensemble.alike(SEEDS, [load(SEEDS[0]).datamodule, other.datamodule])
+
+
+@pytest.mark.usefixtures("trained")
+def test_an_exported_run_says_what_the_run_says(lesions, capsys):
+    pytest.importorskip("onnxscript")
+    decision = Decision(tuple(load(SEEDS[0]).datamodule.class_names), 1.7, (0.5, *[0.0] * 6))
+    decision.save(SEEDS[0])
+    command = [sys.executable, "-W", "ignore", "-m", "experiments.export", str(SEEDS[0])]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment())
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("the same probabilities") == 2
+
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(str(SEEDS[0] / "export" / "model.onnx"))
+    metadata = session.get_modelmeta().custom_metadata_map
+    assert tuple(json.loads(metadata["classes"])) == decision.classes
+    assert json.loads(metadata["decision"])["temperature"] == 1.7
+    assert "Not a medical device" in metadata["notice"]
+
+    data = load(SEEDS[0]).datamodule
+    rows = data.table.index[data.table["part"] == "test"]
+    pixels = data.gather(rows)["image"].mul(255).round().byte().permute(0, 2, 3, 1)
+    probability, decided = session.run(None, {"pixels": pixels.numpy()})
+    plain = torch.tensor(
+        table(SEEDS[0]).filter(like="p_").loc[data.table.loc[rows, "image_id"]].to_numpy()
+    )
+    np.testing.assert_allclose(probability, decision.calibrated(plain), atol=1e-5)
+    assert decided.tolist() == decision(plain).tolist()
+
+
+def environment() -> dict[str, str]:
+    import os
+
+    return os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+
+
+def test_an_export_that_says_something_else_is_refused():
+    with pytest.raises(RunError, match=r"model\.onnx gives other probabilities, by up to 1\.0e-01"):
+        export.check(torch.tensor([0.4]), torch.tensor([0.5]), Path("model.onnx"))
+    with pytest.raises(RunError, match="other probabilities"):
+        export.check(torch.tensor([torch.nan]), torch.tensor([0.5]), Path("model.onnx"))
+
+
+@pytest.mark.usefixtures("trained")
+def test_the_card_has_the_numbers_of_the_run_and_says_what_it_is_not(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["card", str(SEEDS[0])])
+    card.main()
+    text = (SEEDS[0] / "card.md").read_text()
+    results = json.loads((SEEDS[0] / "results.json").read_text())
+    shown = re.search(r"balanced accuracy \| ([\d.]+)", text)
+    assert float(shown[1]) == pytest.approx(results["metrics"]["balanced_accuracy"], abs=6e-4)
+    for said in ("Not a medical device", "DRAWINGS ONLY", "Intended use", "test_resnet", "seed 0"):
+        assert said in text
+    assert f"| {len(pd.read_csv(SEEDS[0] / 'test_predictions.csv'))} |" in text
+
+
+@pytest.mark.usefixtures("trained")
+def test_overlays_are_drawn_beside_predictions(lesions, tmp_path):
+    photos = tmp_path / "photos" / "deeper"
+    photos.mkdir(parents=True)
+    Image.new("RGB", (50, 40), "tan").save(photos / "a.png")
+    (photos / "b.jpg").write_bytes(b"no image")
+    recorded = [f"--config={SEEDS[0]}/config.yaml", f"--ckpt_path={SEEDS[0]}/best.ckpt"]
+    overlays = "--trainer.callbacks+=callbacks.overlays.Overlays"
+    main(["predict", *recorded, f"--data.predict_folder={tmp_path / 'photos'}", overlays])
+    found = list((SEEDS[0] / "overlays").rglob("*.png"))
+    assert found == [SEEDS[0] / "overlays" / "deeper" / "a.png.png"]
+
+
+@pytest.mark.parametrize("verb", [export, card])
+def test_a_run_that_is_not_there_is_named(verb, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["verb", "runs/nothing/seed0"])
+    with pytest.raises(SystemExit, match=r"error: runs/nothing/seed0 has no \w+\.\w+: train"):
+        verb.main()
