@@ -49,6 +49,7 @@ class Preemption(Callback):
     def listen(self) -> None:
         for number in SIGNALS:
             signal.signal(number, self.note)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)  # a batch job blocks them until now
 
     def note(self, number: int, _: FrameType | None) -> None:
         self.told = number

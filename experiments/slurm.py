@@ -23,8 +23,7 @@ SCRIPT = """\
 #!/bin/bash
 {directives}
 {setup}
-# A signal that comes before the training listens, or after it, must not end it.
-srun --kill-on-bad-exit=0 --wait=120 bash -c 'trap "" USR1; exec "$@"' -- \\
+srun --kill-on-bad-exit=0 --wait=120 \\
     {command} \\
     --seed_everything "$SLURM_ARRAY_TASK_ID" \\
     {options}
@@ -32,6 +31,13 @@ code=$?
 if [ $code = {go_on} ]; then scontrol requeue "$SLURM_JOB_ID"; fi
 exit $code
 """
+# SIGUSR1 waits until the training listens, and after its end nothing happens to it: Linux keeps a
+# signal that is blocked, also one that is ignored, and both outlive an exec.
+PATIENTLY = """\
+import os, signal, sys
+signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])
+os.execv(sys.executable, [sys.executable, *sys.argv[1:]])"""
 
 
 @dataclass(frozen=True)
@@ -135,7 +141,8 @@ class Job:
         python = [sys.executable]
         if self.container:
             python = ["apptainer", "exec", *["--nv"][: self.gpus], self.container, "python"]
-        return [*python, "-m", "experiments", "fit", f"--config={self._file}", f"--name={self.run}"]
+        run = ["-m", "experiments", "fit", f"--config={self._file}", f"--name={self.run}"]
+        return [*python, "-c", PATIENTLY, *run]
 
     def _devices(self) -> Iterator[str]:
         yield f"--trainer.accelerator={'gpu' if self.gpus else 'cpu'}"

@@ -3,6 +3,7 @@
 import json
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -69,7 +70,7 @@ def test_a_single_process_is_not_distributed():
 def test_a_container_and_a_setup():
     lines = Job("demo", setup="module load cuda", container="a b.sif").script().splitlines()
     assert "module load cuda" in lines
-    assert any("apptainer exec --nv 'a b.sif' python -m experiments" in line for line in lines)
+    assert any("apptainer exec --nv 'a b.sif' python -c" in line for line in lines)
 
 
 def test_submitted_and_not_twice(cluster, monkeypatch, capsys):
@@ -100,7 +101,7 @@ def test_requeued_if_it_says_so(cluster, code, requeued):
 def test_options_reach_the_training_as_they_are(cluster):
     (cluster / "bin" / "srun").write_text('#!/bin/bash\nshift 2; exec "$@"\n')
     job = Job("demo", options=("--data.root=a 'b' $HOME",))
-    script = job.script().replace(slurm.sys.executable, "printf '%s\\n'")
+    script = job.script().replace(sys.executable, "printf '%s\\n'")
     environment = os.environ | {"SLURM_ARRAY_TASK_ID": "3"}
     done = subprocess.run(
         ["bash", "-c", script], env=environment, capture_output=True, text=True, check=True
@@ -108,6 +109,21 @@ def test_options_reach_the_training_as_they_are(cluster):
     given = done.stdout.splitlines()
     assert given[-1] == "--data.root=a 'b' $HOME"
     assert given[given.index("--seed_everything") + 1] == "3"
+
+
+def test_a_signal_that_comes_too_early_waits_and_one_that_comes_too_late_is_ignored():
+    program = """
+import os, signal
+os.kill(os.getpid(), signal.SIGUSR1)  # as if during the imports
+told = []
+signal.signal(signal.SIGUSR1, lambda *_: told.append(1))
+signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGUSR1])
+assert told == [1]
+signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # which Lightning puts back
+os.kill(os.getpid(), signal.SIGUSR1)
+"""
+    command = [sys.executable, "-c", slurm.PATIENTLY, "-c", program]
+    assert subprocess.run(command).returncode == 0
 
 
 @pytest.mark.parametrize(
