@@ -11,19 +11,21 @@ from callbacks.wandb_logger import ResilientWandbLogger
 
 
 class BestArtifact(Callback):
-    """Uploads ``best.ckpt`` and ``config.yaml`` when a training ends, if it is told to.
+    """Uploads ``best.ckpt`` and ``config.yaml`` when a training ends.
+
+    A run does so with ``--trainer.callbacks+=callbacks.artifact.BestArtifact``. A copy of the
+    checkpoint then also lies in its ``wandb/``.
 
     Args:
-        upload: Whether; a copy of the checkpoint then also lies in the run's ``wandb/``.
         dirpath: The run folder; the command line fills it in.
     """
 
-    def __init__(self, upload: bool = False, dirpath: str = "") -> None:
-        self.upload, self.folder = upload, Path(dirpath)
+    def __init__(self, dirpath: str = "") -> None:
+        self.folder = Path(dirpath)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         files = [self.folder / name for name in ("best.ckpt", "config.yaml")]
-        if not self.upload or not trainer.is_global_zero or not all(f.exists() for f in files):
+        if not trainer.is_global_zero or not all(f.exists() for f in files):
             return
         for logger in trainer.loggers:
             if isinstance(logger, ResilientWandbLogger):

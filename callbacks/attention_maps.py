@@ -149,7 +149,7 @@ def _rollout(model: nn.Module, vit: Any, images: Tensor) -> tuple[Tensor, dict[s
             hook = layer.attn_drop.register_forward_hook(lambda _, __, out: seen.append(out))
             stack.callback(hook.remove)
         logits = model(images)
-    total = rollout(seen)
+    total = rollout(seen[: len(layers)])  # an ensemble may ask several times
     pooled = total[:, 0] if vit.global_pool == "token" else total.mean(1)
     return logits, {"rollout": _places(pooled[..., None], vit).squeeze(1)}
 

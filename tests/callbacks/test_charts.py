@@ -42,7 +42,6 @@ def logged(lesions, own_wandb) -> tuple[set[str], list[dict]]:
             "--trainer.accelerator=cpu",
             "--trainer.enable_progress_bar=false",
             "--trainer.callbacks+=callbacks.artifact.BestArtifact",
-            "--trainer.callbacks.upload=true",
         ]
     )
     main(["test", f"--config={RUN}/config.yaml", f"--ckpt_path={RUN}/best.ckpt"])

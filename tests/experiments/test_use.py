@@ -1,6 +1,7 @@
 """A trained run as it is used: exported, joined with others, described."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -81,8 +82,6 @@ def test_an_exported_run_says_what_the_run_says(lesions, capsys):
 
 
 def environment() -> dict[str, str]:
-    import os
-
     return os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
 
 
