@@ -17,7 +17,7 @@ endif
 RUN = runs/$(EXP)/seed$(SEED)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo data verify train study submit status evaluate predict decide compare sync test check bench
+.PHONY: help demo data verify train study submit status evaluate predict decide compare export card ensemble sweep dashboard sync test check bench
 
 help: ## list the verbs
 	@awk -F ':.*## ' '/^[a-z]+:.*##/ {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -48,9 +48,10 @@ status: $(ENV) ## what runs, and what is left
 evaluate: $(ENV) $(RUN)/config.yaml ## EXP=vgg_ce [SEED=1]: score the best checkpoint on the test part
 	$(PYTHON) -m experiments test --config $(RUN)/config.yaml --ckpt_path $(RUN)/best.ckpt $(ARGS)
 
-predict: $(ENV) $(RUN)/config.yaml ## EXP=vgg_ce IN=folder: write predictions.csv for a folder of images
+predict: $(ENV) $(RUN)/config.yaml ## EXP=vgg_ce IN=folder [OVERLAYS=1]: write predictions.csv for a folder of images
 	$(PYTHON) -m experiments predict --config $(RUN)/config.yaml --ckpt_path $(RUN)/best.ckpt \
-	    $(if $(IN),--data.predict_folder "$(IN)") $(ARGS)
+	    $(if $(IN),--data.predict_folder "$(IN)") \
+	    $(if $(OVERLAYS),--trainer.callbacks+=callbacks.overlays.Overlays) $(ARGS)
 
 decide: $(RUN)/config.yaml $(ENV) ## EXP=vgg_ce RULE=Sensitivity: choose a decision on the validation part
 	$(PYTHON) -m experiments validate --config $(RUN)/config.yaml --ckpt_path $(RUN)/best.ckpt \
@@ -58,6 +59,21 @@ decide: $(RUN)/config.yaml $(ENV) ## EXP=vgg_ce RULE=Sensitivity: choose a decis
 
 compare: $(ENV) ## [RUNS="runs/imbalance-*"] [BASELINE=imbalance-ce]: runs to a table and a page
 	$(PYTHON) -m experiments.compare $(RUNS) $(if $(BASELINE),--baseline "$(BASELINE)") $(ARGS)
+
+export: $(ENV) $(RUN)/config.yaml ## EXP=vgg_ce [SEED=1]: write ONNX and torch.export, and check both
+	$(PYTHON) -m experiments.export $(RUN) $(ARGS)
+
+ensemble: $(ENV) ## RUNS="runs/vgg_ce/seed*" [VIEWS=8] [IN=folder]: runs and views that decide together
+	$(PYTHON) -m experiments.ensemble $(RUNS) $(if $(VIEWS),--views $(VIEWS)) $(if $(IN),--folder "$(IN)") $(ARGS)
+
+card: $(ENV) $(RUN)/config.yaml ## EXP=vgg_ce [SEED=1]: write the model card of an evaluated run
+	$(PYTHON) -m experiments.card $(RUN)
+
+dashboard: $(ENV) ## [ARGS="--project longderm"]: the project's workspace on W&B, or --out FILE
+	$(PYTHON) -m experiments.dashboard $(ARGS)
+
+sweep: $(ENV) ## SWEEP=weighting: register a sweep; `wandb agent` with the id that it prints runs it
+	$(PYTHON) -m wandb sweep --project longderm experiments/sweeps/$(SWEEP).yaml
 
 sync: $(ENV) ## send runs that were recorded offline to W&B
 	$(PYTHON) -m wandb sync --yes --include-online runs/*/*/wandb/*run-*
