@@ -79,7 +79,7 @@ def thinned(values: Tensor) -> list[float]:
 
 
 def bars(computed: dict[str, Any], names: Sequence[str], metric: str) -> Any:
-    rows = [[name, computed[f"{metric}_{name}"].item()] for name in names]
+    rows: Any = [[name, computed[f"{metric}_{name}"].item()] for name in names]
     return wandb.plot.bar(wandb.Table(["class", metric], rows), "class", metric, title=metric)
 
 

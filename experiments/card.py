@@ -152,7 +152,7 @@ def _network(model: dict[str, Any]) -> str:
 
 
 def _markdown(table: pd.DataFrame) -> str:
-    rows = [list(table), ["---"] * len(table.columns), *table.to_numpy().tolist()]
+    rows: list[list[Any]] = [list(table), ["---"] * len(table.columns), *table.to_numpy().tolist()]
     return "\n".join("| " + " | ".join(map(str, row)) + " |" for row in rows)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -39,19 +40,15 @@ TABLES = {"Per class": ["test/predictions"]}
 MEDIA = {"Saliency": ["val/saliency", "test/saliency"]}
 
 
-def keys() -> set[str]:
+def plotted() -> set[str]:
     """Everything that the workspace asks of a run, but for the learning rate."""
-    lines = (key for charts in SECTIONS.values() for ys in charts.values() for key in ys)
-    others = (
-        key for part in (TEST_BARS, TABLES, MEDIA) for found in part.values() for key in found
-    )
-    return {*lines, *others}
+    keys = {key for charts in SECTIONS.values() for ys in charts.values() for key in ys}
+    return keys.union(*(ys for part in (TEST_BARS, TABLES, MEDIA) for ys in part.values()))
 
 
 def workspace(entity: str, project: str) -> Any:
-    """Sections for overview, per class, saliency and system; runs are grouped by experiment."""
-    import wandb_workspaces.workspaces as ws
-
+    """Sections for overview, per class, saliency and system."""
+    ws: Any = import_module("wandb_workspaces.workspaces")
     sections = [
         ws.Section(name=name, panels=list(_panels(name)), is_open=True) for name in SECTIONS
     ]
@@ -62,8 +59,7 @@ def workspace(entity: str, project: str) -> Any:
 
 
 def _panels(section: str) -> Iterable[Any]:
-    import wandb_workspaces.reports.v2 as wr
-
+    wr: Any = import_module("wandb_workspaces.reports.v2")
     for title, ys in SECTIONS[section].items():
         yield wr.LinePlot(title=title, x="epoch", y=list(ys))
     if section == "System":
