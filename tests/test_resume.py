@@ -65,13 +65,15 @@ def finish(folder: Path, lesions: Path, *more: str) -> None:
     assert start(folder, lesions, *more).wait(timeout=180) == 0, (folder / "log").read_text()
 
 
-def kill_after_lines(process: subprocess.Popen, metrics: Path, lines: int) -> bool:
+def kill_after_lines(
+    process: subprocess.Popen, metrics: Path, lines: int, number: int = signal.SIGKILL
+) -> bool:
     """Kills the process and its workers once it has logged so much; False if it ended before."""
     before = len(metrics.read_text().splitlines()) if metrics.exists() else 0
     while process.poll() is None:
         now = len(metrics.read_text().splitlines()) if metrics.exists() else 0
         if now - before >= lines:
-            os.killpg(process.pid, signal.SIGKILL)
+            os.killpg(process.pid, number)
             process.wait()
             return True
         time.sleep(0.01)
@@ -93,10 +95,14 @@ def test_killed_five_times_equals_never_killed(lesions, tmp_path):
         killed = kill_after_lines(process, tmp_path / "killed" / RUN / "metrics.jsonl", lines)
         assert killed, (tmp_path / "killed" / "log").read_text()
         kills += 1
+    process = start(tmp_path / "killed", lesions, every_step)
+    metrics = tmp_path / "killed" / RUN / "metrics.jsonl"
+    assert kill_after_lines(process, metrics, 4, signal.SIGTERM)  # as a cluster does
+    assert process.returncode == 75
     finish(tmp_path / "killed", lesions, every_step)
 
     log = (tmp_path / "killed" / "log").read_text()
-    assert log.count("Going on from") == 5
+    assert log.count("Going on from") == 6
     assert "step.ckpt" in log  # at least once from within an epoch
 
     expected, found = weights(tmp_path / "whole"), weights(tmp_path / "killed")
@@ -106,4 +112,4 @@ def test_killed_five_times_equals_never_killed(lesions, tmp_path):
     histories = [read_history(tmp_path / f / RUN / "metrics.jsonl") for f in ("whole", "killed")]
     columns = ["step", "kind", "epoch", "train/loss", "val/balanced_accuracy"]
     assert histories[0][columns].equals(histories[1][columns])
-    assert histories[1]["attempt"].max() == 6
+    assert histories[1]["attempt"].max() == 7

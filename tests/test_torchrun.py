@@ -1,0 +1,54 @@
+"""torchrun starts the processes anew when one dies, and they go on."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.test_resume import RUN, command, environment
+
+
+def start(folder: Path, lesions: Path) -> subprocess.Popen:
+    folder.mkdir()
+    elastic = ["torch.distributed.run", "--standalone", "--nproc-per-node=2", "--max-restarts=1"]
+    two = ["--trainer.devices=2", "--trainer.strategy=ddp", "--trainer.log_every_n_steps=1"]
+    short = ["--data.num_workers=0", "--trainer.max_epochs=3", "--preemption.every_n_steps=5"]
+    arguments = [sys.executable, "-m", *elastic, *command(lesions, *two, *short)[1:]]
+    # Or torch 2.15 does not form the group again (pytorch#135712).
+    store = {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
+    with (folder / "log").open("w") as log:
+        return subprocess.Popen(
+            arguments, cwd=folder, env=environment() | store, stdout=log, stderr=log
+        )
+
+
+def rank(number: int, launcher: int) -> int:
+    """The process of a rank among the launcher's children."""
+    children = Path(f"/proc/{launcher}/task/{launcher}/children").read_text().split()
+    wanted = f"RANK={number}".encode()
+    return next(
+        int(pid)
+        for pid in children
+        if wanted in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="finds the processes in /proc")
+def test_a_rank_that_is_killed_costs_five_steps(lesions, tmp_path):
+    whole = start(tmp_path / "whole", lesions)
+    assert whole.wait(300) == 0, (tmp_path / "whole" / "log").read_text()
+    process, folder = start(tmp_path / "killed", lesions), tmp_path / "killed"
+    while not (folder / RUN / "last.ckpt").exists():
+        assert process.poll() is None, (folder / "log").read_text()
+        time.sleep(0.05)
+    os.kill(rank(1, process.pid), signal.SIGKILL)
+    assert process.wait(300) == 0, (folder / "log").read_text()
+    assert "Going on from" in (folder / "log").read_text()
+    states = [torch.load(f / RUN / "last.ckpt")["state_dict"] for f in (tmp_path / "whole", folder)]
+    torch.testing.assert_close(*states, rtol=0, atol=0)
