@@ -98,6 +98,9 @@ class ExperimentCLI(LightningCLI):
             model = f"model.init_args.{target}"
             parser.link_arguments(f"data.{source}", model, apply_on="instantiate")
 
+    def _parse_ckpt_path(self) -> None:
+        """Lightning would build whatever classes a checkpoint names; config.yaml is the record."""
+
     def before_validate(self) -> None:
         self._before_use("validate")
 
