@@ -80,6 +80,7 @@ class HAM10000(LightningDataModule):
         self.root, self.split, self.size, self.seed = Path(root), split, size, seed
         self.class_names = TASKS[task]
         self.batch_size, self.num_workers = batch_size, num_workers
+        self._mapped: dict[str, dict[str, np.ndarray]] = {}
         self.maps = [m for m, on in (("mask", mask), ("saliency", saliency)) if on]
         self.make_sampler = sampler or Natural
         self.train_transform = train_transform or nn.Identity()
@@ -217,7 +218,7 @@ class HAM10000(LightningDataModule):
         It has their ``mask`` wherever the release does, whatever batches hold otherwise.
         """
         rows = self.table.loc[list(index)]
-        arrays = release_arrays(self.root, self._release, rows["source"].iloc[0], self.size)
+        arrays = self._arrays(rows["source"].iloc[0])
         batch = LesionDataset(arrays, rows).__getitems__(range(len(rows)))
         files = mask_files(self.root)
         if set(rows["image_id"]) <= files.keys():
@@ -230,7 +231,10 @@ class HAM10000(LightningDataModule):
         return LesionDataset(self._arrays(table["source"].iloc[0]), table)
 
     def _arrays(self, source: str) -> dict[str, np.ndarray]:
-        return release_arrays(self.root, self._release, source, self.size, self.maps)
+        if source not in self._mapped:  # once: a running training needs no files but its maps
+            arrays = release_arrays(self.root, self._release, source, self.size, self.maps)
+            self._mapped[source] = arrays
+        return self._mapped[source]
 
 
 class ResumableLoader(DataLoader[Any]):

@@ -26,7 +26,7 @@ def execute(*args: str) -> None:
 def test_two_processes_train_and_score_as_one(lesions):
     execute(
         "fit",
-        f"--config={ROOT / 'experiments' / 'demo.yaml'}",
+        f"--config={ROOT / 'tests' / 'plain.yaml'}",
         f"--data.root={lesions}",
         "--data.split.test_images=3",
         "--data.split.val_images=3",  # 21 images, an odd number

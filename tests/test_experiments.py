@@ -27,7 +27,14 @@ def small_networks(monkeypatch):
     monkeypatch.setattr(timm, "create_model", tiny)
 
 
+SMALL = {  # options of some experiments, which take long at their own values
+    "hidden": "--model.network.hidden=32",
+    "queue_size": "--model.queue_size=64",
+}
+
+
 def arguments(experiment: Path, lesions: Path) -> list[str]:
+    text = experiment.read_text()
     return [
         f"--config={experiment}",
         f"--data.root={lesions}",
@@ -40,6 +47,7 @@ def arguments(experiment: Path, lesions: Path) -> list[str]:
         "--trainer.accelerator=cpu",
         "--trainer.fast_dev_run=true",
         "--trainer.enable_progress_bar=false",
+        *(flag for option, flag in SMALL.items() if f" {option}: " in text),
     ]
 
 

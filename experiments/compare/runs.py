@@ -164,7 +164,8 @@ def read_run(folder: Path) -> Run:
 def _frequency(path: Path, classes: Sequence[str]) -> Array | None:
     if not path.exists():
         return None
-    return pd.read_csv(path)["dx"].value_counts().reindex(classes, fill_value=0).to_numpy()
+    diagnosis = pd.read_csv(path)["dx"]
+    return np.array([(diagnosis == name).sum() for name in classes])
 
 
 def comparable(runs: Sequence[Run]) -> None:

@@ -38,7 +38,7 @@ SchedulerParameters=sched_interval=1,batch_sched_delay=1,requeue_delay=1
 SlurmctldTimeout=30
 SlurmdTimeout=10
 JobRequeue=1
-NodeName=$HOST NodeAddr=127.0.0.1 CPUs=$(nproc) RealMemory=1000 State=UNKNOWN
+NodeName=$HOST NodeAddr=127.0.0.1 CPUs=$(nproc --all) RealMemory=1000 State=UNKNOWN
 PartitionName=main Nodes=$HOST Default=YES MaxTime=INFINITE State=UP
 CONF
     export SLURM_CONF=$S/etc/slurm.conf

@@ -39,8 +39,7 @@ def arguments(lesions, *more):
 
 
 def saliency(**options):
-    flags = [f"--trainer.callbacks.{name}={value}" for name, value in options.items()]
-    return ["--trainer.callbacks+=callbacks.saliency.Saliency", *flags]
+    return [f"--trainer.callbacks.{name}={value}" for name, value in options.items()]
 
 
 def use(command, *more):
@@ -79,9 +78,8 @@ def test_test_images_are_drawn_and_measured_per_class_and_mistakes_besides(lesio
     use("test")
     names = sorted(path.stem for path in (RUN / "saliency").iterdir())
     table = pd.read_csv(RUN / "test_predictions.csv").set_index("image_id")
-    assert [name.split("_")[1] for name in names if "mistake" not in name] == sorted(
-        table["dx"].unique()
-    )
+    classes = [name.split("_")[1] for name in names if "mistake" not in name]
+    assert classes == sorted(table["dx"].unique())
     probability = table.filter(like="p_")
     wrong = probability.idxmax(axis=1).str.removeprefix("p_") != table["dx"]
     surest = probability[wrong].max(axis=1).sort_values(ascending=False, kind="stable")
