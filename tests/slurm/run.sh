@@ -53,8 +53,8 @@ fit() { "$python" -m experiments fit --config="$repository/experiments/small_ce.
 fit --name one $long
 fit --name two $short --trainer.devices=2 --trainer.strategy=ddp
 
-say "out of time: Slurm sends SIGUSR1 ahead of its limit of two minutes"
-submit timed $long --time 2 --notice 60
+say "out of time: Slurm sends SIGUSR1 ahead of its limit of one minute"
+submit timed $long --time 1 --notice 30
 number=$(job timed)
 wait_for_end timed "$number"
 equal one timed
