@@ -93,7 +93,6 @@ class ExperimentCLI(LightningCLI):
             ("class_counts", "criterion.init_args.class_counts"),
             ("class_counts", "contrastive.init_args.class_counts"),
             ("num_classes", "contrastive.init_args.num_classes"),
-            ("class_counts", "contrastive.init_args.class_counts"),
         ):
             model = f"model.init_args.{target}"
             parser.link_arguments(f"data.{source}", model, apply_on="instantiate")

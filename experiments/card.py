@@ -12,10 +12,11 @@ import pandas as pd
 
 from callbacks.decision import Decision
 from callbacks.errors import RunError
-from experiments.compare.intervals import lesion_weights, percentiles
-from experiments.compare.runs import Array, Run, read_run
+from experiments.compare.comparison import compare
+from experiments.compare.rows import Estimate
+from experiments.compare.runs import Run, read_run
+from experiments.compare.table import interval, number
 
-RESAMPLES = 2000
 CARD = """# {title}
 
 **Not a medical device.** A research model: it gives no diagnosis, and must not be used to decide
@@ -99,34 +100,17 @@ def card(run: Run, folder: Path) -> str:
 
 def measured(run: Run) -> pd.DataFrame:
     """Recall and precision of each class, and balanced accuracy, with intervals over lesions."""
-    label, decided = run.label, run.probability.argmax(1)
-    weights = lesion_weights(run.lesion, label, RESAMPLES)
-    ones = np.ones((1, len(label)), dtype=np.float32)
-    rows, recalls = [], []
-    for c, name in enumerate(run.classes):
-        hit = (label == c) & (decided == c)
-        recall = [_share(w, hit, label == c) for w in (ones, weights)]
-        precision = [_share(w, hit, decided == c) for w in (ones, weights)]
-        recalls.append(recall)
-        rows.append([name, _cell(*recall), _cell(*precision), int((label == c).sum())])
-    balanced = [np.mean([recall[i] for recall in recalls], axis=0) for i in range(2)]
-    rows.append(["balanced accuracy", _cell(*balanced), "", len(label)])
+    metrics = next(row.metrics for row in compare([run]).rows if not row.decided)
+    rows = [
+        [name, _cell(metrics[f"recall_{name}"]), _cell(metrics[f"precision_{name}"]), images]
+        for name, images in zip(run.classes, np.bincount(run.label).tolist(), strict=True)
+    ]
+    rows.append(["balanced accuracy", _cell(metrics["balanced_accuracy"]), "", len(run.label)])
     return pd.DataFrame(rows, columns=["", "recall", "precision", "images"])
 
 
-def _share(weights: Array, hit: Array, of: Array) -> Array:
-    """The weighted share (R,) of hits; NaN where there is nothing to hit."""
-    total = weights @ of.astype(np.float32)
-    with np.errstate(invalid="ignore"):
-        share: Array = weights @ hit.astype(np.float32) / total
-    return share
-
-
-def _cell(value: Array, resampled: Array) -> str:
-    if np.isnan(value[0]):
-        return "none decided"
-    interval = percentiles(resampled)
-    return f"{value[0]:.3f}" + (f" ({interval[0]:.3f} to {interval[1]:.3f})" if interval else "")
+def _cell(estimate: Estimate) -> str:
+    return f"{number(estimate)} {interval(estimate.lesions)}".strip()
 
 
 def _decided(decision: Decision | None) -> str:

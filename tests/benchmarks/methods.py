@@ -87,8 +87,8 @@ def bench_saliency(data: Data) -> list[dict]:
     """32 images at 224 pixels, batched, and one by one in OpenCV contrib.
 
     OpenCV contrib cannot be installed beside the OpenCV that the project needs. To measure it:
-    ``pip install --target /tmp/contrib opencv-contrib-python-headless`` and
-    ``PYTHONPATH=/tmp/contrib make bench ARGS=saliency``.
+    ``pip install --target contrib opencv-contrib-python-headless`` and
+    ``PYTHONPATH=contrib make bench ARGS=saliency``.
     """
     arrays = release_arrays(data.small, read_table(data.small), "ham10000", 224)
     images = torch.from_numpy(np.array(arrays["image"][:32])).movedim(3, 1)
