@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 from callbacks.history import read_history
+from experiments.__main__ import main
 
 ROOT = Path(__file__).parents[1]
 RUN = Path("runs/demo/seed0")
@@ -39,10 +40,10 @@ def test_two_processes_train_and_score_as_one(lesions):
         "--trainer.enable_progress_bar=false",
     )
     score = [f"--config={RUN}/config.yaml", f"--ckpt_path={RUN}/best.ckpt"]
-    execute("test", *score)
+    main(["test", *score, "--trainer.strategy=ddp_fork"])
     two = json.loads((RUN / "results.json").read_text())
     predictions = pd.read_csv(RUN / "test_predictions.csv")
-    execute("test", *score, "--trainer.devices=1", "--trainer.strategy=auto")
+    main(["test", *score, "--trainer.devices=1", "--trainer.strategy=auto"])
     one = json.loads((RUN / "results.json").read_text())
     assert two["confusion"] == one["confusion"]
     assert two["metrics"] == pytest.approx(one["metrics"], abs=1e-5)

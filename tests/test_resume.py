@@ -3,15 +3,16 @@
 import os
 import random
 import signal
-import subprocess
 import sys
 import time
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import pytest
 import torch
 
 from callbacks.history import read_history
+from tests.processes import execute, start
 
 ROOT = Path(__file__).parents[1]
 RUN = Path("runs/demo/seed0")
@@ -48,33 +49,27 @@ def environment() -> dict[str, str]:
     return os.environ | {"PYTHONPATH": str(ROOT), "WANDB_MODE": "disabled"}
 
 
-def start(folder: Path, lesions: Path, *more: str) -> subprocess.Popen:
+def begin(folder: Path, lesions: Path, *more: str) -> BaseProcess:
     folder.mkdir(exist_ok=True)
-    with (folder / "log").open("a") as log:
-        return subprocess.Popen(
-            command(lesions, *more),
-            cwd=folder,
-            env=environment(),
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-        )
+    return start(execute, folder, folder / "log", *command(lesions, *more)[3:])
 
 
 def finish(folder: Path, lesions: Path, *more: str) -> None:
-    assert start(folder, lesions, *more).wait(timeout=180) == 0, (folder / "log").read_text()
+    process = begin(folder, lesions, *more)
+    process.join(180)
+    assert process.exitcode == 0, (folder / "log").read_text()
 
 
 def kill_after_lines(
-    process: subprocess.Popen, metrics: Path, lines: int, number: int = signal.SIGKILL
+    process: BaseProcess, metrics: Path, lines: int, number: int = signal.SIGKILL
 ) -> bool:
     """Kills the process and its workers once it has logged so much; False if it ended before."""
     before = len(metrics.read_text().splitlines()) if metrics.exists() else 0
-    while process.poll() is None:
+    while process.is_alive():
         now = len(metrics.read_text().splitlines()) if metrics.exists() else 0
         if now - before >= lines:
             os.killpg(process.pid, number)
-            process.wait()
+            process.join()
             return True
         time.sleep(0.01)
     return False
@@ -90,15 +85,15 @@ def test_killed_three_times_equals_never_killed(lesions, tmp_path):
     finish(tmp_path / "whole", lesions, every_step)
     chosen, kills = random.Random(0), 0
     while kills < 3:
-        process = start(tmp_path / "killed", lesions, every_step)
+        process = begin(tmp_path / "killed", lesions, every_step)
         lines = chosen.randint(14, 50)  # at least seven steps: there is something to go on from
         killed = kill_after_lines(process, tmp_path / "killed" / RUN / "metrics.jsonl", lines)
         assert killed, (tmp_path / "killed" / "log").read_text()
         kills += 1
-    process = start(tmp_path / "killed", lesions, every_step)
+    process = begin(tmp_path / "killed", lesions, every_step)
     metrics = tmp_path / "killed" / RUN / "metrics.jsonl"
     assert kill_after_lines(process, metrics, 4, signal.SIGTERM)  # as a cluster does
-    assert process.returncode == 75
+    assert process.exitcode == 75
     finish(tmp_path / "killed", lesions, every_step)
 
     log = (tmp_path / "killed" / "log").read_text()

@@ -10,15 +10,23 @@ from pathlib import Path
 import pytest
 import torch
 
+from experiments.__main__ import main
 from tests.test_resume import RUN, command, environment
+
+TWO = [
+    "--trainer.devices=2",
+    "--trainer.strategy=ddp",
+    "--trainer.log_every_n_steps=1",
+    "--data.num_workers=0",
+    "--trainer.max_epochs=3",
+    "--preemption.every_n_steps=5",
+]
 
 
 def start(folder: Path, lesions: Path) -> subprocess.Popen:
     folder.mkdir()
     elastic = ["torch.distributed.run", "--standalone", "--nproc-per-node=2", "--max-restarts=1"]
-    two = ["--trainer.devices=2", "--trainer.strategy=ddp", "--trainer.log_every_n_steps=1"]
-    short = ["--data.num_workers=0", "--trainer.max_epochs=3", "--preemption.every_n_steps=5"]
-    arguments = [sys.executable, "-m", *elastic, *command(lesions, *two, *short)[1:]]
+    arguments = [sys.executable, "-m", *elastic, *command(lesions, *TWO)[1:]]
     # Or torch 2.15 does not form the group again (pytorch#135712).
     store = {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
     with (folder / "log").open("w") as log:
@@ -41,14 +49,14 @@ def rank(number: int, launcher: int) -> int:
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="finds the processes in /proc")
 def test_a_rank_that_is_killed_costs_five_steps(lesions, tmp_path):
-    whole = start(tmp_path / "whole", lesions)
-    assert whole.wait(300) == 0, (tmp_path / "whole" / "log").read_text()
-    process, folder = start(tmp_path / "killed", lesions), tmp_path / "killed"
+    main([*command(lesions, *TWO)[3:], "--trainer.strategy=ddp_fork"])
+    folder = tmp_path / "killed"
+    process = start(folder, lesions)
     while not (folder / RUN / "last.ckpt").exists():
         assert process.poll() is None, (folder / "log").read_text()
         time.sleep(0.05)
     os.kill(rank(1, process.pid), signal.SIGKILL)
     assert process.wait(300) == 0, (folder / "log").read_text()
     assert "Going on from" in (folder / "log").read_text()
-    states = [torch.load(f / RUN / "last.ckpt")["state_dict"] for f in (tmp_path / "whole", folder)]
+    states = [torch.load(f / RUN / "last.ckpt")["state_dict"] for f in (tmp_path, folder)]
     torch.testing.assert_close(*states, rtol=0, atol=0)

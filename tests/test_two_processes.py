@@ -1,18 +1,16 @@
 """Every model in two processes (gloo) has the gradient of one with the whole batch."""
 
-import os
-from datetime import timedelta
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
-from torch import distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from callbacks.freeze import Freeze
 from experiments.__main__ import ExperimentCLI, main
+from tests.processes import in_two
 from tests.test_experiments import EXPERIMENTS, arguments, small_networks
 from tests.test_interruptions import _quick
 
@@ -97,30 +95,14 @@ def learned(module, batch):
     return loss.detach(), gradients, buffers
 
 
-def one_of_two(model, batch, rank):
-    store = {"init_method": f"file://{os.getcwd()}/rendezvous", "timeout": timedelta(seconds=60)}
-    dist.init_process_group("gloo", rank=rank, world_size=2, **store)
+def one_of_two(rank, model, batch):
     step = DistributedDataParallel(Step(model))
     found = learned(step, share(batch, rank))
     step(share(batch, rank)).backward()  # raises where a parameter had no gradient
-    dist.destroy_process_group()
-    torch.save(found, f"{rank}.pt")
-
-
-def in_two(model, batch):
-    """Both processes are forks: they have all that was imported and built."""
-    context = torch.multiprocessing.get_context("fork")
-    ranks = [context.Process(target=one_of_two, args=(model, batch, rank)) for rank in range(2)]
-    for process in ranks:
-        process.start()
-    for process in ranks:
-        process.join(120)
-        assert process.exitcode == 0
-    return [torch.load(f"{rank}.pt") for rank in range(2)]
+    return found
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="autograd with CUDA outlives no fork")
-@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
 @pytest.mark.usefixtures("small_networks")
 @pytest.mark.parametrize("experiment", models(), ids=lambda path: path.stem)
 def test_two_processes_are_one(experiment, lesions, monkeypatch):
@@ -130,7 +112,7 @@ def test_two_processes_are_one(experiment, lesions, monkeypatch):
         monkeypatch.setattr(torch, draw, lambda *a, like=like, **k: like(*a, **k) / 2)
     if not any(parameter.requires_grad for parameter in model.parameters()):
         pytest.skip("it trains nothing, which Lightning does in one process only")
-    first, second = in_two(model, batch)  # first, for it leaves the model as it is
+    first, second = in_two(one_of_two, model, batch)  # first, for it leaves the model as it is
     loss, gradients, _ = learned(Step(model), batch)
     torch.testing.assert_close((first[0] + second[0]) / 2, loss, rtol=1e-4, atol=1e-6)
     assert gradients

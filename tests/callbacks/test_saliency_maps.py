@@ -1,6 +1,3 @@
-import os
-import subprocess
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -108,17 +105,8 @@ def refusing(model: nn.Module):
 
 @pytest.mark.slow
 def test_other_processes_wait_for_the_first(lesions):
-    ddp = ("--trainer.devices=2", "--trainer.strategy=ddp", "--data.batch_size=20")
-    command = ["fit", *arguments(lesions, *ddp, *saliency(every_n_epochs=1))]
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [sys.executable, "-m", "experiments", *command],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=170,
-    )
-    assert done.returncode == 0, done.stderr
+    ddp = ("--trainer.devices=2", "--trainer.strategy=ddp_fork", "--data.batch_size=20")
+    main(["fit", *arguments(lesions, *ddp, *saliency(every_n_epochs=1))])
     assert validated() == drawn("val")
     history = read_history(RUN / "metrics.jsonl")
     assert history["val/energy"].notna().sum() == 2

@@ -2,13 +2,14 @@ import copy
 
 import pytest
 import torch
-from contrastive_methods import METHODS, QUEUE, Encoder, Step, batch, make, paco, process, train
+from contrastive_methods import METHODS, QUEUE, Encoder, Step, batch, make, one_of_two, paco, train
 from pytorch_lightning import Trainer
 from torch.utils.data import DataLoader
 
 from lightning_modules import ModelError, PaCo
 from lightning_modules.losses import SupConLoss
 from lightning_modules.networks.momentum_queue import MomentumPrototypes, MomentumQueue, follow
+from tests.processes import in_two
 
 
 def equal(a: dict, b: dict) -> bool:
@@ -209,10 +210,8 @@ def test_200_steps_in_bfloat16(method):
     assert sum(losses[-20:]) < 0.5 * sum(losses[:20])
 
 
-@pytest.mark.slow
-def test_two_processes_train_as_one(tmp_path):
-    torch.multiprocessing.spawn(process, (2, tmp_path), nprocs=2)
-    first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
+def test_two_processes_train_as_one():
+    first, second = in_two(one_of_two)
     for method in METHODS:
         assert equal(first[method]["state"], second[method]["state"]), method
         module = make(method, batch_norm=False)

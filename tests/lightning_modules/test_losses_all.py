@@ -1,7 +1,6 @@
 """Limits, loops from the papers, and what holds for every loss, in several processes too."""
 
 import math
-from datetime import timedelta
 
 import pytest
 import torch
@@ -9,6 +8,7 @@ from torch import distributed as dist
 from torch.nn import functional as F
 
 from lightning_modules import losses
+from tests.processes import in_two
 
 COUNTS = (1113, 6705, 514, 327, 1099, 115, 142)
 K = 7
@@ -129,10 +129,8 @@ def run(make, logits, target):
     return loss.detach(), logits.grad
 
 
-def half_of_the_batch(_, rank, folder):
+def half_of_the_batch(rank):
     """What one of two processes finds, with gradients averaged as data-parallel training does."""
-    store = {"init_method": f"file://{folder}/rendezvous", "timeout": timedelta(seconds=60)}
-    dist.init_process_group("gloo", rank=rank, world_size=2, **store)
     found, mine = {}, slice(6 * rank, 6 * rank + 6)
     for name, make in MAKE.items():
         for kind, y in LABELS.items():
@@ -141,15 +139,11 @@ def half_of_the_batch(_, rank, folder):
             whole[mine] = gradient
             dist.all_reduce(whole)
             found[name, kind] = loss, whole / 2
-    dist.destroy_process_group()
-    torch.save(found, f"{folder}/{rank}.pt")
+    return found
 
 
-def test_two_processes_are_one_with_the_whole_batch(tmp_path):
-    other = torch.multiprocessing.spawn(half_of_the_batch, (1, str(tmp_path)), join=False)
-    half_of_the_batch(0, 0, str(tmp_path))
-    assert other.join(timeout=60)
-    ranks = [torch.load(tmp_path / f"{rank}.pt") for rank in range(2)]
+def test_two_processes_are_one_with_the_whole_batch():
+    ranks = in_two(half_of_the_batch)
     for (name, kind), (loss, gradient) in ranks[0].items():
         expected = run(MAKE[name], sample()[0], LABELS[kind])
         assert torch.allclose(loss, expected[0]), (name, kind)

@@ -1,11 +1,8 @@
 """SPMix as a method: on what it learns, with whom it agrees, and that it goes on exactly."""
 
-from pathlib import Path
-
 import pytest
 import torch
 from contrastive_methods import Step, train
-from torch import distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -13,6 +10,7 @@ from lightning_modules import ContrastiveClassifier, ModelError, SPMix
 from lightning_modules.losses import PaCoLoss, SupConLoss
 from lightning_modules.mixes import PatchMix, RandomPatchMix, SaliencyMixup
 from lightning_modules.networks import ContrastiveNetwork, HybridViT
+from tests.processes import in_two
 
 COUNTS = [60, 600, 6]
 NAMES = ("mel", "nv", "bcc")
@@ -150,24 +148,19 @@ def share(rank, seed):
     return {k: torch.cat([view[k].chunk(2)[rank] for view in views]) for k in views[0]}
 
 
-def process(rank: int, folder: Path) -> None:
-    """Trains on its share of the pairs, and writes what came of it."""
-    torch.set_num_threads(1)
-    rendezvous = f"file://{folder}/rendezvous"
-    dist.init_process_group("gloo", init_method=rendezvous, rank=rank, world_size=2)
+def one_of_two(rank):
+    """Trains on its share of the pairs, and says what came of it."""
     found = {}
     for method in ("paper", "code"):
         mixing = module(method={"paper": PAPER, "code": CODE}[method])
-        step = DistributedDataParallel(Step(mixing), broadcast_buffers=False)
+        step = DistributedDataParallel(Step(mixing), forward_sync_buffers=False)
         losses = train(mixing, step, [share(rank, seed) for seed in range(4)])
         found[method] = {"losses": losses, "state": mixing.state_dict()}
-    torch.save(found, folder / f"{rank}.pt")
-    dist.destroy_process_group()
+    return found
 
 
-def test_two_processes_train_as_one(tmp_path):
-    torch.multiprocessing.spawn(process, (tmp_path,), nprocs=2)
-    first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
+def test_two_processes_train_as_one():
+    first, second = in_two(one_of_two)
     for name, method in (("paper", PAPER), ("code", CODE)):
         mixing = module(method=method)
         losses = train(mixing, Step(mixing), [batch(seed=seed) for seed in range(4)])
