@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +21,7 @@ class FidelityTable(Callback):
 
     The contrast between lesion and surrounding skin is that of the originals and of the
     reconstructions, over the images that have both. All that was measured of each test image goes
-    to ``test_fidelity.csv`` in the run folder, the table per class to W&B. A run that makes no
-    diagnosis has its ``results.json`` from here.
+    to ``test_fidelity.csv`` in the run folder, the table per class to W&B.
 
     Args:
         dirpath: The run folder; the command line fills it in.
@@ -43,16 +41,6 @@ class FidelityTable(Callback):
         self.dirpath.mkdir(parents=True, exist_ok=True)
         measured.insert(0, "image_id", data.table.loc[measured.index, "image_id"])
         measured.to_csv(self.dirpath / "test_fidelity.csv", index=False)
-        metric: Any = pl_module.metrics["test"]  # type: ignore[index]
-        computed = metric.compute()
-        if "confusion" not in computed:  # of a diagnosis there are results anyway
-            record = {
-                "name": self.dirpath.parent.name,
-                "seed": data.seed,
-                "synthetic": data.synthetic,
-                "metrics": {k: v.item() for k, v in computed.items() if v.ndim == 0},
-            }
-            (self.dirpath / "results.json").write_text(json.dumps(record, indent=2) + "\n")
 
     def show(self, trainer: Trainer, pl_module: LightningModule, split: str) -> pd.DataFrame | None:
         """Prints the table; returns a row per image, by its index in the data's table."""

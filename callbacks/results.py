@@ -16,12 +16,19 @@ from callbacks.console import in_words
 from callbacks.decision import FILE, Decision, outcome
 from callbacks.errors import RunError
 from callbacks.log_config import commit
+from callbacks.wandb_logger import ResilientWandbLogger
 
 COLUMNS = ("image_id", "lesion_id", "dx", "age", "sex", "localization", "dx_type")
 
 
+KEPT = ("config.yaml", "split.csv", "metrics.jsonl", "results.json", "test_predictions.csv")
+
+
 class Results(Callback):
     """Writes ``results.json`` and ``test_predictions.csv`` to the run folder after a test.
+
+    A run without a diagnosis, such as a codec's, has no predictions. W&B keeps what a comparison
+    needs with the run, so that it can be made from there.
 
     Args:
         dirpath: The run folder; the command line fills it in.
@@ -37,33 +44,41 @@ class Results(Callback):
         whole = len(computed["label"]) == (data.table["part"] == "test").sum()
         if not trainer.is_global_zero or not whole:  # a trial run is no result
             return
-        index = computed["index"].tolist()
-        predictions = data.table.loc[index].filter(COLUMNS).reset_index(drop=True)
-        columns = [f"p_{name}" for name in metric.class_names]
-        probabilities = pd.DataFrame(computed["probability"].cpu().numpy(), columns=columns)
         self.dirpath.mkdir(parents=True, exist_ok=True)
-        table = pd.concat([predictions, probabilities], axis="columns")
-        decided, by_decision = self.decided(computed, metric.class_names), None
-        if decided is not None:
-            table["decision"] = [metric.class_names[c] for c in decided.tolist()]
-            by_decision = outcome(decided, computed["label"].cpu(), metric.class_names)
-            print(f"With {FILE}: {in_words(by_decision)}")
-        table.to_csv(self.dirpath / "test_predictions.csv", index=False)
         record = {
             "name": self.dirpath.parent.name,
             "seed": data.seed,
             "synthetic": data.synthetic,
             "checkpoint": _checkpoint(trainer),
             "split": hashlib.sha256(data.table["part"].to_csv().encode()).hexdigest()[:12],
-            "classes": metric.class_names,
             "metrics": {k: v.item() for k, v in computed.items() if v.ndim == 0},
-            "decided": by_decision,
-            "confusion": computed["confusion"].tolist(),
-            "parameters": sum(p.numel() for p in pl_module.parameters()),
+            "parameters": _parameters(pl_module),
             "commit": commit(),
             "torch": torch.__version__,
         }
+        if "probability" in computed:
+            record |= self.diagnosis(computed, metric.class_names, data.table)
         (self.dirpath / "results.json").write_text(json.dumps(record, indent=2) + "\n")
+        for logger in trainer.loggers:
+            if isinstance(logger, ResilientWandbLogger):
+                logger.keep_files([self.dirpath / name for name in KEPT], self.dirpath.parents[1])
+
+    def diagnosis(
+        self, computed: dict[str, Any], classes: list[str], images: pd.DataFrame
+    ) -> dict[str, Any]:
+        """Writes the predictions; what the results say of them."""
+        predictions = images.loc[computed["index"].tolist()].filter(COLUMNS).reset_index(drop=True)
+        columns = [f"p_{name}" for name in classes]
+        probabilities = pd.DataFrame(computed["probability"].cpu().numpy(), columns=columns)
+        table = pd.concat([predictions, probabilities], axis="columns")
+        decided, by_decision = self.decided(computed, classes), None
+        if decided is not None:
+            table["decision"] = [classes[c] for c in decided.tolist()]
+            by_decision = outcome(decided, computed["label"].cpu(), classes)
+            print(f"With {FILE}: {in_words(by_decision)}")
+        table.to_csv(self.dirpath / "test_predictions.csv", index=False)
+        confusion = computed["confusion"].tolist()
+        return {"classes": classes, "decided": by_decision, "confusion": confusion}
 
     def decided(self, computed: dict[str, Any], classes: list[str]) -> Tensor | None:
         """What the run's decision makes of the test images, if one was chosen."""
@@ -73,6 +88,12 @@ class Results(Callback):
         if list(decision.classes) != list(classes):
             raise RunError(f"{self.dirpath / FILE} is for other classes: choose it again.")
         return decision(computed["probability"].cpu())
+
+
+def _parameters(module: LightningModule) -> int:
+    """Of what learns and decides; a key network only follows."""
+    own = (p for name, p in module.named_parameters() if not name.startswith("key_network."))
+    return sum(p.numel() for p in own)
 
 
 def _checkpoint(trainer: Trainer) -> dict[str, Any] | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from numbers import Real
 from pathlib import Path
@@ -103,6 +103,13 @@ class ResilientWandbLogger(WandbLogger):
     def log_artifact(self, artifact: wandb.Artifact) -> None:
         with self._surviving():
             self.experiment.log_artifact(artifact)
+
+    @rank_zero_only
+    def keep_files(self, files: Iterable[Path], base: Path) -> None:
+        """Uploads those of the files that exist, under their paths from ``base``."""
+        with self._surviving():
+            for file in filter(Path.exists, files):
+                self.experiment.save(str(file), str(base), policy="now", glob=False)
 
     @rank_zero_only
     def update_config(self, config: Mapping[str, Any]) -> None:

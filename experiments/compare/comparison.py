@@ -24,14 +24,13 @@ class Comparison:
 
     Args:
         rows: By balanced accuracy.
-        weight: How often each test image counts in each resample (R, N); None without
-            predictions.
+        weight: How often each test image counts in each resample (R, N).
         baseline: Name of the row that the others are set against.
         notes: Sentences that a reader should know.
     """
 
     rows: tuple[Row, ...]
-    weight: Array | None
+    weight: Array
     baseline: str | None
     notes: tuple[str, ...]
 
@@ -66,27 +65,17 @@ def compare(
     if baseline is not None and baseline not in [row.name for row in rows]:
         names = ", ".join(row.name for row in rows)
         raise RunError(f"There is no baseline {baseline!r} among the rows: {names}.")
-    weight = None
-    if known := next((run for run in runs if run.predictions is not None), None):
-        weight = intervals.lesion_weights(known.lesion, known.label, resamples)
+    weight = intervals.lesion_weights(runs[0].lesion, runs[0].label, resamples)
     resampled: dict[str, Array] = {}
     for i, row in enumerate(rows):
-        rows[i], values = _estimated(row, weight)
-        resampled |= {row.name: values} if values is not None else {}
+        rows[i], resampled[row.name] = _estimated(row, weight)
     rows = _against(baseline, rows, resampled)
     rows.sort(key=lambda row: -row.metrics["balanced_accuracy"].mean)
     return Comparison(tuple(rows), weight, baseline, (*notes, *_oddities(rows)))
 
 
-def _estimated(row: Row, weight: Array | None) -> tuple[Row, Array | None]:
+def _estimated(row: Row, weight: Array) -> tuple[Row, Array]:
     """The row with its metrics, and its balanced accuracy in each resample (R,)."""
-    if weight is None or not row.has_predictions:
-        shared = set.intersection(*(set(run.metrics) for run in row.runs))
-        metrics = {
-            name: _estimate(np.array([run.metrics[name] for run in row.runs]))
-            for name in sorted(shared)
-        }
-        return replace(row, metrics=metrics), None
     exact = row.scores(np.ones((1, weight.shape[1])))
     resampled = {name: values.mean(0) for name, values in row.scores(weight).items()}
     metrics = {
@@ -97,19 +86,19 @@ def _estimated(row: Row, weight: Array | None) -> tuple[Row, Array | None]:
     return replace(row, metrics=metrics), resampled["balanced_accuracy"]
 
 
-def _estimate(values: Array, resampled: Array | None = None) -> Estimate:
-    lesions = None if resampled is None else intervals.percentiles(resampled)
+def _estimate(values: Array, resampled: Array) -> Estimate:
+    lesions = intervals.percentiles(resampled)
     return Estimate(float(values.mean()), intervals.over_seeds(values), lesions)
 
 
 def _against(baseline: str | None, rows: list[Row], resampled: dict[str, Array]) -> list[Row]:
-    if baseline is None or baseline not in resampled:
+    if baseline is None:
         return rows
     base = next(row for row in rows if row.name == baseline)
     found = {
         row.name: _difference(row, base, resampled[row.name] - resampled[baseline])
         for row in rows
-        if row is not base and row.name in resampled
+        if row is not base
     }
     by_bootstrap = intervals.holm([d.p for d in found.values()])
     by_mcnemar = intervals.holm([d.p_mcnemar for d in found.values()])
@@ -135,9 +124,6 @@ def _oddities(rows: Iterable[Row]) -> Iterable[str]:
     if single := [row.name for row in rows if len(row.runs) == 1]:
         which = "every row" if len(single) == len(rows) else ", ".join(single)
         yield f"One seed, and so no interval over seeds: {which}."
-    if missing := [row.name for row in rows if not row.has_predictions]:
-        which = ", ".join(missing)
-        yield f"No predictions, and so neither intervals over lesions nor differences: {which}."
     for row in rows:
         if not row.decided and (names := differing(row.runs)):
             yield f"The seeds of {row.name} differ in more than the seed: {', '.join(names)}."

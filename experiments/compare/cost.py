@@ -23,7 +23,7 @@ class Cost:
         hours: Training of one seed, validation not counted.
     """
 
-    parameters: float
+    parameters: int
     epochs: float
     seconds_per_epoch: float
     images_per_second: float
@@ -43,7 +43,7 @@ def cost(runs: tuple[Run, ...]) -> Cost:
         for one, count in zip(each, epochs, strict=False)
     ]
     return Cost(
-        parameters=runs[0].parameters if runs[0].parameters is not None else np.nan,
+        parameters=runs[0].parameters,
         epochs=float(np.mean(epochs)) if epochs else np.nan,
         seconds_per_epoch=seconds,
         images_per_second=float(measured["images_per_second"].median()),

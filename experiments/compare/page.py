@@ -51,8 +51,7 @@ def render(comparison: Comparison) -> str:
 
 def _data(comparison: Comparison) -> dict[str, Any]:
     runs = _runs(comparison)
-    judged = next((row for row in comparison.rows if row.has_predictions), None)
-    parts = groups(judged) if judged else []
+    parts = groups(comparison.rows[0])
     images, left_out = thumbnails(runs)
     known = {name for row in comparison.rows for name in row.metrics}
     titles = {name: title for name, title in (SHOWN | MORE).items() if name in known}
@@ -86,8 +85,6 @@ def _row(row: Row, parts: Sequence[Group], comparison: Comparison) -> dict[str, 
             title: curves.learning(row.runs, metric).to_dict("list")
             for metric, title in LEARNING.items()
         }
-    if comparison.weight is None or not row.has_predictions:
-        return record
     record["confusion"] = curves.mean_confusion(row)
     scored = [group_scores(row, part, comparison.weight) for part in parts]
     record["groups"] = [asdict(one) for one in scored]

@@ -25,7 +25,8 @@ class Estimate:
     Args:
         mean: Over the seeds.
         seeds: Interval over seeds: other trainings, the same images. None for a single seed.
-        lesions: Interval over lesions: the same trainings, other images.
+        lesions: Interval over lesions: the same trainings, other images. None if some resample
+            has no value.
     """
 
     mean: float
@@ -76,10 +77,6 @@ class Row:
     metrics: dict[str, Estimate] = field(default_factory=dict)
     difference: Difference | None = None
 
-    @property
-    def has_predictions(self) -> bool:
-        return all(run.predictions is not None for run in self.runs)
-
     @cached_property
     def predictions(self) -> list[Array]:
         """Decided classes (N,) of each run."""
@@ -112,6 +109,5 @@ def rows_of(runs: Sequence[Run]) -> Iterator[Row]:
     for name in dict.fromkeys(run.name for run in runs):
         own = sorted((run for run in runs if run.name == name), key=lambda run: run.seed)
         yield Row(name, tuple(own))
-        decided = [run for run in own if run.predictions is not None and run.decision is not None]
-        if decided:
+        if decided := [run for run in own if run.decision is not None]:
             yield Row(name + BY_DECISION, tuple(decided), decided=True)

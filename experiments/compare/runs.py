@@ -33,11 +33,10 @@ class Run:
         classes: Names of the K classes, in the order of the probabilities.
         split: Hash of which image is in which part.
         synthetic: Whether its lesions are drawn.
-        parameters: Of the network; None if not recorded.
+        parameters: Of the network.
         metrics: Of the test part, as the run itself recorded them.
         predictions: A row for each test image, in the order of their ids, with ``image_id``,
-            ``lesion_id``, ``dx``, a ``p_<class>`` for each class, and what else is known of it;
-            None where only the metrics are known.
+            ``lesion_id``, ``dx``, a ``p_<class>`` for each class, and what else is known of it.
         history: As :func:`callbacks.history.read_history` gives it.
         config: Every option.
         frequency: Images (K,) of each class in all parts; None if not recorded.
@@ -48,42 +47,36 @@ class Run:
     seed: int
     source: str
     classes: tuple[str, ...]
-    split: str | None
+    split: str
     synthetic: bool
-    parameters: int | None
+    parameters: int
     metrics: dict[str, float]
-    predictions: pd.DataFrame | None
+    predictions: pd.DataFrame
     history: pd.DataFrame
     config: dict[str, Any]
     frequency: Array | None = None
     folder: Path | None = None
 
-    @property
-    def table(self) -> pd.DataFrame:
-        """The predictions, of a run that has them."""
-        assert self.predictions is not None
-        return self.predictions
-
     @cached_property
     def label(self) -> Array:
         """The true class (N,) of every test image."""
-        return self._index(self.table["dx"])
+        return self._index(self.predictions["dx"])
 
     @cached_property
     def lesion(self) -> Array:
         """The number (N,) of every test image's lesion; an image without one is one."""
-        lesion = self.table["lesion_id"].fillna(self.table["image_id"])
+        lesion = self.predictions["lesion_id"].fillna(self.predictions["image_id"])
         return pd.factorize(lesion)[0]
 
     @cached_property
     def probability(self) -> Array:
         """Probabilities (N, K), as the run wrote them in single precision."""
-        return self.table[[f"p_{c}" for c in self.classes]].to_numpy(np.float32)
+        return self.predictions[[f"p_{c}" for c in self.classes]].to_numpy(np.float32)
 
     @property
     def decision(self) -> Array | None:
         """The classes (N,) that the run's own rule decided, if one was chosen."""
-        return self._index(self.table["decision"]) if "decision" in self.table else None
+        return self._index(self.predictions["decision"]) if "decision" in self.predictions else None
 
     def _index(self, names: pd.Series[Any]) -> Array:
         return pd.Index(self.classes).get_indexer(pd.Index(names))
@@ -188,11 +181,10 @@ def _differences(one: Run, other: Run) -> Iterator[str]:
         yield "drawn lesions here and real ones there"
     if one.classes != other.classes:
         yield f"different classes ({', '.join(one.classes)}; {', '.join(other.classes)})"
-    if one.predictions is not None and other.predictions is not None:
-        if not one.table["image_id"].equals(other.table["image_id"]):
-            yield "different test images"
-        elif not one.table["dx"].equals(other.table["dx"]):
-            yield "different diagnoses of the test images"
+    if not one.predictions["image_id"].equals(other.predictions["image_id"]):
+        yield "different test images"
+    elif not one.predictions["dx"].equals(other.predictions["dx"]):
+        yield "different diagnoses of the test images"
     if one.split != other.split:
         yield "different splits"
 

@@ -61,12 +61,12 @@ def groups(row: Row) -> list[Group]:
     """The groups of a comparison's test part; none where nothing is known of the images."""
     run = row.runs[0]
     found = []
-    for kind, names in _kinds(run.table):
+    for kind, names in _kinds(run.predictions):
         order = [*BANDS, UNKNOWN] if kind == "age" else sorted(set(names), key=_unknown_last)
         for name in order:
             where = (names == name).to_numpy()
             if where.any():
-                there = set(run.table["dx"][where])
+                there = set(run.predictions["dx"][where])
                 lacking = tuple(c for c in run.classes if c not in there)
                 lesions = len(np.unique(run.lesion[where]))
                 found.append(Group(kind, name, where, int(where.sum()), lesions, lacking))
@@ -77,7 +77,7 @@ def group_scores(row: Row, group: Group, weight: Array) -> GroupScores:
     """How a row does in a group.
 
     Args:
-        row: With predictions.
+        row: Of the comparison.
         group: Of the same test part.
         weight: How often each image counts in each resample (R, N).
     """

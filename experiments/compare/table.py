@@ -87,13 +87,12 @@ def show(comparison: Comparison) -> None:
 def legend(comparison: Comparison) -> list[str]:
     """Whose images these are, and how the intervals were made, in plain words."""
     lines = ["SYNTHETIC DATA: these lesions are drawn."] if comparison.synthetic else []
-    if comparison.weight is not None:
-        resamples, images = comparison.weight.shape
-        first = next(run for row in comparison.rows for run in row.runs if row.has_predictions)
-        lines.append(
-            f"{images} test images of {first.lesion.max() + 1} lesions. In brackets: 95 % interval "
-            f"over {resamples} resamples of the lesions, drawn within each class, the same for all."
-        )
+    resamples, images = comparison.weight.shape
+    lines.append(
+        f"{images} test images of {comparison.rows[0].runs[0].lesion.max() + 1} lesions. In "
+        f"brackets: 95 % interval over {resamples} resamples of the lesions, drawn within each "
+        "class, the same for all."
+    )
     lines.append("After ±: half of the 95 % Student t interval over seeds.")
     if any("natural_accuracy" in row.metrics for row in comparison.rows):
         lines.append("Natural accuracy: recalls weighted as often as the data set has their class.")

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from callbacks.charts import POINTS, curves, thinned
+from callbacks.results import KEPT
 from callbacks.wandb_logger import ResilientWandbLogger
 from experiments import dashboard
 from experiments.__main__ import main
@@ -63,6 +64,9 @@ def test_all_that_the_dashboard_plots_is_logged(logged):
         for chart in ("pr_curve", "roc_curve", "recall_bars", "confusion_matrix"):
             assert f"{split}/{chart}_table" in found
     assert "small_ce-seed0" in json.dumps([r for r in everything if r["type"] == "artifact"])
+    (uploaded,) = RUN.glob("wandb/offline-run-*/files/small_ce/seed0")
+    for name in KEPT:
+        assert (uploaded / name).read_bytes() == (RUN / name).read_bytes()
 
 
 def test_the_workspace_has_its_sections_and_all_that_they_plot():

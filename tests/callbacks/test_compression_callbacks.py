@@ -17,6 +17,7 @@ from callbacks.collapse import Collapse
 from callbacks.errors import RunError
 from callbacks.fidelity_table import FidelityTable, per_class
 from callbacks.reconstructions import Reconstructions
+from callbacks.results import Results
 from callbacks.start_from import StartFrom
 from lightning_modules import CompressedClassifier, Compression
 from lightning_modules.codecs import Autoencoder, Codec, Reconstruction
@@ -146,15 +147,14 @@ def test_table_is_the_mean_of_each_class(trainer, tmp_path, capsys):
     assert table.loc["all", "contrast_after"] == pytest.approx(kept["contrast_after"].mean())
 
 
-def test_a_run_without_diagnosis_has_its_results_from_here(trainer, tmp_path):
+def test_a_run_without_diagnosis_has_results_and_no_predictions(trainer, tmp_path):
     codec = Compression(Half(), RateDistortionLoss(), optimizer=None, class_names=NAMES)
     folder = tmp_path / "codec" / "seed0"
-    trainer(FidelityTable(dirpath=folder)).test(codec, Data(), verbose=False)
+    trainer(Results(dirpath=folder)).test(codec, Data(), verbose=False)
     record = json.loads((folder / "results.json").read_text())
     assert record["name"] == "codec"
     assert record["metrics"]["psnr"] > 5
-    trainer(FidelityTable(dirpath=tmp_path)).test(classifier(Half()), Data(), verbose=False)
-    assert not (tmp_path / "results.json").exists()
+    assert not (folder / "test_predictions.csv").exists()
 
 
 def test_trials_leave_no_table(trainer, tmp_path):

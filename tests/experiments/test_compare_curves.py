@@ -68,7 +68,7 @@ def test_certainty_is_in_the_highest_bin(row):
     run = row.runs[0]
     said = np.full(90, 0.15)
     said[:2] = 1.0, 0.95
-    one = replace(row, runs=(replace(run, predictions=run.table.assign(p_mel=said)),))
+    one = replace(row, runs=(replace(run, predictions=run.predictions.assign(p_mel=said)),))
     assert curves.reliability(one, 0)["images"].tolist() == [88, 2]
 
 

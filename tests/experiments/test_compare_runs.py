@@ -8,11 +8,11 @@ from experiments.compare.runs import comparable, read_run, read_runs
 
 def test_reads_a_run(make_run):
     run = read_run(make_run("ce", seed=3))
-    assert (run.name, run.seed, len(run.table)) == ("ce", 3, 90)
+    assert (run.name, run.seed, len(run.predictions)) == ("ce", 3, 90)
     assert run.probability.shape == (90, 7)
     assert run.decision is None
     assert run.lesion.max() + 1 == 60
-    assert [run.classes[c] for c in run.label[:3]] == run.table["dx"].tolist()[:3]
+    assert [run.classes[c] for c in run.label[:3]] == run.predictions["dx"].tolist()[:3]
 
 
 @pytest.mark.parametrize("pattern", ["runs", "runs/*", "runs/ce", "runs/*/seed*", "runs/ce/seed0"])
@@ -88,5 +88,5 @@ def test_order_of_the_rows_does_not_matter(make_run):
     before = read_run(folder)
     lines = (folder / "test_predictions.csv").read_text().splitlines()
     (folder / "test_predictions.csv").write_text("\n".join([lines[0], *lines[:0:-1]]) + "\n")
-    assert read_run(folder).table.equals(before.table)
+    assert read_run(folder).predictions.equals(before.predictions)
     assert json.loads((folder / "results.json").read_text())["seed"] == 0

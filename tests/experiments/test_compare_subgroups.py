@@ -26,7 +26,9 @@ def test_every_image_is_in_one_group_of_each_kind(comparison):
 def test_bands_of_age_meet_at_40_and_60(comparison):
     run = comparison.rows[0].runs[0]
     years = [39.0, 40.0, 60.0, 61.0, np.nan] * 60
-    row = replace(comparison.rows[0], runs=(replace(run, predictions=run.table.assign(age=years)),))
+    row = replace(
+        comparison.rows[0], runs=(replace(run, predictions=run.predictions.assign(age=years)),)
+    )
     ages = [group for group in groups(row) if group.kind == "age"]
     assert [np.flatnonzero(group.where)[:3].tolist() for group in ages] == [
         [0, 5, 10],
@@ -41,7 +43,8 @@ def test_scores_of_a_group_are_those_of_its_images_alone(comparison):
     group = next(group for group in groups(row) if group.name == "female")
     found = group_scores(row, group, comparison.weight)
     alone = [
-        replace(run, predictions=run.table[group.where].reset_index(drop=True)) for run in row.runs
+        replace(run, predictions=run.predictions[group.where].reset_index(drop=True))
+        for run in row.runs
     ]
     expected = compare(alone, 5).rows[0].metrics
     assert found.balanced_accuracy[0] == pytest.approx(expected["balanced_accuracy"].mean)
@@ -71,6 +74,6 @@ def test_a_lesion_alone_has_no_interval(comparison):
 def test_older_runs_know_nothing_of_their_images(make_run):
     run = read_run(make_run())
     run = replace(
-        run, predictions=run.table.drop(columns=["age", "sex", "localization", "dx_type"])
+        run, predictions=run.predictions.drop(columns=["age", "sex", "localization", "dx_type"])
     )
     assert groups(compare([run], 5).rows[0]) == []

@@ -1,102 +1,80 @@
+import shutil
 import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import pandas as pd
 import pytest
 import wandb
 
 from callbacks.errors import RunError
 from experiments.compare.__main__ import main
-from experiments.compare.comparison import compare
+from experiments.compare.runs import read_run
 from experiments.compare.wandb_runs import read_project
 
 
-def remote(name="ce", seed=0, accuracy=0.5, root="data/ham10000", **summary):
-    split = {"class_path": "datamodules.splits.Balanced", "init_args": {"seed": 0}}
-    config = {
-        "name": name,
-        "seed_everything": seed,
-        "data": {"root": root, "split": split, "task": "melanoma"},
-        "model": {"lr": 0.1},
-    }
-    summary = {
-        "test/balanced_accuracy": accuracy,
-        "test/macro_auroc": "NaN",
-        "test/recall_nv": 1.0,
-        "test/recall_mel": 2 * accuracy - 1,
-        "val/loss": 3,
-        **summary,
-    }
-    history = [
-        {"_step": 0, "trainer/global_step": 9, "epoch": 0, "train/loss": 2.0},
-        {"_step": 1, "trainer/global_step": 9, "epoch": 0, "val/balanced_accuracy": 0.4},
-        {"_step": 2, "trainer/global_step": 9, "epoch": 0, "cost/seconds": 4.0},
-        {"_step": 3, "trainer/global_step": 19, "epoch": 1, "train/loss": 1.0, "chart": {"a": 1}},
-    ]
-    return SimpleNamespace(
-        id=f"{name}-seed{seed}",
-        config=config,
-        summary_metrics=summary,
-        scan_history=lambda: iter(history),
-    )
+def kept(file, base):
+    """A file as the server gives it out, under its path from ``base``."""
+    name = str(file.relative_to(base))
+
+    def download(root):
+        copy = Path(root, name)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(file, copy)
+        return copy.open()
+
+    return SimpleNamespace(name=name, download=download)
+
+
+def remote(folder):
+    """The run of a folder as the server knows it, with wandb's own files beside."""
+    own = Path("wandb/config.yaml")
+    own.parent.mkdir(exist_ok=True)
+    own.write_text("_wandb: {}")
+    files = [kept(own, own.parent), *(kept(f, folder.parents[1]) for f in folder.iterdir())]
+    return SimpleNamespace(id="-".join(folder.parts[-2:]), files=lambda: iter(files))
 
 
 @pytest.fixture
 def server(monkeypatch):
-    """Stands in for wandb.Api; ``runs`` are what it knows."""
-
-    class Api:
-        def __init__(self, timeout):
-            pass
-
-        def runs(self, project):
-            assert project == "me/longderm"
-            if isinstance(known, Exception):
-                raise known
-            return iter(known)
-
-    known = []
+    """Stands in for wandb.Api, which knows what it is called with."""
 
     def set_runs(answer):
-        nonlocal known
-        known = answer
+        def runs(self, project):
+            assert project == "me/longderm"
+            if isinstance(answer, Exception):
+                raise answer
+            return iter(answer)
 
-    monkeypatch.setattr(wandb, "Api", Api)
+        api = type("Api", (), {"__init__": lambda self, timeout: None, "runs": runs})
+        monkeypatch.setattr(wandb, "Api", api)
+
     return set_runs
 
 
-def test_reads_what_the_server_has(server):
-    server([remote(seed=0), remote(seed=1, accuracy=0.6)])
+def test_a_run_from_the_server_is_the_run_of_the_folder(server, make_run):
+    folder = make_run(seed=3, decide=True)
+    server([remote(folder)])
     runs, left_out = read_project("me/longderm")
     assert left_out == []
-    run = runs[0]
-    assert (run.name, run.seed, run.classes) == ("ce", 0, ("nv", "mel"))
-    assert run.metrics == {"balanced_accuracy": 0.5, "recall_nv": 1.0, "recall_mel": 0.0}
-    assert run.history["train/loss"].dropna().tolist() == [2.0, 1.0]
-    assert run.history["val/balanced_accuracy"].dropna().tolist() == [0.4]
+    (run,), local = runs, read_run(folder)
+    assert run.source == "me/longderm/ce-seed3"
+    for name in ("name", "seed", "classes", "split", "synthetic", "metrics", "config"):
+        assert getattr(run, name) == getattr(local, name), name
+    pd.testing.assert_frame_equal(run.predictions, local.predictions)
+    pd.testing.assert_frame_equal(run.history, local.history)
 
 
-def test_means_and_intervals_over_seeds_only(server):
-    server([remote(seed=0), remote(seed=1, accuracy=0.6), remote("other")])
-    found = compare(read_project("me/longderm")[0], baseline="other")
-    assert [row.name for row in found.rows] == ["ce", "other"]
-    estimate = found.rows[0].metrics["balanced_accuracy"]
-    assert estimate.mean == pytest.approx(0.55)
-    assert estimate.seeds[0] < 0.55 < estimate.seeds[1]
-    assert estimate.lesions is None
-    assert found.rows[0].difference is None
-    assert any("neither intervals over lesions nor diff" in note for note in found.notes)
-
-
-def test_untested_runs_are_named_and_left_out(server):
-    untested = remote("young")
-    untested.summary_metrics = {"val/loss": 1.0}
-    server([remote(), untested])
+def test_untested_and_half_written_runs_are_named_and_left_out(server, make_run):
+    young, broken = make_run("young"), make_run("broken")
+    for file in young.iterdir():
+        file.unlink()
+    (broken / "results.json").write_text("{")
+    server([remote(make_run()), remote(young), remote(broken)])
     runs, left_out = read_project("me/longderm")
     assert [run.name for run in runs] == ["ce"]
-    assert left_out == [
-        "me/longderm/young-seed0 has no test/balanced_accuracy: evaluate it, and `make sync`."
-    ]
+    assert left_out[0] == ("me/longderm/young-seed0 has no results: evaluate it, and `make sync`.")
+    assert left_out[1].startswith("me/longderm/broken-seed0 is half-written (Expecting")
 
 
 @pytest.mark.parametrize(
@@ -105,7 +83,6 @@ def test_untested_runs_are_named_and_left_out(server):
         ([], "no tested run in me/longderm"),
         (wandb.errors.UsageError("No API key configured."), "No API key.*wandb login"),
         (ValueError("Could not find project longderm"), "Could not find project"),
-        ([remote(), remote()], "called alike"),
     ],
 )
 def test_refusals(server, answer, said):
@@ -114,15 +91,10 @@ def test_refusals(server, answer, said):
         read_project("me/longderm")
 
 
-def test_drawn_lesions_are_not_mixed_with_real_ones(server):
-    server([remote(), remote("demo", root="data/demo")])
-    with pytest.raises(RunError, match="demo-seed0 .*drawn lesions"):
-        compare(read_project("me/longderm")[0])
-
-
-def test_command_line(server, monkeypatch, capsys):
-    server([remote(), remote("other", accuracy=0.7)])
-    monkeypatch.setattr(sys, "argv", ["compare", "--project", "me/longderm"])
+def test_command_line(server, make_run, monkeypatch, capsys):
+    server([remote(make_run()), remote(make_run("other", skill=2.0))])
+    arguments = ["compare", "--project", "me/longderm", "--baseline", "ce"]
+    monkeypatch.setattr(sys, "argv", arguments)
     main()
-    assert "nor differences: other, ce" in capsys.readouterr().out
+    assert "over 2000 resamples of the lesions" in capsys.readouterr().out
     assert '"name":"other"' in Path("compare/index.html").read_text()
