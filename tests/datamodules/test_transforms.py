@@ -3,7 +3,7 @@ import pytest
 import torch
 import torchvision.transforms.v2.functional as TF
 
-from datamodules.transforms import Augment
+from datamodules.transforms import Augment, grid
 
 STILL = {"rotation": 0.0, "zoom": (1.0, 1.0), "shift": 0.0}
 PLAIN = {"brightness": 0.0, "contrast": 0.0, "saturation": 0.0}
@@ -29,6 +29,12 @@ def test_colour_leaves_the_mask_alone(batch):
     for i in range(16):
         assert min((out["mask"][i] - flip[i]).abs().max() for flip in flips) < 1e-5
     assert not torch.allclose(out["image"][:, :1], out["mask"], atol=0.01)
+
+
+def test_grid_is_that_of_torch():
+    inverse = torch.randn(4, 2, 3)
+    expected = torch.nn.functional.affine_grid(inverse, [4, 3, 15, 20], align_corners=False)
+    torch.testing.assert_close(grid(inverse, 15, 20), expected)
 
 
 def test_geometry_is_an_affine_map_of_the_plane(batch):
