@@ -19,20 +19,20 @@ RUN = Path("runs/demo/seed0")
 
 
 def command(lesions: Path, *more: str) -> list[str]:
-    """A small run with everything random on: augmentation, dropout, sampling, two workers."""
+    """SPMix, with all that draws or remembers: pairs, views, queue, key network, two workers."""
     return [
         sys.executable,
         "-m",
         "experiments",
         "fit",
-        f"--config={ROOT / 'tests' / 'plain.yaml'}",
+        f"--config={ROOT / 'experiments' / 'demo.yaml'}",
         f"--data.root={lesions}",
         "--data.split.test_images=3",
         "--data.split.val_images=2",
         "--data.size=32",
         "--data.batch_size=16",
         "--data.num_workers=2",
-        "--model.network.drop_rate=0.3",
+        "--model.queue_size=100",
         "--trainer.max_epochs=6",
         "--trainer.accelerator=cpu",
         "--trainer.enable_progress_bar=false",

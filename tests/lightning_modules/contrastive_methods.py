@@ -109,13 +109,16 @@ class Step(nn.Module):
 
 
 def train(
-    module: Classifier, step: nn.Module, batches: list[dict[str, Tensor]], bfloat16: bool = False
+    module: Classifier,
+    step: nn.Module,
+    batches: list[dict[str, Tensor]],
+    half: torch.dtype | None = None,
 ) -> list[float]:
-    """The losses of some steps of gradient descent."""
+    """The losses of some steps of gradient descent, in mixed precision with ``half``."""
     optimizer = sgd([p for p in module.parameters() if p.requires_grad])
     losses = []
     for each in batches:
-        with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
+        with torch.autocast("cpu", half, enabled=half is not None):
             loss = step(each)
         optimizer.zero_grad()
         loss.backward()

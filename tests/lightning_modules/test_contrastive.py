@@ -198,11 +198,12 @@ def test_key_network_follows_once_an_optimizer_step(tmp_path):
     assert len(calls) == 2  # of four batches
 
 
+@pytest.mark.parametrize("half", [torch.bfloat16, torch.float16], ids=str)
 @pytest.mark.parametrize("method", METHODS)
-def test_200_steps_in_bfloat16(method):
+def test_200_steps_in_half_precision(method, half):
     module = make(method)
     batches = [batch(method, seed % 5, size=4) for seed in range(200)]
-    losses = train(module, Step(module), batches, bfloat16=True)
+    losses = train(module, Step(module), batches, half)
     assert torch.tensor(losses).isfinite().all()
     state = module.state_dict()
     assert all(value.isfinite().all() for value in state.values())
