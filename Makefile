@@ -17,7 +17,7 @@ endif
 RUN = runs/$(EXP)/seed$(SEED)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo data verify train study submit status evaluate predict decide compare export card ensemble sweep dashboard sync test check bench
+.PHONY: help demo data verify train study submit status evaluate predict decide compare export card ensemble sweep dashboard sync test check audit bench
 
 help: ## list the verbs
 	@awk -F ':.*## ' '/^[a-z]+:.*##/ {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -86,6 +86,10 @@ check: $(ENV) ## lint, format, types, import directions
 	$(PYTHON) -m ruff format --check .
 	$(PYTHON) -m mypy
 	$(PYTHON) -m pytest tests/test_architecture.py
+
+audit: $(ENV) ## ask PyPI whether a pinned version has a known vulnerability (needs a network)
+	$(PYTHON) -m pip install --quiet --constraint constraints.txt pip-audit
+	$(PYTHON) -m pip_audit --requirement constraints.txt --no-deps --disable-pip
 
 bench: $(ENV) ## measure the cache, the loader, augmentation and the training step
 	$(PYTHON) -m tests.benchmarks $(ARGS)

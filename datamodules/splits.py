@@ -82,6 +82,8 @@ class Balanced(_ByClass):
 
 def _fill(images: pd.Series[int], wanted: int) -> Iterator[str]:
     for lesion, count in images.items():
+        if wanted == 0:
+            return
         if count <= wanted:
             wanted -= count
             yield str(lesion)

@@ -21,6 +21,7 @@ from callbacks.preemption import Preemption
 from callbacks.wandb_logger import ResilientWandbLogger
 from datamodules import HAM10000, DataError
 from experiments.failures import explained
+from experiments.memory import keep_freed_memory
 from experiments.resume import epochs_done, resume_from
 from lightning_modules import ModelError
 
@@ -189,6 +190,7 @@ def run() -> None:
         warnings.filterwarnings("ignore", message=message)
     lightning = logging.getLogger("pytorch_lightning.utilities.rank_zero")
     lightning.addFilter(lambda record: "Tip:" not in record.getMessage())  # advertisements
+    keep_freed_memory()
     try:
         main()
     except Exception as error:

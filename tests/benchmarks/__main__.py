@@ -10,6 +10,7 @@ import pandas as pd
 import torch
 
 from callbacks.console import print_table
+from experiments.memory import keep_freed_memory
 from tests.benchmarks import codecs, loading, methods, pairs, step
 
 BENCHMARKS = {
@@ -31,6 +32,7 @@ def main() -> None:
     parser.add_argument("names", nargs="*", choices=[*BENCHMARKS, []], help="all if none is named")
     parser.add_argument("--images", type=int, default=1024, help="drawn images to work on")
     args = parser.parse_args()
+    keep_freed_memory()  # as the command line does
     print(f"{platform.processor()}, torch {torch.__version__}, {torch.get_num_threads()} threads")
     results = {}
     with tempfile.TemporaryDirectory() as folder:

@@ -13,8 +13,7 @@ from datamodules.cache import release_arrays
 from datamodules.dataset import CLASSES, LesionDataset, image_files, read_table
 from datamodules.saliency import fine_grained_saliency
 from datamodules.samplers import Paired
-from datamodules.transforms import Augment
-from datamodules.views import Views
+from datamodules.views import RandomCrop, Views
 from tests.benchmarks.loading import BATCH, SIZE, Data
 from tests.benchmarks.timing import in_turns
 
@@ -24,7 +23,7 @@ def bench_pairs(data: Data) -> list[dict]:
 
     The other way is the published code's, with two loaders of one worker each: an image and its
     saliency, a JPEG made beforehand, are decoded by PIL and augmented twice by torchvision. Both
-    warp, flip and jitter alike. The rate is of images, each with two views.
+    crop, flip and colour as PaCo does. The rate is of images, each with two views.
     """
     table = read_table(data.large)
     table["label"] = table["dx"].map(CLASSES.index)
@@ -43,7 +42,7 @@ def bench_pairs(data: Data) -> list[dict]:
     batched = DataLoader(
         dataset, BATCH, sampler=Paired(dataset.labels.tolist()), collate_fn=lambda batch: batch
     )
-    views = Views([Augment(), Augment()])
+    views = Views([RandomCrop(operations=2), RandomCrop(gray=0.2, blur=0.5)])
     return in_turns(
         {
             "cache, Paired, Views": lambda: sum(viewed(views, batch) for batch in batched),
@@ -71,18 +70,33 @@ class PerImage(Dataset):
 
     def __init__(self, files: list[Path], maps: list[Path], labels: list[int]) -> None:
         self.files, self.maps, self.labels = files, maps, labels
-        self.view = v2.Compose(
+        crop = [
+            v2.RandomResizedCrop(SIZE, antialias=True),
+            v2.RandomHorizontalFlip(),
+            v2.RandomVerticalFlip(),
+            v2.ColorJitter(0.4, 0.4, 0.4),
+        ]
+        operation = v2.RandomApply(
             [
-                v2.RandomHorizontalFlip(),
-                v2.RandomVerticalFlip(),
-                v2.RandomAffine(
-                    180, (0.1, 0.1), (0.8, 1.25), interpolation=v2.InterpolationMode.BILINEAR
-                ),
-                v2.ColorJitter(0.2, 0.2, 0.2),
-                v2.ToDtype(torch.float32, scale=True),
-            ]
+                v2.RandomChoice(
+                    [
+                        v2.RandomAffine(15, interpolation=v2.InterpolationMode.BILINEAR),
+                        v2.RandomAffine(0, shear=8, interpolation=v2.InterpolationMode.BILINEAR),
+                        v2.RandomAffine(0, translate=(0.2, 0.2)),
+                        v2.ColorJitter(brightness=0.45),
+                        v2.ColorJitter(contrast=0.45),
+                        v2.ColorJitter(saturation=0.45),
+                    ]
+                )
+            ],
+            p=0.5,
         )
-        self.resize = v2.Resize((SIZE, SIZE), antialias=True)
+        blur = v2.RandomApply([v2.GaussianBlur(13, (0.1, 2.0))], p=0.5)
+        self.views = (
+            v2.Compose([*crop, operation, operation]),
+            v2.Compose([*crop, v2.RandomGrayscale(0.2), blur]),
+        )
+        self.float = v2.ToDtype(torch.float32, scale=True)
 
     def __len__(self) -> int:
         return len(self.files)
@@ -90,13 +104,14 @@ class PerImage(Dataset):
     def __getitem__(self, item: int) -> tuple[torch.Tensor, int]:
         image, saliency = self.decoded(self.files[item], "RGB"), self.decoded(self.maps[item], "L")
         pair = tv_tensors.Image(image), tv_tensors.Mask(saliency)  # a mask keeps its colours
-        views = [self.view(*pair) for _ in range(2)]
+        views = [self.float(*view(*pair)) for view in self.views]
         planes = [[image.as_subclass(torch.Tensor), saliency / 255] for image, saliency in views]
         return torch.stack([torch.cat(view) for view in planes]), self.labels[item]
 
-    def decoded(self, file: Path, mode: str) -> torch.Tensor:
+    @staticmethod
+    def decoded(file: Path, mode: str) -> torch.Tensor:
         with Image.open(file) as image:
-            return self.resize(v2.functional.pil_to_tensor(image.convert(mode)))
+            return v2.functional.pil_to_tensor(image.convert(mode))
 
 
 def viewed(views: Views, batch: dict[str, torch.Tensor]) -> int:
