@@ -24,8 +24,11 @@ def options(config: Any) -> dict[str, str]:
 
 
 def differing(runs: Sequence[Run]) -> list[str]:
-    """Options in which runs differ."""
-    each = [options(run.config) for run in runs]
+    """Options in which runs differ, if not by starting from the runs of their own seeds."""
+    each = [
+        {name: v.replace(f"/seed{run.seed}", "/seed") for name, v in options(run.config).items()}
+        for run in runs
+    ]
     names = dict.fromkeys(name for one in each for name in one)
     return [name for name in names if len({one.get(name) for one in each}) > 1]
 

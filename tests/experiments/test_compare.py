@@ -72,6 +72,9 @@ def test_a_run_does_not_differ_from_itself(make_run):
 
 def test_seeds_that_differ_in_more_are_named(make_run):
     first, second = make_run("ce", seed=0), make_run("ce", seed=1)
+    for folder in (first, second):  # a second stage starts from its own seed's first
+        with (folder / "config.yaml").open("a") as config:
+            config.write(f"start: runs/first/{folder.name}\n")
     assert not [n for n in compare([read_run(first), read_run(second)], 5).notes if "differ" in n]
     config = (second / "config.yaml").read_text()
     (second / "config.yaml").write_text(config.replace("lr: 2", "lr: 3"))
