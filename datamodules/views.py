@@ -6,6 +6,7 @@ import math
 
 import torch
 import torch.nn.functional as F
+from kornia.filters import gaussian_blur2d
 from torch import Tensor, nn
 
 from datamodules.transforms import Adjust, warp
@@ -116,10 +117,14 @@ class RandomCrop(nn.Module):
         return torch.cat([math.radians(30) * angle, 0.3 * shears, 0.45 * shifts, colours], dim=1)
 
     def blurred(self, image: Tensor, order: Tensor, sigma: Tensor) -> Tensor:
-        low, high = self.sigma
-        sigma = (low + (high - low) * sigma) * image.shape[2] / 224
-        chosen = order.argsort()[: round(self.blur * len(image))]  # a number that the CPU knows
-        return image.index_copy_(0, chosen, blur(image[chosen], sigma[chosen]))
+        number = round(self.blur * len(image))
+        if number == 0:
+            return image
+        chosen = order.argsort()[:number]
+        low, high = (end * image.shape[2] / 224 for end in self.sigma)
+        sigma = low + (high - low) * sigma[chosen, None].expand(-1, 2)
+        size = 2 * math.ceil(3 * high) + 1
+        return image.index_copy_(0, chosen, gaussian_blur2d(image[chosen], size, sigma))
 
 
 def affine(moved: Tensor) -> Tensor:
@@ -132,17 +137,3 @@ def affine(moved: Tensor) -> Tensor:
         (nothing, nothing, torch.ones_like(angle)),
     )
     return torch.stack([torch.stack(row, dim=1) for row in rows], dim=1)
-
-
-def blur(image: Tensor, sigma: Tensor) -> Tensor:
-    """Gaussian blur of images (B, C, H, W) by standard deviations (B,) in pixels; 0 is none."""
-    rows, columns = (_gaussian(side, sigma) for side in image.shape[2:])
-    return rows @ image @ columns.mT
-
-
-def _gaussian(side: int, sigma: Tensor) -> Tensor:
-    """Matrices (B, 1, side, side) whose product with a vector is its blur."""
-    place = torch.arange(side, device=sigma.device)
-    distance = (place[:, None] - place) / sigma.clamp(min=1e-3)[:, None, None, None]
-    kernel = torch.exp(-(distance**2) / 2)
-    return kernel / kernel.sum(3, keepdim=True)  # of the pixels that there are

@@ -1,13 +1,12 @@
 import math
 
-import kornia.filters
 import pytest
 import torch
 import torchvision.transforms.v2.functional as TF
 from torch import nn
 
 from datamodules.transforms import Adjust, Augment, warp
-from datamodules.views import RandomCrop, Views, affine, blur
+from datamodules.views import RandomCrop, Views, affine
 
 PLAIN = {"jitter": 0.0}
 
@@ -90,16 +89,10 @@ def test_gray_takes_all_colour_away(batch):
     assert not torch.allclose(RandomCrop()(batch)["image"][:, 0], image[:, 0], atol=0.01)
 
 
-def test_blur_is_kornias_within_the_picture_and_none_at_0(batch):
-    sigma = torch.linspace(0.5, 2.0, 16)
-    expected = kornia.filters.gaussian_blur2d(batch["image"], 19, sigma[:, None].expand(16, 2))
-    inside = (slice(None), slice(None), slice(9, -9), slice(9, -9))
-    assert torch.allclose(blur(batch["image"], sigma)[inside], expected[inside], atol=1e-4)
-    assert torch.equal(blur(batch["image"], torch.zeros(16)), batch["image"])
-
-
-def test_blur_has_its_probability(batch):
+def test_blur_is_of_its_share_of_the_batch():
     many = {"image": torch.rand(400, 3, 8, 8)}
     view = RandomCrop(area=(1.0, 1.0), ratio=(1.0, 1.0), blur=0.5, sigma=(60.0, 60.0), **PLAIN)
     spread = view(many)["image"].flatten(1).std(1)
-    assert (spread < 0.2).float().mean().item() == pytest.approx(0.5, abs=0.1)
+    assert (spread < 0.2).sum() == 200
+    again = view(many)["image"].flatten(1).std(1)
+    assert not torch.equal(spread < 0.2, again < 0.2)
