@@ -80,14 +80,14 @@ class RandomCrop(nn.Module):
     @torch.no_grad()
     def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         image = batch["image"]
-        draws = torch.rand(len(image), 12, device=image.device).unbind(1)
+        draws = torch.rand(len(image), 11, device=image.device).unbind(1)
         moved, factors = self.rand_augment(image).split([5, 3], dim=1)
         batch = warp(batch, self.crop(*draws[:6]) @ affine(moved))
         factors = (1 + self.jitter * (2 * torch.stack(draws[6:9], dim=1) - 1)) * factors
         brightness, contrast, saturation = factors.unbind(1)
         saturation = saturation * (draws[9] >= self.gray)
         image = self.adjust(batch["image"], brightness, contrast, saturation)
-        return batch | {"image": self.blurred(image, *draws[10:])}
+        return batch | {"image": self.blurred(image, draws[10])}
 
     def crop(
         self, area: Tensor, ratio: Tensor, x: Tensor, y: Tensor, flip_x: Tensor, flip_y: Tensor
@@ -116,13 +116,13 @@ class RandomCrop(nn.Module):
         colours = (1 + 0.9 * colours).clamp(min=0)
         return torch.cat([math.radians(30) * angle, 0.3 * shears, 0.45 * shifts, colours], dim=1)
 
-    def blurred(self, image: Tensor, order: Tensor, sigma: Tensor) -> Tensor:
+    def blurred(self, image: Tensor, order: Tensor) -> Tensor:
         number = round(self.blur * len(image))
         if number == 0:
             return image
         chosen = order.argsort()[:number]
         low, high = (end * image.shape[2] / 224 for end in self.sigma)
-        sigma = low + (high - low) * sigma[chosen, None].expand(-1, 2)
+        sigma = low + (high - low) * torch.rand(number, 1).expand(-1, 2)  # kornia reads it: no GPU
         size = 2 * math.ceil(3 * high) + 1
         return image.index_copy_(0, chosen, gaussian_blur2d(image[chosen], size, sigma))
 
