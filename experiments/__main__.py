@@ -125,7 +125,7 @@ class ExperimentCLI(LightningCLI):
         if fit["trainer"].fast_dev_run:
             return
         if (record := folder / "config.yaml").exists():
-            now = yaml.safe_load(self.parser.dump(self.config, skip_none=False))["fit"]
+            now = yaml.safe_load(self.parser.dump(self.config, skip_unset=False))["fit"]
             refuse_changes(record, now)
         found = resume_from(folder, self.trainer.accumulate_grad_batches)
         if fit["ckpt_path"] or found is None:

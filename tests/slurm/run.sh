@@ -79,5 +79,10 @@ wait_for_end disturbed "$number"
 equal two disturbed
 "$python" -m experiments.status
 
+say "an array of two seeds"
+submit arrayed --trainer.max_epochs=2 --seeds 0-1
+wait_for_end arrayed "$(job arrayed | head -1)"
+for seed in 0 1; do grep -c val/balanced_accuracy runs/arrayed/seed$seed/metrics.jsonl; done
+
 say "what the job wrote"
 cat runs/disturbed/seed0/slurm.log
