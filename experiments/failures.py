@@ -1,4 +1,4 @@
-"""What users can mend although a library says it: memory and disks that are full."""
+"""What users can mend although a library says it: what is full, or wants a GPU."""
 
 from __future__ import annotations
 
@@ -14,6 +14,16 @@ GPU = (
     "--trainer.accumulate_grad_batches=2, set --trainer.precision=bf16-mixed, or use more GPUs."
 )
 MAIN = "The main memory is full: lower data.num_workers, data.batch_size or data.size."
+NO_GPU = (
+    "This asks for a GPU, and there is none: leave out trainer.sync_batchnorm, fsdp as "
+    "trainer.strategy and trainer.accelerator."
+)
+WANTS_GPU = (
+    "only work with GPU modules",
+    "requires a GPU accelerator",
+    "No supported gpu backend found",
+    "`CUDAAccelerator` can not run",
+)
 SIGNS = ("DefaultCPUAllocator", "is killed by signal: Killed", "insufficient shared memory")
 
 
@@ -24,6 +34,8 @@ def explained(error: BaseException) -> RunError | None:
             return RunError(GPU)
         if isinstance(cause, MemoryError) or any(sign in str(cause) for sign in SIGNS):
             return RunError(MAIN)
+        if any(sign in str(cause) for sign in WANTS_GPU):
+            return RunError(NO_GPU)
         if isinstance(cause, OSError) and cause.errno in DISK_FULL:
             where = cause.filename or "a file of the run"
             return RunError(

@@ -215,5 +215,11 @@ def test_metadata_that_are_wrong(own, said, change, sentence):
     assert fit(PLAIN, own, "struck", more=SMALL) == 0
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="here its wish is granted")
+@pytest.mark.parametrize("wish", ["--trainer.strategy=fsdp", "--trainer.accelerator=gpu"])
+def test_a_wish_for_a_gpu(lesions, said, wish):
+    assert "asks for a GPU, and there is none" in said(lesions, more=[wish])
+
+
 def test_defects_stay_what_they_are():
     assert explained(ValueError("a defect")) is None
