@@ -27,6 +27,7 @@ class FiniteLoss(Callback):
 
     def __init__(self, dirpath: str = "") -> None:
         self.path = Path(dirpath, "nonfinite.pt")
+        self.copied: torch.cuda.Event | None = None
 
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
@@ -36,6 +37,17 @@ class FiniteLoss(Callback):
     def on_before_backward(
         self, trainer: Trainer, pl_module: LightningModule, loss: Tensor
     ) -> None:
+        if not loss.is_cuda:
+            self.loss, self.copied = loss.detach(), None
+            return
+        here = torch.empty_like(loss, device="cpu", pin_memory=True)
+        self.loss = here.copy_(loss.detach(), non_blocking=True)
+        self.copied = torch.cuda.current_stream(loss.device).record_event()
+
+    def on_after_backward(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self.copied is not None:  # a GPU has the backward pass to do meanwhile
+            self.copied.synchronize()
+        loss = self.loss
         if loss.isfinite().all():
             return
         index = self.batch["index"].tolist()
