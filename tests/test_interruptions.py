@@ -12,6 +12,8 @@ import yaml
 from pytorch_lightning import Callback
 
 from callbacks.history import read_history
+from datamodules.dataset import CLASSES
+from experiments import dashboard
 from experiments.__main__ import ExperimentCLI, main
 from experiments.resume import resume_from
 from tests.test_experiments import EXPERIMENTS, ROOT, arguments, small_networks
@@ -97,6 +99,19 @@ def prepare(experiment, lesions):
             assert fit(file, lesions, first, more=["--trainer.max_epochs=1"]) == 0
 
 
+def plotted(experiment):
+    """What the dashboard asks of the experiment's training, on data without masks."""
+    sections = (dashboard.SECTIONS[name] for name in ("Overview", "Per class", "System"))
+    keys = {key for charts in sections for ys in charts.values() for key in ys}
+    config = yaml.safe_load(experiment.read_text())
+    if config["model"]["class_path"] == "lightning_modules.Compression":  # makes no diagnosis
+        return {key for key in keys if key.endswith("/loss") or key.startswith("cost/")}
+    if config["data"].get("task") == "melanoma":
+        others = {c for c in CLASSES if c not in ("mel", "nv")} | {"many", "medium", "few"}
+        return {key for key in keys if not others & set(re.split("[/_]", key))}
+    return keys
+
+
 @pytest.mark.usefixtures("small_networks")
 @pytest.mark.parametrize("experiment", EXPERIMENTS, ids=lambda path: path.stem)
 def test_every_experiment_goes_on_exactly(experiment, lesions):
@@ -107,6 +122,7 @@ def test_every_experiment_goes_on_exactly(experiment, lesions):
     assert resume_from(Path("runs/told/seed0"))[1]["global_step"] == step + 1
     assert fit(experiment, lesions, "told") == 0
     assert_same_run("whole", "told")
+    assert plotted(experiment) <= set(read_history("runs/whole/seed0/metrics.jsonl"))
 
 
 @pytest.mark.usefixtures("small_networks")
