@@ -123,3 +123,7 @@ def test_two_processes_are_one(experiment, lesions, monkeypatch):
             first[1][name], gradient, rtol=1e-3, atol=1e-5 * scale.item(), msg=name
         )
     torch.testing.assert_close(first[1:], second[1:], rtol=0, atol=0, equal_nan=True)
+    apart = max((first[1][name] - gradient).abs().max() for name, gradient in gradients.items())
+    difference = ((first[0] + second[0]) / 2 - loss).abs()
+    print(f"{experiment.stem}: loss {loss:.4f}, apart by {difference:.0e}; ", end="")
+    print(f"largest gradient {scale:.3f}, apart by {apart:.0e}")  # shown with -rP
