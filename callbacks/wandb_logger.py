@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
+from io import StringIO
 from numbers import Real
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -107,7 +108,7 @@ class ResilientWandbLogger(WandbLogger):
     @rank_zero_only
     def keep_files(self, files: Iterable[Path], base: Path) -> None:
         """Uploads those of the files that exist, under their paths from ``base``."""
-        with self._surviving():
+        with self._surviving(), redirect_stderr(StringIO()):  # it says of each that it is linked
             for file in filter(Path.exists, files):
                 self.experiment.save(str(file), str(base), policy="now", glob=False)
 
