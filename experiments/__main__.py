@@ -162,6 +162,7 @@ def reached(done: int, wanted: int | None) -> bool:
 
 def main(args: ArgsType = None, cli: type[ExperimentCLI] = ExperimentCLI) -> ExperimentCLI:
     """Parses ``args`` on top of ``experiments/base.yaml``, builds the experiment and runs it."""
+    logging.getLogger("pytorch_lightning.utilities.rank_zero").addFilter(no_advertisement)
     return cli(
         LightningModule,
         HAM10000,
@@ -177,6 +178,10 @@ def main(args: ArgsType = None, cli: type[ExperimentCLI] = ExperimentCLI) -> Exp
     )
 
 
+def no_advertisement(record: logging.LogRecord) -> bool:
+    return "Tip:" not in record.getMessage()
+
+
 def mendable(error: BaseException | None) -> BaseException | None:
     """What users can mend among the causes of ``error``; jsonargparse wraps what it builds."""
     while error is not None and not isinstance(error, (DataError, RunError, ModelError)):
@@ -188,8 +193,6 @@ def run() -> None:
     """The command line as users see it: what they can mend is one sentence, not a traceback."""
     for message in NOISE:
         warnings.filterwarnings("ignore", message=message)
-    lightning = logging.getLogger("pytorch_lightning.utilities.rank_zero")
-    lightning.addFilter(lambda record: "Tip:" not in record.getMessage())  # advertisements
     keep_freed_memory()
     try:
         main()

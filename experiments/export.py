@@ -69,6 +69,7 @@ def export(run: Path, out: Path, *options: str) -> dict[str, str]:
     cli = load(run, *options)
     decision = Decision.load(run) or Decision(tuple(cli.datamodule.class_names))
     deployed = Deployed(cli.model, decision).eval()
+    deployed.to(memory_format=torch.contiguous_format)  # torch warns of weights in another
     size = int(cli.datamodule.size)
     metadata = describe(run, decision, size)
     random = np.random.default_rng(0)
