@@ -16,6 +16,8 @@ from experiments.compare.rows import Difference, Estimate, Row, rows_of
 from experiments.compare.runs import Run, comparable
 
 Array = NDArray[Any]
+# What runs record of compressed images, which no prediction tells.
+FIDELITY = ("bits_per_pixel", "values_ratio", "psnr", "lesion_psnr", "ssim", "ms_ssim", "mae")
 
 
 @dataclass(frozen=True)
@@ -83,11 +85,15 @@ def _estimated(row: Row, weight: Array) -> tuple[Row, Array]:
         for name, values in exact.items()
         if not np.isnan(values).any()
     }
+    for name in FIDELITY:
+        values = np.array([run.metrics.get(name, np.nan) for run in row.runs])
+        if not np.isnan(values).any():
+            metrics[name] = _estimate(values)
     return replace(row, metrics=metrics), resampled["balanced_accuracy"]
 
 
-def _estimate(values: Array, resampled: Array) -> Estimate:
-    lesions = intervals.percentiles(resampled)
+def _estimate(values: Array, resampled: Array | None = None) -> Estimate:
+    lesions = None if resampled is None else intervals.percentiles(resampled)
     return Estimate(float(values.mean()), intervals.over_seeds(values), lesions)
 
 

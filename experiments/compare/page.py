@@ -28,6 +28,9 @@ MORE = {
     "average_precision": "average precision",
     "ppv": "PPV",
     "npv": "NPV",
+    "lesion_psnr": "PSNR in the lesion",
+    "ms_ssim": "MS-SSIM",
+    "mae": "mean absolute error",
 }
 LEARNING = {"val/balanced_accuracy": "validation", "train/loss": "training"}
 

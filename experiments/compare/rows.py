@@ -26,7 +26,7 @@ class Estimate:
         mean: Over the seeds.
         seeds: Interval over seeds: other trainings, the same images. None for a single seed.
         lesions: Interval over lesions: the same trainings, other images. None if some resample
-            has no value.
+            has no value, or if predictions do not tell.
     """
 
     mean: float

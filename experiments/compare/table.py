@@ -26,6 +26,10 @@ SHOWN = {
     "few_accuracy": "Few",
     "sensitivity": "sensitivity",
     "specificity": "specificity",
+    "bits_per_pixel": "bits per pixel",
+    "values_ratio": "values, original to latent",
+    "psnr": "PSNR",
+    "ssim": "SSIM",
 }
 AGAINST = ("difference [lesions]", "p (Holm)", "lesions better : worse", "p McNemar (Holm)")
 NOTHING = "-"

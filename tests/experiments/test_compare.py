@@ -1,3 +1,4 @@
+import json
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -7,7 +8,7 @@ import pandas as pd
 import pytest
 
 from callbacks.errors import RunError
-from experiments.compare import table
+from experiments.compare import page, table
 from experiments.compare.__main__ import main
 from experiments.compare.comparison import compare
 from experiments.compare.cost import cost
@@ -136,3 +137,23 @@ def test_refusals_are_one_sentence(make_run, monkeypatch):
     make_run("melanoma", classes=["nv", "mel"])
     with pytest.raises(SystemExit, match="^error: runs/ce/seed0 and runs/melanoma/seed0"):
         run_main(monkeypatch)
+
+
+def test_what_compression_left_is_beside_what_was_decided(make_run):
+    def compressed(name, **more):
+        folder = make_run(name)
+        results = json.loads((folder / "results.json").read_text())
+        results["metrics"] |= more
+        (folder / "results.json").write_text(json.dumps(results))
+        return read_run(folder)
+
+    runs = [compressed("jpeg", bits_per_pixel=2.0, psnr=31.5), compressed("original")]
+    found = compare(runs, resamples=5)
+    rate = {row.name: row.metrics.get("bits_per_pixel") for row in found.rows}
+    assert rate["jpeg"].mean == 2.0
+    assert rate["jpeg"].lesions is None
+    assert rate["original"] is None
+    lines = table.compact(found).set_index("name")
+    assert lines.loc["jpeg", "PSNR"] == "31.500"
+    assert lines.loc["original", "PSNR"] == "-"
+    assert '"psnr"' in page.render(found)
