@@ -66,7 +66,10 @@ def comparison(make_run):
     folder = make_run(EVIL)
     with (folder / "config.yaml").open("a") as file:
         file.write("option: </script><script>document.title = 'hacked'</script>\n")
-    make_run("good", skill=3.0)
+    good = make_run("good", skill=3.0) / "results.json"
+    record = json.loads(good.read_text())
+    record["metrics"] |= {"psnr": 33.0, "bits_per_pixel": 2.5}
+    good.write_text(json.dumps(record))
     (folder / "saliency").mkdir()
     Image.new("RGB", (600, 450), "red").save(folder / "saliency" / "a.png")
     (folder / "saliency" / "torn.jpg").write_bytes(b"no image")
@@ -145,10 +148,11 @@ def test_a_browser_sorts_filters_and_turns_the_pages(comparison, tmp_path):
     assert seen["filtered"] == ["good"]
     assert seen["title"] == "LongDerm: 4 rows compared"
     tabs = seen["tabs"]
-    assert len(tabs) == 11
+    assert len(tabs) == 12
     assert all(text > 0 for text, _ in tabs.values())
     assert tabs["Learning"][1] == tabs["Reliability"][1] == 3
     assert tabs["Confusion"][1] == 4
+    assert tabs["Compression"][1] == 1
     assert seen["selected"] == ["Classes"]
     assert seen["focused"] == "Classes"
 

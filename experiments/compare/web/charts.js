@@ -38,11 +38,12 @@ function reach(estimates) {
   return [Math.max(0, Math.floor(low * 20) / 20), Math.min(1, Math.ceil(high * 20) / 20)];
 }
 
-function chart({ x, y, xTitle, yTitle, marks }) {
-  const [width, height, left, bottom] = [260, 180, 34, 30];
+function chart({ x, y, xTitle, yTitle, marks, width = 260, height = 180 }) {
+  const [left, bottom] = [34, 30];
   const to = ([low, high], start, end) => (value) =>
     start + ((value - low) / (high - low || 1)) * (end - start);
   const [sx, sy] = [to(x, left, width - 8), to(y, height - bottom, 8)];
+  const digits = y[1] - y[0] < 0.5 ? 2 : 1;
   const ticks = [0, 0.5, 1].flatMap((share) => {
     const [vx, vy] = [x[0] + share * (x[1] - x[0]), y[0] + share * (y[1] - y[0])];
     const anchor = share === 0 ? "start" : share === 1 ? "end" : "middle";
@@ -50,7 +51,7 @@ function chart({ x, y, xTitle, yTitle, marks }) {
     return [
       svg("line", { class: "frame", x1: left, x2: width - 8, y1: sy(vy), y2: sy(vy) }),
       svg("text", { x: sx(vx), y: height - 17, "text-anchor": anchor }, label),
-      svg("text", { x: left - 4, y: sy(vy) + 3, "text-anchor": "end" }, fixed(vy, 1)),
+      svg("text", { x: left - 4, y: sy(vy) + 3, "text-anchor": "end" }, fixed(vy, digits)),
     ];
   });
   const middle = (left + width) / 2;

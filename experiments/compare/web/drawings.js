@@ -77,6 +77,37 @@ const drawings = {
     return [controls(select), note(explained), figures(judged("reliability"), one, caption)];
   },
 
+  Compression() {
+    const kinds = ["bits_per_pixel", "values_ratio", "psnr"];
+    const titles = ["bits per pixel", "values, original to latent", "PSNR"];
+    const [at, select] = choice("Over", titles);
+    const rows = shown().filter((row) => row.metrics[kinds[at]]);
+    if (!rows.length) return [controls(select), note("No such row has any.")];
+    const right = Math.ceil(Math.max(...rows.map((row) => mean(row, kinds[at]))));
+    const y = reach([...rows, baseline ?? rows[0]].map((row) => row.metrics.balanced_accuracy));
+    const marks = (sx, sy) => {
+      const level = baseline && sy(mean(baseline, "balanced_accuracy"));
+      const dots = rows.flatMap((row) => {
+        const { mean: value, lesions } = row.metrics.balanced_accuracy;
+        const [cx, cy] = [sx(mean(row, kinds[at])), sy(value)];
+        const said = `${row.name}: ${fixed(value)} at ${fixed(mean(row, kinds[at]), 2)}`;
+        const [low, high] = (lesions ?? [value, value]).map(sy);
+        const side = cx > sx(0.8 * right) ? { x: cx - 6, "text-anchor": "end" } : { x: cx + 6 };
+        return [
+          svg("line", { class: "lesions", x1: cx, x2: cx, y1: low, y2: high }),
+          svg("circle", { class: "dot", cx, cy, r: 3.5 }, svg("title", {}, said)),
+          svg("text", { ...side, y: cy - 4 }, row.name),
+        ];
+      });
+      const mark = { class: "reference", x1: sx(0), x2: sx(right), y1: level, y2: level };
+      return [baseline && svg("line", mark), ...dots].filter(Boolean);
+    };
+    const explained = `Balanced accuracy (upwards) with its 95 % interval over lesions${dashed()}`;
+    const [xTitle, yTitle] = [titles[at], "balanced accuracy"];
+    const drawn = chart({ x: [0, right], y, xTitle, yTitle, marks, width: 640, height: 360 });
+    return [controls(select), note(explained), el("figure", { class: "wide" }, drawn)];
+  },
+
   Saliency() {
     const names = [...new Set(data.images.map(([run]) => run))];
     const [at, select] = choice("Run", names);

@@ -2,6 +2,7 @@
 
 const views = { ...tables, ...drawings };
 if (!data.rows.some((row) => row.metrics.many_accuracy)) delete views["Many to Few"];
+if (!data.rows.some((row) => row.metrics.psnr)) delete views.Compression;
 if (!data.images.length) delete views.Saliency;
 const names = Object.keys(views);
 const slug = (name) => name.toLowerCase().replaceAll(" ", "-");
