@@ -40,7 +40,11 @@ class FidelityTable(Callback):
             return
         self.dirpath.mkdir(parents=True, exist_ok=True)
         measured.insert(0, "image_id", data.table.loc[measured.index, "image_id"])
-        measured.to_csv(self.dirpath / "test_fidelity.csv", index=False)
+        file = self.dirpath / "test_fidelity.csv"
+        measured.to_csv(file, index=False)
+        for logger in trainer.loggers:
+            if isinstance(logger, ResilientWandbLogger):
+                logger.keep_files([file], self.dirpath.parents[1])
 
     def show(self, trainer: Trainer, pl_module: LightningModule, split: str) -> pd.DataFrame | None:
         """Prints the table; returns a row per image, by its index in the data's table."""

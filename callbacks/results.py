@@ -21,7 +21,14 @@ from callbacks.wandb_logger import ResilientWandbLogger
 COLUMNS = ("image_id", "lesion_id", "dx", "age", "sex", "localization", "dx_type")
 
 
-KEPT = ("config.yaml", "split.csv", "metrics.jsonl", "results.json", "test_predictions.csv")
+KEPT = (
+    "config.yaml",
+    "split.csv",
+    "metrics.jsonl",
+    "results.json",
+    "test_predictions.csv",
+    "test_fidelity.csv",
+)
 
 
 class Results(Callback):

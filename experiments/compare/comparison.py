@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from callbacks.errors import RunError
 from experiments.compare import intervals
+from experiments.compare.contrast import association
 from experiments.compare.options import differing
 from experiments.compare.rows import Difference, Estimate, Row, rows_of
 from experiments.compare.runs import Run, comparable
@@ -72,6 +73,7 @@ def compare(
     for i, row in enumerate(rows):
         rows[i], resampled[row.name] = _estimated(row, weight)
     rows = _against(baseline, rows, resampled)
+    notes = [*notes, *_contrast(baseline, rows, weight)]
     rows.sort(key=lambda row: -row.metrics["balanced_accuracy"].mean)
     return Comparison(tuple(rows), weight, baseline, (*notes, *_oddities(rows)))
 
@@ -123,6 +125,18 @@ def _difference(row: Row, base: Row, resampled: Array) -> Difference:
         worse=worse,
         p_mcnemar=p,
     )
+
+
+def _contrast(baseline: str | None, rows: Sequence[Row], weight: Array) -> Iterable[str]:
+    base = next((row for row in rows if row.name == baseline), None)
+    if base is not None and (found := association(rows, base, weight)):
+        number, correlation, bounds = found
+        interval = f" [{bounds[0]:.2f}, {bounds[1]:.2f}]" if bounds else ""
+        yield (
+            "Contrast to skin that classes lose by compression, and F1 that they lose against "
+            f"{baseline}: rank correlation {correlation:.2f}{interval}, of the classes of {number} "
+            "rows."
+        )
 
 
 def _oddities(rows: Iterable[Row]) -> Iterable[str]:

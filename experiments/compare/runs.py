@@ -40,6 +40,8 @@ class Run:
         history: As :func:`callbacks.history.read_history` gives it.
         config: Every option.
         frequency: Images (K,) of each class in all parts; None if not recorded.
+        contrast: What compression took of each test image's contrast (N,), NaN where there is
+            none; None if nothing was compressed.
         folder: Where its saliency maps may lie.
     """
 
@@ -55,6 +57,7 @@ class Run:
     history: pd.DataFrame
     config: dict[str, Any]
     frequency: Array | None = None
+    contrast: Array | None = None
     folder: Path | None = None
 
     @cached_property
@@ -125,6 +128,7 @@ def read_run(folder: Path) -> Run:
     try:
         results = json.loads((folder / "results.json").read_text())
         config = yaml.safe_load((folder / "config.yaml").read_text())
+        predictions = _predictions(folder / "test_predictions.csv", results)
         run = Run(
             name=folder.absolute().parent.name,
             seed=int(results["seed"]),
@@ -134,10 +138,11 @@ def read_run(folder: Path) -> Run:
             synthetic=results["synthetic"],
             parameters=results["parameters"],
             metrics=results["metrics"],
-            predictions=_predictions(folder / "test_predictions.csv", results),
+            predictions=predictions,
             history=read_history(folder / "metrics.jsonl"),
             config=config,
             frequency=_frequency(folder / "split.csv", results["classes"]),
+            contrast=_contrast(folder / "test_fidelity.csv", predictions["image_id"]),
             folder=folder,
         )
     except FileNotFoundError as error:
@@ -159,6 +164,13 @@ def _frequency(path: Path, classes: Sequence[str]) -> Array | None:
         return None
     diagnosis = pd.read_csv(path)["dx"]
     return np.array([(diagnosis == name).sum() for name in classes])
+
+
+def _contrast(path: Path, images: pd.Series[str]) -> Array | None:
+    if not path.exists():
+        return None
+    measured = pd.read_csv(path).set_index("image_id")
+    return (measured["contrast_before"] - measured["contrast_after"]).reindex(images).to_numpy()
 
 
 def comparable(runs: Sequence[Run]) -> None:

@@ -65,7 +65,7 @@ def test_all_that_the_dashboard_plots_is_logged(logged):
             assert f"{split}/{chart}_table" in found
     assert "small_ce-seed0" in json.dumps([r for r in everything if r["type"] == "artifact"])
     (uploaded,) = RUN.glob("wandb/offline-run-*/files/small_ce/seed0")
-    for name in KEPT:
+    for name in {*KEPT} - {"test_fidelity.csv"}:  # nothing was compressed
         assert (uploaded / name).read_bytes() == (RUN / name).read_bytes()
 
 
