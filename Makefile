@@ -89,7 +89,7 @@ check: $(ENV) ## lint, format, types, import directions
 
 audit: $(ENV) ## ask PyPI whether a pinned version has a known vulnerability (needs a network)
 	$(PYTHON) -m pip install --quiet --constraint constraints.txt pip-audit
-	$(PYTHON) -m pip_audit --requirement constraints.txt --no-deps --disable-pip
+	$(PYTHON) -m pip_audit --requirement constraints.txt --no-deps --disable-pip --strict
 
 bench: $(ENV) ## measure the cache, the loader, augmentation and the training step
 	$(PYTHON) -m tests.benchmarks $(ARGS)

@@ -122,7 +122,7 @@ class RandomCrop(nn.Module):
             return image
         chosen = order.argsort()[:number]
         low, high = (end * image.shape[2] / 224 for end in self.sigma)
-        sigma = low + (high - low) * torch.rand(number, 1).expand(-1, 2)  # kornia reads it: no GPU
+        sigma = low + (high - low) * torch.rand(number, 1).expand(-1, 2)  # on the CPU: kornia looks
         size = 2 * math.ceil(3 * high) + 1
         return image.index_copy_(0, chosen, gaussian_blur2d(image[chosen], size, sigma))
 

@@ -12,8 +12,7 @@ LARGEST = 2**31 - 1
 def keep_freed_memory() -> None:
     """Has glibc keep large blocks that are freed, instead of returning them to the system.
 
-    The system clears the pages that it gives out again, which costs as much as augmenting a batch
-    does. Without glibc nothing happens.
+    The system clears the pages that it gives out again. Without glibc nothing happens.
     """
     with suppress(OSError, AttributeError):
         libc = ctypes.CDLL("libc.so.6")

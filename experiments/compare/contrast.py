@@ -28,7 +28,8 @@ def association(
         weight: How often each image counts in each resample (R, N).
 
     Returns:
-        Number of rows, correlation, and its interval over lesions; None without such a row.
+        Number of rows, correlation, and its interval over lesions; None without such a row,
+        or where a class has no contrast.
     """
     known = [
         row
@@ -42,11 +43,14 @@ def association(
         before = _f1(baseline, weight)
         lost = np.concatenate([before - _f1(row, weight) for row in known], axis=1)
         contrast = np.concatenate([_lost_contrast(row, weight) for row in known], axis=1)
-        return np.array(
-            [stats.spearmanr(*pair).statistic for pair in zip(contrast, lost, strict=True)]
-        )
+        ranks = [stats.rankdata(values, axis=1) for values in (contrast, lost)]
+        x, y = (rank - rank.mean(1, keepdims=True) for rank in ranks)
+        with np.errstate(invalid="ignore"):  # nothing is lost anywhere
+            return (x * y).sum(1) / np.sqrt((x**2).sum(1) * (y**2).sum(1))
 
     exact = correlation(np.ones((1, weight.shape[1])))[0]
+    if np.isnan(exact):
+        return None
     return len(known), float(exact), percentiles(correlation(weight))
 
 
@@ -69,4 +73,5 @@ def _of_run(run: Run, weight: Array) -> Array:
     assert run.contrast is not None
     measured = ~np.isnan(run.contrast)
     member = np.eye(len(run.classes))[run.label] * measured[:, None]
-    return (weight @ (member * np.nan_to_num(run.contrast)[:, None])) / (weight @ member)
+    with np.errstate(invalid="ignore"):  # a class of which nothing was measured
+        return (weight @ (member * np.nan_to_num(run.contrast)[:, None])) / (weight @ member)
