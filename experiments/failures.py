@@ -15,8 +15,8 @@ GPU = (
 )
 MAIN = "The main memory is full: lower data.num_workers, data.batch_size or data.size."
 NO_GPU = (
-    "This asks for a GPU, and there is none: leave out trainer.sync_batchnorm, fsdp as "
-    "trainer.strategy and trainer.accelerator."
+    "This asks for a GPU, and there is none: leave out trainer.accelerator, "
+    "trainer.sync_batchnorm and the strategy fsdp."
 )
 WANTS_GPU = (
     "only work with GPU modules",
