@@ -3,19 +3,56 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 GEOMETRIC = ("image", "mask", "saliency")
+LUMA = 0.299, 0.587, 0.114
 
 
-class Augment(nn.Module):
-    """Random flips, rotation, zoom, shift and colour, drawn for each image of a batch.
+class Transform(nn.Module, ABC):
+    """A random affine warp and random colours, drawn for each image of a batch.
 
     Image, mask and saliency go through one warp as channels of one picture, so they always agree.
     What comes into view from outside is the reflected picture.
+
+    Shape:
+        ``image`` (B, 3, H, W) in [0, 1], ``mask`` and ``saliency`` (B, 1, H, W), same out.
+    """
+
+    def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        return carry_out(batch, [self])
+
+    @abstractmethod
+    def draw(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """What is done to images (B, 3, H, W).
+
+        Returns:
+            The inverse affine maps (B, 2, 3) of ``F.affine_grid``, and the factors of brightness,
+            contrast and saturation (B, 3).
+        """
+
+    def finish(self, image: Tensor) -> None:
+        """What else is done to the images, in place."""
+
+
+@torch.no_grad()
+def carry_out(batch: dict[str, Tensor], transforms: Sequence[Transform]) -> dict[str, Tensor]:
+    """The batch through each of V transforms at once: (B, ...) to (V B, ...), the first's first."""
+    maps, factors = zip(*(transform.draw(batch["image"]) for transform in transforms), strict=True)
+    batch = warp(batch, torch.stack(maps))
+    image = adjust(batch["image"], torch.cat(factors))
+    for transform, part in zip(transforms, image.chunk(len(transforms)), strict=True):
+        transform.finish(part)
+    return batch | {"image": image}
+
+
+class Augment(Transform):
+    """Random flips, rotation, zoom, shift and colour.
 
     Args:
         rotation: Largest angle in degrees; a lesion has no upright position.
@@ -24,9 +61,6 @@ class Augment(nn.Module):
         brightness: Factor drawn from [1 - b, 1 + b].
         contrast: Likewise, about the mean luminance of the picture.
         saturation: Likewise, about the luminance of each pixel.
-
-    Shape:
-        ``image`` (B, 3, H, W) in [0, 1], ``mask`` and ``saliency`` (B, 1, H, W), same out.
     """
 
     def __init__(
@@ -41,14 +75,10 @@ class Augment(nn.Module):
         super().__init__()
         self.rotation, self.zoom, self.shift = math.radians(rotation), zoom, shift
         self.brightness, self.contrast, self.saturation = brightness, contrast, saturation
-        self.adjust = Adjust()
 
-    @torch.no_grad()
-    def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        image = batch["image"]
+    def draw(self, image: Tensor) -> tuple[Tensor, Tensor]:
         draws = torch.rand(len(image), 9, device=image.device).unbind(1)
-        batch = warp(batch, self.geometry(*draws[:6]))
-        return batch | {"image": self.colour(batch["image"], *draws[6:])}
+        return self.geometry(*draws[:6]), self.colours(*draws[6:])
 
     def geometry(
         self, angle: Tensor, zoom: Tensor, dx: Tensor, dy: Tensor, flip_x: Tensor, flip_y: Tensor
@@ -63,47 +93,50 @@ class Augment(nn.Module):
         rows = (cos * x, -sin * y, shift * (2 * dx - 1)), (sin * x, cos * y, shift * (2 * dy - 1))
         return torch.stack([torch.stack(row, dim=1) for row in rows], dim=1)
 
-    def colour(self, image: Tensor, brightness: Tensor, contrast: Tensor, sat: Tensor) -> Tensor:
-        """Uniform draws (B,) to factors of the colours of each image."""
+    def colours(self, brightness: Tensor, contrast: Tensor, saturation: Tensor) -> Tensor:
+        """Uniform draws (B,) to factors (B, 3)."""
         b = 1 + self.brightness * (2 * brightness - 1)
         c = 1 + self.contrast * (2 * contrast - 1)
-        s = 1 + self.saturation * (2 * sat - 1)
-        return self.adjust(image, b, c, s)
+        s = 1 + self.saturation * (2 * saturation - 1)
+        return torch.stack([b, c, s], dim=1)
 
 
-class Adjust(nn.Module):
+def adjust(image: Tensor, factors: Tensor) -> Tensor:
     """Brightness, contrast and saturation as one affine map of the colours of each image.
 
-    Shape:
-        Images (B, 3, H, W) in [0, 1] and the three factors (B,), at least 0, to the same. The
-        contrast is about the mean luminance of the image, saturation about that of each pixel.
+    The contrast is about the mean luminance of the image, saturation about that of each pixel.
+
+    Args:
+        image: (B, 3, H, W) in [0, 1].
+        factors: Of brightness, contrast and saturation (B, 3), at least 0.
     """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.luma: Tensor
-        self.register_buffer("luma", torch.tensor([0.299, 0.587, 0.114]), persistent=False)
-
-    def forward(self, image: Tensor, b: Tensor, c: Tensor, s: Tensor) -> Tensor:
-        gray = self.luma.expand(3, 3)
-        identity = torch.eye(3, device=image.device)
-        matrix = s[:, None, None] * identity + (1 - s)[:, None, None] * gray
-        mean = image.mean((2, 3)) @ self.luma  # saturation leaves the luminance as it is
-        bias = b * (1 - c) * mean
-        matrix = (b * c)[:, None, None] * matrix
-        colours = torch.baddbmm(bias[:, None, None], matrix, image.flatten(2))
-        return colours.clamp_(0, 1).view_as(image)
+    b, c, s = factors[..., None, None].unbind(1)  # (B, 1, 1) each
+    luma = torch.cat([image.new_full((1, 1), weight) for weight in LUMA], dim=1)
+    matrix = b * c * (s * torch.eye(3, device=image.device) + (1 - s) * luma)
+    # Saturation leaves the luminance as it is.
+    bias = b * (1 - c) * (image.mean((2, 3)) @ luma.T)[..., None]
+    colours = torch.baddbmm(bias, matrix, image.flatten(2))
+    return colours.clamp_(0, 1).view_as(image)
 
 
 def warp(batch: dict[str, Tensor], inverse: Tensor) -> dict[str, Tensor]:
-    """Image and maps through the inverse affine maps (B, 2, 3) of ``F.affine_grid``, as one."""
-    names = [name for name in GEOMETRIC if name in batch]
-    planes = torch.cat([batch[name] for name in names], dim=1)  # (B, 3 to 5, H, W)
-    planes = F.grid_sample(
-        planes, grid(inverse, *planes.shape[2:]), padding_mode="reflection", align_corners=False
-    )
+    """Image and maps through inverse affine maps as those of ``F.affine_grid``, as one picture.
+
+    Args:
+        batch: Of B images.
+        inverse: (V, B, 2, 3): all images by the first B maps, then by the second, and so on.
+
+    Returns:
+        A batch of V B.
+    """
+    views, names = len(inverse), [name for name in GEOMETRIC if name in batch]
+    planes = torch.cat([batch[name].expand(views, -1, -1, -1, -1) for name in names], dim=2)
+    planes = planes.flatten(0, 1)  # (V B, 3 to 5, H, W)
+    points = grid(inverse.flatten(0, 1), *planes.shape[2:])
+    planes = F.grid_sample(planes, points, padding_mode="reflection", align_corners=False)
     warped = planes.split([batch[name].shape[1] for name in names], dim=1)
-    return batch | dict(zip(names, warped, strict=True))
+    others = {k: torch.cat([v] * views) for k, v in batch.items() if k not in names}
+    return others | dict(zip(names, warped, strict=True))
 
 
 def grid(inverse: Tensor, height: int, width: int) -> Tensor:

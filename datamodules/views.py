@@ -9,38 +9,35 @@ import torch.nn.functional as F
 from kornia.filters import gaussian_blur2d
 from torch import Tensor, nn
 
-from datamodules.transforms import Adjust, warp
+from datamodules.transforms import Transform, carry_out
 
 
 class Views(nn.Module):
     """The batch once through each transform: all first views, then all second ones, and so on.
 
     Args:
-        views: Batch to batch, V of them.
+        views: V transforms.
 
     Shape:
         Values (B, ...) to (V B, ...).
     """
 
-    def __init__(self, views: list[nn.Module]) -> None:
+    def __init__(self, views: list[Transform]) -> None:
         super().__init__()
         self.views = nn.ModuleList(views)
 
     def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        seen = [view(batch) for view in self.views]
-        return {name: torch.cat([view[name] for view in seen]) for name in batch}
+        return carry_out(batch, list(self.views))  # type: ignore[arg-type]
 
 
-class RandomCrop(nn.Module):
+class RandomCrop(Transform):
     """Random resized crops, flips and colours, of PaCo's two kinds, drawn for each image.
 
     With ``operations`` the first kind, ``randcls``, with ``gray`` and ``blur`` the second, ``sim``
     (https://arxiv.org/abs/2107.12028, published code). Unlike there, pictures are flipped in both
     directions, for a lesion has no upright position; a crop that would be wider or higher than the
     picture is as wide or high; and of RandAugment only those operations are here that leave
-    dermoscopic colours plausible: no inversion, solarising, posterising or equalising. All
-    geometry is one warp, in which maps agree with the image; what comes into view from outside is
-    the reflected picture, of maps as of images.
+    dermoscopic colours plausible: no inversion, solarising, posterising or equalising.
 
     Args:
         area: Range of the crop's share of the picture's area.
@@ -55,9 +52,6 @@ class RandomCrop(nn.Module):
         gray: Probability that colour is taken away.
         blur: Share of the batch that gets a Gaussian blur, drawn anew each time.
         sigma: Range of its standard deviation, in 224ths of the picture's height.
-
-    Shape:
-        ``image`` (B, 3, H, W) in [0, 1], ``mask`` and ``saliency`` (B, 1, H, W), same out.
     """
 
     def __init__(
@@ -75,19 +69,13 @@ class RandomCrop(nn.Module):
         self.area, self.ratio, self.jitter = area, ratio, jitter
         self.operations, self.magnitude = operations, magnitude
         self.gray, self.blur, self.sigma = gray, blur, sigma
-        self.adjust = Adjust()
 
-    @torch.no_grad()
-    def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        image = batch["image"]
-        draws = torch.rand(len(image), 11, device=image.device).unbind(1)
+    def draw(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        draws = torch.rand(len(image), 10, device=image.device).unbind(1)
         moved, factors = self.rand_augment(image).split([5, 3], dim=1)
-        batch = warp(batch, self.crop(*draws[:6]) @ affine(moved))
         factors = (1 + self.jitter * (2 * torch.stack(draws[6:9], dim=1) - 1)) * factors
-        brightness, contrast, saturation = factors.unbind(1)
-        saturation = saturation * (draws[9] >= self.gray)
-        image = self.adjust(batch["image"], brightness, contrast, saturation)
-        return batch | {"image": self.blurred(image, draws[10])}
+        factors[:, 2] *= draws[9] >= self.gray
+        return self.crop(*draws[:6]) @ affine(moved), factors
 
     def crop(
         self, area: Tensor, ratio: Tensor, x: Tensor, y: Tensor, flip_x: Tensor, flip_y: Tensor
@@ -116,15 +104,15 @@ class RandomCrop(nn.Module):
         colours = (1 + 0.9 * colours).clamp(min=0)
         return torch.cat([math.radians(30) * angle, 0.3 * shears, 0.45 * shifts, colours], dim=1)
 
-    def blurred(self, image: Tensor, order: Tensor) -> Tensor:
+    def finish(self, image: Tensor) -> None:
         number = round(self.blur * len(image))
         if number == 0:
-            return image
-        chosen = order.argsort()[:number]
+            return
+        chosen = torch.rand(len(image), device=image.device).argsort()[:number]
         low, high = (end * image.shape[2] / 224 for end in self.sigma)
         sigma = low + (high - low) * torch.rand(number, 1).expand(-1, 2)  # on the CPU: kornia looks
         size = 2 * math.ceil(3 * high) + 1
-        return image.index_copy_(0, chosen, gaussian_blur2d(image[chosen], size, sigma))
+        image.index_copy_(0, chosen, gaussian_blur2d(image[chosen], size, sigma))
 
 
 def affine(moved: Tensor) -> Tensor:
