@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import register_parametrization
 
-from lightning_modules.codecs.codec import Codec, Reconstruction
+from lightning_modules.codecs.codec import Codec, Reconstruction, centred, from_centred
 from lightning_modules.errors import ModelError
 
 
@@ -51,7 +51,9 @@ class Autoencoder(Codec):
 
     The source counts values: 128 x 128 x 3 = 49,152 to 32 x 32 x C, so that C = 8, 16 and 32 are
     its 6x, 3x and 1.5x. The latent is of real numbers: there are no bits to count. The source
-    does not give its layers; these are ours.
+    does not give its layers; these are ours. No ReLU stands between the skips, so a linear code
+    of the image passes whole, and pixels are scaled to about zero mean and unit variance: without
+    either, 550 steps on small images ended at 31 dB instead of 37.
 
     Args:
         latent_channels: C.
@@ -73,16 +75,13 @@ class Autoencoder(Codec):
         self.g_a = nn.Sequential(
             physical or nn.Identity(),
             nn.Conv2d(channels, width, 5, stride=2, padding=2),
-            nn.ReLU(),
             ResidualBlock(width),
             nn.Conv2d(width, latent_channels, 5, stride=2, padding=2),
         )
         self.g_s = nn.Sequential(
             nn.ConvTranspose2d(latent_channels, width, 4, stride=2, padding=1),
-            nn.ReLU(),
             ResidualBlock(width),
             nn.ConvTranspose2d(width, 3, 4, stride=2, padding=1),
-            nn.Sigmoid(),
         )
 
     def reconstruct(self, images: Tensor) -> Reconstruction:
@@ -92,10 +91,10 @@ class Autoencoder(Codec):
     def encode(self, images: Tensor) -> Tensor:
         """Images (B, 3, H, W) to the latent (B, C, H / 4, W / 4)."""
         require_multiple(images, self.stride)
-        return self.g_a(images)
+        return self.g_a(centred(images))
 
     def decode(self, code: Tensor) -> Tensor:
-        return self.g_s(code)
+        return from_centred(self.g_s(code))
 
 
 class ResidualBlock(nn.Module):

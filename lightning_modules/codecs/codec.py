@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from lightning_modules.codecs.entropy import lower_bound
+
 
 class Reconstruction(NamedTuple):
     """What a codec makes of images.
@@ -50,6 +52,16 @@ class Codec(nn.Module, ABC):
 
     def update(self) -> None:
         """Makes ready to count bits, after training; what counts without has nothing to do."""
+
+
+def centred(images: Tensor) -> Tensor:
+    """Images in [0, 1] to about zero mean and unit variance, as networks learn from them best."""
+    return 4 * images - 2
+
+
+def from_centred(outputs: Tensor) -> Tensor:
+    """Back to [0, 1]; what lies outside has a gradient that leads inside."""
+    return -lower_bound(-lower_bound(outputs / 4 + 0.5, 0.0), -1.0)
 
 
 def to_bytes(images: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_modules.codecs.autoencoder import require_multiple
-from lightning_modules.codecs.codec import Codec, Reconstruction
+from lightning_modules.codecs.codec import Codec, Reconstruction, centred, from_centred
 from lightning_modules.codecs.entropy import LARGEST, FactorizedPrior, gaussian_bits, lower_bound
 
 MOST = 1023  # latents are clipped here; on images they stay far below
@@ -60,6 +60,7 @@ class ScaleHyperprior(Codec):
     Streams must be decoded with the very scales that they were coded with. So z's own
     probabilities are whole numbers kept with the weights, and the network from z to the scales is
     evaluated in fixed point, in which no order of summation and no machine makes a difference.
+    That network gives log sigma, where the paper's gives sigma through a last ReLU.
 
     Args:
         width: Channels of the layers, the paper's N.
@@ -77,7 +78,7 @@ class ScaleHyperprior(Codec):
         self.g_a = nn.Sequential(_down(3, n), GDN(n), _down(n, n), GDN(n))
         self.g_a.extend([_down(n, n), GDN(n), _down(n, m)])
         self.g_s = nn.Sequential(_up(m, n), GDN(n, True), _up(n, n), GDN(n, True))
-        self.g_s.extend([_up(n, n), GDN(n, True), _up(n, 3), nn.Sigmoid()])
+        self.g_s.extend([_up(n, n), GDN(n, True), _up(n, 3)])
         self.h_a = nn.Sequential(nn.Conv2d(m, n, 3, padding=1), nn.ReLU(), _down(n, n), nn.ReLU())
         self.h_a.append(_down(n, n))
         self.h_s = nn.Sequential(_up(n, n), nn.ReLU(), _up(n, n), nn.ReLU())
@@ -101,7 +102,7 @@ class ScaleHyperprior(Codec):
     def latents(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """y-hat (B, C, h, w) and z-hat, with noise in training and rounded otherwise."""
         require_multiple(images, self.stride)
-        latent = self.g_a(images)
+        latent = self.g_a(centred(images))
         hyper = self.h_a(latent.abs())
         if self.training:
             latent, hyper = (x + torch.rand_like(x) - 0.5 for x in (latent, hyper))
@@ -113,7 +114,7 @@ class ScaleHyperprior(Codec):
         return self.latents(images)[0]
 
     def decode(self, code: Tensor) -> Tensor:
-        return self.g_s(code)
+        return from_centred(self.g_s(code))
 
     @torch.no_grad()
     def compress(self, images: Tensor) -> list[bytes]:

@@ -179,7 +179,7 @@ def test_classification_from_the_latent_does_not_decode():
     decoded = module.classify(codec(batch["image"]))
     codec.decode = None  # would fail
     assert torch.equal(module(batch["image"]), decoded)
-    assert torch.equal(module(batch["image"]), module.network(codec.g_a(batch["image"])))
+    assert torch.equal(module(batch["image"]), module.network(codec.encode(batch["image"])))
     module.training_step(batch, 0).backward()
 
 
