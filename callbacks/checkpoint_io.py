@@ -54,8 +54,26 @@ class DurableCheckpointIO(TorchCheckpointIO):
         weights_only: bool | None = None,
     ) -> dict[str, Any]:
         """State alone, whatever Lightning asks for: a checkpoint from elsewhere runs no code."""
+        return load_state(path, map_location)
+
+
+def load_state(path: str | os.PathLike[str], map_location: Any = "cpu") -> dict[str, Any]:
+    """What a checkpoint holds; no code in it is run.
+
+    Raises:
+        RunError: There is none, or it is damaged.
+    """
+    try:
         state: dict[str, Any] = torch.load(path, map_location=map_location, weights_only=True)
-        return state
+    except FileNotFoundError:
+        raise RunError(
+            f"There is no checkpoint {path}: train until an epoch is validated."
+        ) from None
+    except (torch.OutOfMemoryError, MemoryError):
+        raise
+    except Exception as error:  # a truncated zip raises half a dozen types
+        raise RunError(f"{path} is damaged ({type(error).__name__}): take another one.") from error
+    return state
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 
 from callbacks.console import in_words
 from callbacks.decision import FILE, Decision, Rule, Validation, fit_temperature, outcome
+from callbacks.errors import RunError
 
 
 class ChooseDecision(Callback):
@@ -33,6 +34,8 @@ class ChooseDecision(Callback):
             return
         metric: Any = pl_module.metrics["val"]  # type: ignore[index]
         computed = metric.compute()
+        if "probability" not in computed:
+            raise RunError("A codec gives no diagnosis to decide on: take a run that classifies.")
         probability, label = computed["probability"].cpu(), computed["label"].cpu()
         counts = trainer.datamodule.class_counts  # type: ignore[attr-defined]
         temperature = fit_temperature(probability, label, counts) if self.temperature else 1.0

@@ -9,14 +9,14 @@ from rich.console import Console
 from rich.table import Table
 
 
-def print_table(frame: pd.DataFrame, title: str) -> None:
-    """Prints ``frame`` under ``title``; the last row is set off as the summary."""
+def print_table(frame: pd.DataFrame, title: str, summary: bool = True) -> None:
+    """Prints ``frame`` under ``title``; the last row is set off if it is a summary."""
     table = Table()
     for i, column in enumerate(frame):
         table.add_column(str(column), justify="right" if i else "left")
     for i, row in enumerate(frame.itertuples(index=False)):
         cells = [f"{cell:.3f}" if isinstance(cell, float) else str(cell) for cell in row]
-        table.add_row(*cells, end_section=i == len(frame) - 2)
+        table.add_row(*cells, end_section=summary and i == len(frame) - 2)
     print(title)  # not the table's own, which wraps at its width
     Console().print(table)
 

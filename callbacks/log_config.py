@@ -12,6 +12,7 @@ from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.cli import SaveConfigCallback
 
 from callbacks.errors import RunError
+from callbacks.files import replacing
 from callbacks.wandb_logger import ResilientWandbLogger
 
 HELD = ("model.", "data.", "trainer.accumulate_grad_batches", "trainer.limit_train_batches")
@@ -27,6 +28,10 @@ class LogConfig(SaveConfigCallback):
             super().setup(trainer, pl_module, stage)
 
     def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        folder = Path(trainer.default_root_dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        with replacing(folder / "config.yaml") as partial:
+            partial.write_text(self.parser.dump(self.config, skip_unset=False))
         for logger in trainer.loggers:
             if isinstance(logger, ResilientWandbLogger):
                 config = yaml.safe_load(self.parser.dump(self.config))
@@ -57,7 +62,12 @@ def refuse_changes(record: Path, now: dict[str, Any]) -> None:
     Raises:
         RunError: A key differs that would make it another run; it is named, with both values.
     """
-    started = yaml.safe_load(record.read_text())
+    try:
+        started = yaml.safe_load(record.read_text())
+    except (yaml.YAMLError, UnicodeDecodeError):
+        started = None
+    if not isinstance(started, dict):
+        raise RunError(f"{record} cannot be read: bring it back, or give this run another --name.")
     before, after = (dict(_flat(config)) for config in (started, now))
     for key in sorted(before.keys() | after.keys()):
         if not key.startswith(HELD) or key.endswith(MAY_CHANGE):

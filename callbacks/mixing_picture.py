@@ -32,12 +32,14 @@ class MixingPicture(Callback):
     numbers.
 
     Args:
-        every_n_epochs: An epoch's start is drawn if it can be divided by this; 0 always is.
+        every_n_epochs: An epoch's start is drawn if it can be divided by this; epoch 0 always is.
         pairs: How many to draw, of as many classes as possible.
         dirpath: The run folder; the command line fills it in.
     """
 
     def __init__(self, every_n_epochs: int = 50, pairs: int = 6, dirpath: str = "") -> None:
+        if every_n_epochs < 1:
+            raise RunError("MixingPicture draws every_n_epochs, 1 or more.")
         self.every_n_epochs, self.pairs = every_n_epochs, pairs
         self.folder = Path(dirpath, "mixing")
         self.path: Path | None = None

@@ -15,6 +15,7 @@ from torch import Tensor
 from callbacks.console import in_words
 from callbacks.decision import FILE, Decision, outcome
 from callbacks.errors import RunError
+from callbacks.files import replacing
 from callbacks.log_config import commit
 from callbacks.wandb_logger import ResilientWandbLogger
 
@@ -65,7 +66,8 @@ class Results(Callback):
         }
         if "probability" in computed:
             record |= self.diagnosis(computed, metric.class_names, data.table)
-        (self.dirpath / "results.json").write_text(json.dumps(record, indent=2) + "\n")
+        with replacing(self.dirpath / "results.json") as partial:
+            partial.write_text(json.dumps(record, indent=2) + "\n")
         for logger in trainer.loggers:
             if isinstance(logger, ResilientWandbLogger):
                 logger.keep_files([self.dirpath / name for name in KEPT], self.dirpath.parents[1])
@@ -99,7 +101,7 @@ class Results(Callback):
 
 def _parameters(module: LightningModule) -> int:
     """Of what learns and decides; a key network only follows."""
-    own = (p for name, p in module.named_parameters() if not name.startswith("key_network."))
+    own = (p for name, p in module.named_parameters() if "key_network." not in name)
     return sum(p.numel() for p in own)
 
 

@@ -13,14 +13,17 @@ class StartFrom(Callback):
     """Loads the codec, the network, or both before a training starts.
 
     Args:
-        codec: The folder of a run that trained a codec, or a checkpoint of it.
-        network: The folder of a run that trained a classifier, or a checkpoint of it.
+        codec: The folder of a run that trained a codec, or a checkpoint of it. ``{seed}`` in it is
+            the seed of this run.
+        network: The folder of a run that trained a classifier, likewise.
     """
 
     def __init__(self, codec: Path | None = None, network: Path | None = None) -> None:
         runs = {"codec": codec, "network": network}
         # What either run trained is its network.
-        self.starts = [WarmStart(run, target=part) for part, run in runs.items() if run]
+        self.starts = [
+            WarmStart(run, target=part, option=part) for part, run in runs.items() if run
+        ]
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         for start in self.starts:

@@ -17,6 +17,7 @@ from pytorch_lightning.loggers import WandbLogger
 from pytorch_lightning.utilities import rank_zero_info, rank_zero_only, rank_zero_warn
 
 from callbacks import wandb_service
+from callbacks.errors import reason
 from callbacks.history import best_of, best_values
 
 GRACE_SECONDS = 15.0  # for wandb-core to keep its own time-out
@@ -157,7 +158,7 @@ class ResilientWandbLogger(WandbLogger):
                 folder.mkdir(parents=True, exist_ok=True)
                 return self._init(mode or self._resolve_mode())
             except Exception as error:  # whatever it is, no training depends on it
-                rank_zero_warn(f"W&B: {wandb_service.reason(error)}; {else_}.")
+                rank_zero_warn(f"W&B: {reason(error)}; {else_}.")
                 wandb_service.shut_down()  # or wandb-core refuses the id, which it has in use
         self._experiment = wandb.init(mode="disabled")
 
@@ -212,5 +213,5 @@ class ResilientWandbLogger(WandbLogger):
         try:
             yield
         except wandb_service.LOST as error:
-            rank_zero_warn(f"W&B is lost: {wandb_service.reason(error)}; {ONLY_HISTORY}.")
+            rank_zero_warn(f"W&B is lost: {reason(error)}; {ONLY_HISTORY}.")
             self._experiment = wandb.init(mode="disabled")

@@ -60,11 +60,6 @@ def shut_down(run: Any = None, exit_code: int = 0, seconds: float = 15.0) -> boo
     return bool(ended)
 
 
-def reason(error: Exception) -> str:
-    """An error in one line."""
-    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
-
-
 def _core() -> Popen[bytes] | None:
     connection = getattr(wandb_setup._singleton, "_connection", None)
     return getattr(getattr(connection, "_proc", None), "_process", None)

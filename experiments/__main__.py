@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import sys
 import warnings
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -173,7 +174,7 @@ def main(args: ArgsType = None, cli: type[ExperimentCLI] = ExperimentCLI) -> Exp
         parser_class=Parser,
         parser_kwargs=dict.fromkeys(COMMANDS, BASE),
         save_config_callback=LogConfig,
-        save_config_kwargs={"overwrite": True},
+        save_config_kwargs={"save_to_log_dir": False},  # it writes for itself
         args=args,
     )
 
@@ -189,13 +190,14 @@ def mendable(error: BaseException | None) -> BaseException | None:
     return error
 
 
-def run() -> None:
-    """The command line as users see it: what they can mend is one sentence, not a traceback."""
+@contextmanager
+def for_users() -> Iterator[None]:
+    """What users can mend is one sentence, not a traceback."""
     for message in NOISE:
         warnings.filterwarnings("ignore", message=message)
     keep_freed_memory()
     try:
-        main()
+        yield
     except Exception as error:
         if (known := mendable(error) or explained(error)) is None:
             raise
@@ -203,6 +205,12 @@ def run() -> None:
         sys.exit(f"error: {known}")
     finally:
         ResilientWandbLogger.finish()
+
+
+def run() -> None:
+    """The command line as users see it."""
+    with for_users():
+        main()
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from callbacks.charts import BARS
+from callbacks.errors import reason
 from datamodules.dataset import CLASSES
 
 OVERALL = ("balanced_accuracy", "macro_f1", "macro_auroc", "ece")
@@ -81,7 +82,7 @@ def main() -> None:
     try:
         view = workspace(options.entity, options.project)
     except ImportError:
-        sys.exit("error: The dashboard needs wandb-workspaces: pip install 'longderm[dashboard]'.")
+        sys.exit("error: The dashboard needs wandb-workspaces: pip install '.[dashboard]'.")
     if options.out:
         spec = view._to_model().spec  # the library shows it no other way
         options.out.write_text(spec.model_dump_json(by_alias=True, exclude_none=True, indent=2))
@@ -90,8 +91,7 @@ def main() -> None:
     try:
         view.save()
     except Exception as error:  # of the network, the key or the server, in a dozen types
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        sys.exit(f"error: W&B did not take the workspace ({reason}): `wandb login`, and try again.")
+        sys.exit(f"error: W&B did not take the workspace ({reason(error)}): see `wandb login`.")
 
 
 if __name__ == "__main__":

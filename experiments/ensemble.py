@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,10 +11,9 @@ import torch
 from torch import nn
 
 from callbacks.errors import RunError
-from datamodules import DataError
-from experiments.__main__ import ExperimentCLI, main
+from experiments.__main__ import ExperimentCLI, for_users, main
 from experiments.trained import load
-from lightning_modules import Classifier, ModelError
+from lightning_modules import Classifier
 from lightning_modules.networks import Ensemble
 
 
@@ -28,7 +26,7 @@ def carry_out(
     ``config.yaml``, so that it can be compared as any run.
 
     Raises:
-        RunError: The runs have different splits, classes or image sizes.
+        RunError: The runs have different splits, classes or image sizes, or the name is taken.
     """
     members = [load(run, *options) for run in runs]
     alike(runs, [member.datamodule for member in members])
@@ -43,8 +41,11 @@ def carry_out(
             self.trainer.predict(**kwargs | {"model": joined(members, views), "ckpt_path": None})
 
     target = Path("runs", name, f"seed{seed}")
+    if (target / "best.ckpt").exists():
+        raise RunError(f"{target} is a trained run: give the ensemble another --name.")
     target.mkdir(parents=True, exist_ok=True)
-    (target / "config.yaml").write_bytes((first / "config.yaml").read_bytes())
+    for file in ("config.yaml", "split.csv"):
+        (target / file).write_bytes((first / file).read_bytes())
     (target / "members.txt").write_text("".join(f"{run}\n" for run in runs) + f"views {views}\n")
     command = ["predict", f"--data.predict_folder={folder}"] if folder else ["test"]
     recorded = [f"--config={first}/config.yaml", f"--ckpt_path={first}/best.ckpt"]
@@ -91,7 +92,5 @@ if __name__ == "__main__":
     options, more = parse()
     kind = "ensemble" if len(options.runs) > 1 else "views"
     chosen = options.name or f"{options.runs[0].absolute().parent.name}-{kind}"
-    try:
+    with for_users():
         carry_out(options.runs, chosen, options.views, options.folder, *more)
-    except (RunError, DataError, ModelError, ValueError) as error:
-        sys.exit(f"error: {error}")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +14,8 @@ from torch import Tensor, nn
 from callbacks.decision import Decision
 from callbacks.errors import RunError
 from callbacks.log_config import commit
-from datamodules import DataError
+from experiments.__main__ import for_users
 from experiments.trained import load
-from lightning_modules import ModelError
 
 TOLERANCE = 1e-4  # of a probability, between torch and onnxruntime
 NOTICE = "Research only. Not a medical device, and gives no diagnosis."
@@ -115,7 +113,7 @@ def _to_onnx(program: Any, file: Path, metadata: dict[str, str]) -> None:
         import onnx
         import onnxscript  # noqa: F401
     except ImportError:
-        raise RunError("ONNX needs more packages: pip install 'longderm[export]'.") from None
+        raise RunError("ONNX needs more packages: pip install '.[export]'.") from None
     names = ["probability", "decision"]
     exported = torch.onnx.export(program, input_names=["pixels"], output_names=names, verbose=False)
     assert exported is not None
@@ -128,7 +126,7 @@ def _with_onnxruntime(file: Path, pixels: Tensor) -> Tensor:
     try:
         import onnxruntime
     except ImportError:
-        raise RunError("The check needs onnxruntime: pip install 'longderm[export]'.") from None
+        raise RunError("The check needs onnxruntime: pip install '.[export]'.") from None
     session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
     return torch.from_numpy(session.run(["probability"], {"pixels": pixels.numpy()})[0])
 
@@ -140,10 +138,8 @@ def main() -> None:
     parser.add_argument("run", type=Path)
     parser.add_argument("--out", type=Path, help="export/ in the run folder if not given")
     options, more = parser.parse_known_args()
-    try:
+    with for_users():
         export(options.run, options.out or options.run / "export", *more)
-    except (RunError, DataError, ModelError) as error:
-        sys.exit(f"error: {error}")
 
 
 if __name__ == "__main__":

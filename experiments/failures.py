@@ -1,4 +1,4 @@
-"""What users can mend although a library says it: what is full, or wants a GPU."""
+"""What users can mend although a library says it: what is full, wants a GPU, or does not fit."""
 
 from __future__ import annotations
 
@@ -24,6 +24,10 @@ WANTS_GPU = (
     "No supported gpu backend found",
     "`CUDAAccelerator` can not run",
 )
+MISFIT = (
+    "The checkpoint is of another network than this experiment builds: give the config.yaml that "
+    "lies beside it."
+)
 SIGNS = ("DefaultCPUAllocator", "is killed by signal: Killed", "insufficient shared memory")
 
 
@@ -36,6 +40,8 @@ def explained(error: BaseException) -> RunError | None:
             return RunError(MAIN)
         if any(sign in str(cause) for sign in WANTS_GPU):
             return RunError(NO_GPU)
+        if "Error(s) in loading state_dict" in str(cause):
+            return RunError(MISFIT)
         if isinstance(cause, OSError) and cause.errno in DISK_FULL:
             where = cause.filename or "a file of the run"
             return RunError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -49,7 +50,7 @@ class Job:
     Args:
         experiment: Name of its YAML.
         name: Of the runs, ``runs/<name>/seed<n>``; the experiment's if not given.
-        seeds: Such as 0,2,5-7.
+        seeds: Such as 0,2,5-7; 0-9%2 runs two at a time.
         gpus: Of each node; 0 trains on CPUs.
         nodes: For each seed.
         processes: On each node; one for each GPU if not given.
@@ -108,7 +109,10 @@ class Job:
 
     @property
     def each_seed(self) -> list[int]:
-        ends = [part.split("-") for part in self.seeds.split(",")]
+        parts, _, _ = self.seeds.partition("%")  # sbatch's limit of how many run at once
+        if not re.fullmatch(r"\d+(-\d+)?(,\d+(-\d+)?)*", parts):
+            raise RunError(f"Seeds are given such as 0,2,5-7, not {self.seeds!r}.")
+        ends = [part.split("-") for part in parts.split(",")]
         return [seed for part in ends for seed in range(int(part[0]), int(part[-1]) + 1)]
 
     @property

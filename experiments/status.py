@@ -39,7 +39,7 @@ def _row(folder: Path, queue: Queue) -> dict[str, Any]:
     elif (folder / "results.json").exists():
         state = "evaluated"
     else:
-        state = "finished" if wanted is not None and done >= wanted else "not in the queue"
+        state = "finished" if wanted is not None and done >= wanted else "not finished"
     epochs = f"{done}/{'?' if wanted is None else wanted}"
     return {"run": name, "seed": seed, "epochs": epochs, "best val": best, "state": state}
 
@@ -48,7 +48,8 @@ def _wanted(config: Path) -> int | None:
     """Epochs that a run is to have; None if it has not begun, or is bounded by steps."""
     if not config.exists():
         return None
-    epochs: int | None = yaml.safe_load(config.read_text())["trainer"]["max_epochs"]
+    record = yaml.safe_load(config.read_text()) or {}
+    epochs: int | None = record.get("trainer", {}).get("max_epochs")
     return epochs
 
 
@@ -57,7 +58,7 @@ def main() -> None:
     if table.empty:
         print("There are no runs in runs/.")
     else:
-        print_table(table, "Runs")
+        print_table(table, "Runs", summary=False)
 
 
 if __name__ == "__main__":

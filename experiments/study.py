@@ -65,10 +65,19 @@ class Run:
         yield ["test", *trained]
 
     def carry_out(self, threads: int | None) -> bool:
-        """Whether the run is finished; it is left alone if it was, and goes on if it had begun."""
+        """Whether the run is finished; it is left alone if it was, and goes on if it had begun.
+
+        What it was asked for is recorded beside it: with other options it would be another run.
+        """
+        asked = "\n".join([self.experiment, f"decide {self.decide}", *self.options]) + "\n"
+        self.folder.mkdir(parents=True, exist_ok=True)
+        record = self.folder / "study.txt"
+        if record.exists() and record.read_text() != asked:
+            print(f"{self.folder} was trained with other options ({record}): remove the folder.")
+            return False
+        record.write_text(asked)
         if (self.folder / "results.json").exists():
             return True
-        self.folder.mkdir(parents=True, exist_ok=True)
         environment = os.environ | ({"OMP_NUM_THREADS": str(threads)} if threads else {})
         start, log = perf_counter(), self.folder / "log.txt"
         with log.open("a") as file:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import torch
-from pytorch_lightning import LightningModule
 from torch import nn
 
+from callbacks.checkpoint_io import load_state
 from callbacks.errors import RunError
 from experiments.__main__ import ExperimentCLI, main
+from lightning_modules import Compression
 
 
 class Trained(ExperimentCLI):
@@ -18,20 +18,19 @@ class Trained(ExperimentCLI):
 
     def predict(self, **_: Any) -> None:
         model: nn.Module = self.model
-        state = torch.load(self.config_init["predict"]["ckpt_path"], weights_only=True)
-        model.load_state_dict(state["state_dict"])
+        model.load_state_dict(load_state(self.config_init["predict"]["ckpt_path"])["state_dict"])
         model.eval()
 
 
 def load(folder: Path, *options: str) -> Trained:
-    """The model of a run with its best weights, on the CPU, and its data.
+    """The classifier of a run with its best weights, on the CPU, and its data.
 
     Args:
         folder: The run folder.
         *options: Flags besides those that the run recorded.
 
     Raises:
-        RunError: The folder has not all that a trained run has.
+        RunError: The folder has not all that a trained run has, or trained a codec.
     """
     for name in ("config.yaml", "best.ckpt"):
         if not (folder / name).exists():
@@ -39,10 +38,6 @@ def load(folder: Path, *options: str) -> Trained:
     recorded = ["predict", f"--config={folder}/config.yaml", f"--ckpt_path={folder}/best.ckpt"]
     cli = main([*recorded, "--trainer.logger=false", *options], Trained)
     assert isinstance(cli, Trained)
+    if isinstance(cli.model, Compression):
+        raise RunError(f"{folder} trained a codec, which gives no diagnosis: take a classifier's.")
     return cli
-
-
-def network(folder: Path, *options: str) -> tuple[LightningModule, Any]:
-    """Model and data of :func:`load`."""
-    cli = load(folder, *options)
-    return cli.model, cli.datamodule

@@ -239,6 +239,33 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_it_taken(lesions, caps
     assert resume_from(Path("nowhere")) is None
 
 
+def test_a_checkpoint_that_does_not_fit_or_is_damaged(lesions, error):
+    fit(lesions)
+    best = RUN / "best.ckpt"
+    run_ = [f"--config={RUN}/config.yaml", f"--ckpt_path={best}"]
+    checkpoint = torch.load(best)
+    checkpoint["state_dict"].popitem()
+    torch.save(checkpoint, best)
+    assert "The checkpoint is of another network" in error("test", *run_)
+    best.write_bytes(best.read_bytes()[:5000])
+    assert f"{best} is damaged" in error("test", *run_)
+    assert "There is no checkpoint none.ckpt" in error(
+        "fit", *arguments(lesions, "--name=other", "--ckpt_path=none.ckpt")
+    )
+
+
+def test_a_record_that_is_whole_or_the_old_one(lesions, error, monkeypatch):
+    fit(lesions)
+    record = RUN / "config.yaml"
+    before = record.read_text()
+    with monkeypatch.context() as patch, pytest.raises(ZeroDivisionError):
+        patch.setattr("callbacks.files.os.replace", lambda *_: 1 / 0)  # a kill
+        fit(lesions, "--trainer.max_epochs=2")
+    assert record.read_text() == before
+    record.write_text("")
+    assert f"{record} cannot be read" in error("fit", *arguments(lesions))
+
+
 def test_checkpoints_hold_state_only(lesions):
     fit(lesions)
     for name in ("best", "last"):

@@ -10,6 +10,7 @@ import pytest
 import torch
 import yaml
 
+from callbacks.errors import RunError
 from experiments import slurm
 from experiments.slurm import Job, main
 from experiments.status import status
@@ -142,6 +143,14 @@ def test_mistakes_are_one_sentence(cluster, monkeypatch, answer, said):
     monkeypatch.setattr("sys.argv", ["slurm", "domo", "submit"])
     with pytest.raises(SystemExit, match=r"There is no (experiment 'domo'|squeue)|squeue says"):
         main()
+
+
+def test_seeds_are_understood_or_refused():
+    assert Job("vgg_ce", seeds="0,2,5-7").each_seed == [0, 2, 5, 6, 7]
+    assert Job("vgg_ce", seeds="0-2%2").each_seed == [0, 1, 2]
+    for seeds in ("a", "0-", "0-6:2", ""):
+        with pytest.raises(RunError, match="Seeds are given such as"):
+            Job("vgg_ce", seeds=seeds).each_seed  # noqa: B018
 
 
 def test_status_of_runs_that_wait_run_and_ended(cluster):

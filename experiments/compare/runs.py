@@ -15,7 +15,7 @@ import pandas as pd
 import yaml
 from numpy.typing import NDArray
 
-from callbacks.errors import RunError
+from callbacks.errors import RunError, reason
 from callbacks.history import read_history
 
 Array = NDArray[Any]
@@ -154,8 +154,7 @@ def read_run(folder: Path) -> Run:
             f"{folder} has no {missing} in results.json: is it a classifier's?"
         ) from None
     except (ValueError, TypeError, OSError, yaml.YAMLError) as error:
-        reason = str(error).splitlines()[0]
-        raise RunError(f"{folder} is half-written ({reason}): evaluate it again.") from None
+        raise RunError(f"{folder} is half-written ({reason(error)}): evaluate it again.") from None
     return run
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import wandb
 
-from callbacks.errors import RunError
+from callbacks.errors import RunError, reason
 from callbacks.results import KEPT
 from experiments.compare.runs import Run, one_each, read_run
 
@@ -34,8 +34,9 @@ def read_project(project: str) -> tuple[list[Run], list[str]]:
             except RunError as error:
                 left_out.append(str(error))
     except (wandb.Error, ValueError, OSError) as error:
-        reason = str(error).splitlines()[0]
-        raise RunError(f"W&B gives no runs of {project} ({reason}): see `wandb login`.") from None
+        raise RunError(
+            f"W&B gives no runs of {project} ({reason(error)}): see `wandb login`."
+        ) from None
     if not runs:
         said = " ".join(left_out)
         raise RunError(f"There is no tested run in {project}: `make sync` sends yours. {said}")

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from lightning_modules.errors import ModelError
+
 # Flips and quarter turns, which a lesion does not know from what it is.
 VIEWS = 8
 
@@ -28,7 +30,7 @@ class Ensemble(nn.Module):
     def __init__(self, members: Sequence[nn.Module], views: int = 1) -> None:
         super().__init__()
         if not 1 <= views <= VIEWS:
-            raise ValueError(f"The square has {VIEWS} symmetries: views must be 1 to {VIEWS}.")
+            raise ModelError(f"The square has {VIEWS} symmetries: views must be 1 to {VIEWS}.")
         self.members, self.views = nn.ModuleList(members), views
 
     def forward(self, images: Tensor) -> Tensor:

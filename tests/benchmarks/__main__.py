@@ -39,7 +39,7 @@ def main() -> None:
         data = loading.draw(Path(folder), args.images)
         for name in args.names or BENCHMARKS:
             results[name] = BENCHMARKS[name](data)
-            print_table(pd.DataFrame(results[name]), name)
+            print_table(pd.DataFrame(results[name]), name, summary=False)
     print(json.dumps(results))
 
 

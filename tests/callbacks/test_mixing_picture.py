@@ -104,6 +104,11 @@ def test_it_says_where_the_picture_is(tmp_path, capsys):
     assert str(tmp_path / "mixing" / "epoch0.png") in capsys.readouterr().out
 
 
+def test_it_is_drawn_every_so_many_epochs_or_not_at_all():
+    with pytest.raises(RunError, match="1 or more"):
+        MixingPicture(every_n_epochs=0)
+
+
 def test_models_that_mix_nothing_are_refused():
     with pytest.raises(RunError, match="object does not mix pairs"):
         MixingPicture().setup(trainer(), object(), "fit")

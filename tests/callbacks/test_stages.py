@@ -1,6 +1,7 @@
 """Warm starts and freezing: what methods of two stages are made of."""
 
 from functools import partial
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -14,6 +15,10 @@ from callbacks.warm_start import WarmStart
 from lightning_modules import Classifier
 
 NAMES = ("mel", "nv", "bcc")
+
+
+class Seed:
+    seed = 3
 
 
 def network() -> nn.Module:
@@ -117,6 +122,13 @@ def test_what_is_frozen_stays_so_when_going_on_within_an_epoch(tmp_path):
     before, again = state(module), classifier()
     fit(again, tmp_path, Freeze(["network.0"]), ckpt_path=tmp_path / "mid.ckpt")
     assert changed(before, again) == {"1.weight", "1.bias"}
+
+
+def test_a_seed_in_the_name_of_the_other_run_is_that_of_this_one(stage1, tmp_path):
+    (tmp_path / "one").rename(tmp_path / "seed3")
+    module, start = classifier(), WarmStart(tmp_path / "seed{seed}")
+    start.setup(SimpleNamespace(ckpt_path=None, fast_dev_run=False, datamodule=Seed), module, "fit")
+    assert changed(state(stage1), module) == set()
 
 
 def test_missing_or_unfitting_weights_are_said(stage1, tmp_path):

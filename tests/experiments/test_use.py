@@ -46,7 +46,10 @@ def test_runs_decide_by_their_mean_probability_and_are_compared_like_runs():
     found = table(Path("runs/both/seed0")).filter(like="p_")
     mean = sum(table(seed).filter(like="p_") for seed in SEEDS) / 2
     np.testing.assert_allclose(found, mean, atol=1e-5)
-    assert Path("runs/both/seed0/results.json").exists()
+    for name in ("results.json", "split.csv"):
+        assert Path("runs/both/seed0", name).exists()
+    with pytest.raises(RunError, match="small_ce/seed0 is a trained run"):
+        ensemble.carry_out(SEEDS, "small_ce", 1, None)
     with pytest.raises(RunError, match="different splits"):
         other = load(SEEDS[1], "--data.split.seed=1")
         ensemble.alike(SEEDS, [load(SEEDS[0]).datamodule, other.datamodule])
