@@ -40,7 +40,7 @@ class Collapse(Callback):
 def losses(computed: dict[str, Any]) -> list[str]:
     """What is lost, in words."""
     lost = []
-    if not computed["explained"] > 0:  # or not a number
+    if computed["explained"] <= 0:
         lost.append("the reconstructions tell less of the images than their mean colours")
     if (computed["confusion"].sum(0) > 0).sum() == 1:
         lost.append("all images are given the same class")

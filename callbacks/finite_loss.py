@@ -19,7 +19,8 @@ class FiniteLoss(Callback):
 
     ``nonfinite.pt`` then holds ``state_dict``, ``batch``, ``rng`` and where this was; after
     ``load_state_dict`` and ``torch.set_rng_state``, ``training_step(batch, 0)`` gives that loss on
-    the CPU. Checkpoints hold finite weights, so the run goes on from the last one.
+    the CPU. A queue or moving prototypes have met the batch by then: with them the loss is another.
+    Checkpoints hold finite weights, so the run goes on from the last one.
 
     Args:
         dirpath: The run folder; the command line fills it in.

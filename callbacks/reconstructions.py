@@ -23,7 +23,7 @@ class Reconstructions(Callback):
     ``reconstructions/<split>_<class>.png`` in the run folder, the last ones there, and on W&B.
 
     Args:
-        images_per_class: Rows; the first images of each class.
+        images_per_class: Rows; the first images of each class, of the first process's share.
         latent_channels: How many of them are drawn.
         gain: What differences are multiplied with, to be seen.
         dirpath: The run folder; the command line fills it in.
@@ -49,12 +49,14 @@ class Reconstructions(Callback):
     def on_validation_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, *_: Any
     ) -> None:
-        self.keep(batch)
+        if trainer.is_global_zero:
+            self.keep(batch)
 
     def on_test_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, *_: Any
     ) -> None:
-        self.keep(batch)
+        if trainer.is_global_zero:
+            self.keep(batch)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.is_global_zero and not trainer.sanity_checking:
@@ -65,11 +67,10 @@ class Reconstructions(Callback):
             self.show(trainer, pl_module, "test")
 
     def keep(self, batch: dict[str, Tensor]) -> None:
-        """The first images of each class."""
         for image, label in zip(batch["image"], batch["label"].tolist(), strict=True):
             kept = self.kept.setdefault(label, [])
             if len(kept) < self.images_per_class:
-                kept.append(image)
+                kept.append(image.clone())  # of a slice the whole batch would stay
 
     def show(self, trainer: Trainer, pl_module: LightningModule, split: str) -> None:
         metric: Any = pl_module.metrics[split]  # type: ignore[index]
@@ -80,6 +81,7 @@ class Reconstructions(Callback):
             picture = self.picture(pl_module.codec, torch.stack(images))
             save_image(picture, self.folder / f"{split}_{name}.png")
             pictures.append(wandb.Image(picture, caption=name))
+        self.kept = {}
         for logger in trainer.loggers:
             if isinstance(logger, ResilientWandbLogger):
                 logger.log_media({f"{split}/reconstructions": pictures})

@@ -17,7 +17,17 @@ from lightning_modules.fidelity import CompressedMetrics, Fidelity
 from lightning_modules.losses.rate_distortion import RateDistortionLoss
 
 
-class Compression(Classifier):
+class WithCodec(Classifier):
+    """What has a ``codec`` that must be made ready to count bits."""
+
+    def begin(self, split: str) -> None:
+        super().begin(split)
+        if self.trainer.state.fn == "fit":  # later the weights are fixed, and so are streams
+            codec: Any = self.codec
+            codec.update()
+
+
+class Compression(WithCodec):
     """Trains a codec to reconstruct; evaluated and optimised as classifiers are.
 
     Logs the metrics of :class:`~lightning_modules.fidelity.Fidelity` in the place of a diagnosis.
@@ -55,13 +65,8 @@ class Compression(Classifier):
     def predict_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         raise ModelError("A codec predicts no classes: predict with a run that classifies.")
 
-    def begin(self, split: str) -> None:
-        super().begin(split)
-        if self.trainer.state.fn == "fit":  # later the weights are fixed, and so are streams
-            self.codec.update()
 
-
-class CompressedClassifier(Classifier):
+class CompressedClassifier(WithCodec):
     """Trains a network on what a codec leaves of images.
 
     What is trained follows from what the callbacks ``Freeze`` and ``StartFrom`` are told:
@@ -91,7 +96,7 @@ class CompressedClassifier(Classifier):
         self.metrics = nn.ModuleDict({split: CompressedMetrics(names) for split in self.metrics})
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.classify(self.codec(images))
+        return self.network(self.codec.image(images))
 
     def classify(self, seen: Reconstruction) -> Tensor:
         """Logits (B, K)."""
@@ -114,11 +119,6 @@ class CompressedClassifier(Classifier):
         logits = self.classify(seen)
         self.metrics[split].update(logits, batch, seen)
         self.losses[split].update(F.cross_entropy(logits, batch["label"], reduction="none"))
-
-    def begin(self, split: str) -> None:
-        super().begin(split)
-        if self.trainer.state.fn == "fit":  # later the weights are fixed, and so are streams
-            self.codec.update()
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         if any(p.requires_grad for p in self.parameters()):

@@ -34,8 +34,9 @@ class Fidelity(Metric):
 
     - ``psnr``, ``ssim`` (https://doi.org/10.1109/TIP.2003.819861), ``ms_ssim``
       (https://doi.org/10.1109/ACSSC.2003.1292216) and ``mae``, and the same inside the lesion.
-      PSNR ends at 100 dB. MS-SSIM has the scales that are wider than its window: at 128 pixels
-      four of the five, with exponents made to sum to 1 again;
+      PSNR ends at 100 dB; pixels that are no numbers count as black. MS-SSIM has the scales that
+      are wider than its window: at 128 pixels four of the five, with exponents made to sum to 1
+      again;
     - ``explained``: 1 less the squared error over the variance of the image. Where it is not
       positive, each image's mean colour would have done as well. The median, because an image
       that is nearly of one colour can have any negative number;
@@ -116,6 +117,7 @@ def measure(images: Tensor, seen: Reconstruction, mask: Tensor | None) -> Tensor
     """
     # In full precision: a variance is the difference of two numbers that are nearly the same.
     with torch.autocast(images.device.type, enabled=False):
+        seen = seen._replace(image=seen.image.float().nan_to_num(0.0, 1.0, 0.0))
         return _measure(images.float(), seen, mask)
 
 

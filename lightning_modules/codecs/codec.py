@@ -38,6 +38,11 @@ class Codec(nn.Module, ABC):
         with torch.autocast(images.device.type, enabled=False):
             return self.reconstruct(images.float())
 
+    def image(self, images: Tensor) -> Tensor:
+        """The image of the reconstruction alone (B, 3, H, W): no bits are counted for it."""
+        with torch.autocast(images.device.type, enabled=False):
+            return self.decode(self.encode(images.float())).to(images.device)
+
     @abstractmethod
     def reconstruct(self, images: Tensor) -> Reconstruction:
         """As ``forward``, which adds full precision."""

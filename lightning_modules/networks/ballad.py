@@ -82,6 +82,8 @@ class SmallTowers(Towers):
 class CLIPTowers(Towers):
     """CLIP (https://arxiv.org/abs/2103.00020) by ``open_clip_torch``, an extra of the installation.
 
+    Its batch norm learns in phase 1; BALLAD's published code leaves it in evaluation mode.
+
     Args:
         weights: A local file of weights that open_clip reads.
         name: open_clip's name of the model; OpenAI's RN50 is ``RN50-quickgelu``, for 224 pixels.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 
 class MomentumQueue(nn.Module):
@@ -85,5 +86,5 @@ def follow(follower: nn.Module, network: nn.Module, momentum: float) -> None:
         network: theta_q.
         momentum: m; 0 copies, 1 never moves.
     """
-    for own, followed in zip(follower.parameters(), network.parameters(), strict=True):
-        own.lerp_(followed.to(own.dtype), 1 - momentum)
+    average = get_ema_multi_avg_fn(momentum)  # of all parameters in one kernel
+    average(list(follower.parameters()), list(network.parameters()), None)

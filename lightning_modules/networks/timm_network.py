@@ -113,8 +113,8 @@ def create(name: str, pretrained: bool, weights: Path | None, **kwargs: Any) -> 
             raise
         raise ModelError(
             f"The pretrained weights of {name} cannot be had ({type(error).__name__}): start from "
-            "random weights with --model.network.pretrained=false, or from a file with "
-            "--model.network.weights=FILE."
+            "random weights with --model.network.pretrained=false (of a network with an encoder, "
+            "--model.network.encoder.pretrained=false), or from a file with weights=FILE."
         ) from error
 
 

@@ -30,18 +30,26 @@ class Half(Codec):
     """A codec that darkens, with the image's quarters for its latent."""
 
     def reconstruct(self, images):
-        return Reconstruction(images / 2, latent=nn.functional.avg_pool2d(images, 8))
+        return Reconstruction(self.decode(images), latent=nn.functional.avg_pool2d(images, 8))
 
-    encode = decode = None
+    def encode(self, images):
+        return images
+
+    def decode(self, code):
+        return code / 2
 
 
 class Flat(Codec):
     """A codec that has lost the image."""
 
     def reconstruct(self, images):
-        return Reconstruction(torch.full_like(images, 0.9))
+        return Reconstruction(self.decode(images))
 
-    encode = decode = None
+    def encode(self, images):
+        return images
+
+    def decode(self, code):
+        return torch.full_like(code, 0.9)
 
 
 def classifier(codec) -> CompressedClassifier:

@@ -2,11 +2,22 @@ import copy
 
 import pytest
 import torch
-from contrastive_methods import METHODS, QUEUE, Encoder, Step, batch, make, one_of_two, paco, train
+from contrastive_methods import (
+    COUNTS,
+    METHODS,
+    QUEUE,
+    Encoder,
+    Step,
+    batch,
+    make,
+    one_of_two,
+    paco,
+    train,
+)
 from pytorch_lightning import Trainer
 from torch.utils.data import DataLoader
 
-from lightning_modules import ModelError, PaCo
+from lightning_modules import ModelError, PaCo, ProCo
 from lightning_modules.losses import SupConLoss
 from lightning_modules.networks.momentum_queue import MomentumPrototypes, MomentumQueue, follow
 from tests.processes import in_two
@@ -152,6 +163,44 @@ def test_two_losses_are_added():
     expected += torch.nn.functional.cross_entropy(contrast.logits, contrast.label)
     module.weight = 0.3
     assert module.training_step(data, 0).item() == pytest.approx(expected.item(), rel=1e-6)
+
+
+def test_bcl_classifies_the_first_view_and_compares_the_others_and_the_prototypes():
+    """eq. 8 of its paper, from naive loops over anchors and classes."""
+    module, data = make("bcl"), batch("bcl")
+    module.eval()
+    first, *others = data["image"].chunk(3)
+    label, network = data["label"][:8], module.network
+    logits = network.classify(network.encode(first)) + torch.tensor(COUNTS).div(sum(COUNTS)).log()
+    classification = -logits.log_softmax(1)[torch.arange(8), label].mean()
+    embedding = network.project(network.encode(torch.cat(others)))
+    keys, of = torch.cat([embedding, network.prototypes()]), [*label.tolist() * 2, *range(7)]
+    losses = []
+    for i, anchor in enumerate(embedding):
+        terms = {j: (anchor @ key / 0.07).exp() for j, key in enumerate(keys) if j != i}
+        below = sum(
+            sum(members := [terms[j] for j in terms if of[j] == c]) / len(members) for c in range(7)
+        )
+        positives = [(terms[j] / below).log() for j in terms if of[j] == of[i]]
+        losses.append(-sum(positives) / len(positives))
+    expected = classification + 0.35 * sum(losses) / len(losses)
+    assert module.training_step(data, 0).item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_proco_meets_prototypes_and_moves_them_after_the_loss(monkeypatch):
+    module, data = make("proco"), batch("proco")
+    seen = []
+    monkeypatch.setattr(ProCo, "objective", lambda _, c: seen.append(c) or c.logits.sum())
+    for step in range(2):
+        module.training_step(data, step)
+    first, second = (contrast.key_label[-7:].tolist() for contrast in seen)
+    present = sorted(set(data["label"].tolist()))
+    assert first == [-1] * 7
+    assert second == [c if c in present else -1 for c in range(7)]
+    keys, label = seen[0].keys[8:16], data["label"][:8]  # those of the key network
+    for c in present:
+        mean = keys[label == c].mean(0)
+        assert torch.allclose(seen[1].keys[c - 7], mean / mean.norm(), atol=1e-6)
 
 
 def trained(module: PaCo, folder, epochs: int, checkpoint=None, accumulated: int = 1) -> PaCo:

@@ -132,6 +132,14 @@ def test_inside_the_lesion_what_is_outside_does_not_count(pair):
     assert (values["lesion_mae"] > 5 * values["mae"]).all()
 
 
+def test_what_is_no_number_is_no_image(pair):
+    images, _ = pair
+    values = measured(images, Reconstruction(torch.full_like(images, torch.nan)))
+    black = measured(images, Reconstruction(torch.zeros_like(images)))
+    assert values["psnr"].tolist() == black["psnr"].tolist()
+    assert (values["explained"] < 0).all()
+
+
 def test_mean_colours_explain_nothing(pair):
     images, _ = pair
     flat = images.mean((2, 3), keepdim=True).expand_as(images)
