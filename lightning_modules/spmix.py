@@ -15,14 +15,16 @@ from lightning_modules.networks.contrastive import ContrastiveNetwork
 class SPMix(ContrastiveClassifier):
     """SPMix: contrastive learning with saliency-guided mixing of patches.
 
+    https://arxiv.org/abs/2406.10801
+
     Needs batches of :class:`datamodules.samplers.Paired` in two views. In each view every anchor
     is mixed with its partner, by the saliency of that view, and keeps its label; from there on it
     is contrastive learning of the anchors. Validation and test see images as they are.
 
     The paper has a key network and the supervised contrastive loss beside a classifier. The
     published code (https://github.com/Yancy10-1/SPMix) has GPaCo: no key network, and a loss with
-    class centres. It also classifies the second views by the features of the first; here each
-    view has its own.
+    class centres. It also classifies the second views by the features of the first, where here
+    each view has its own, and has batch norm in the projector and a predictor behind it.
 
     Args:
         network: Its encoder is a :class:`~lightning_modules.networks.HybridViT`.
