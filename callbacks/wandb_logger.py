@@ -119,11 +119,6 @@ class ResilientWandbLogger(WandbLogger):
             self.experiment.config.update(dict(config), allow_val_change=True)
 
     @rank_zero_only
-    def update_summary(self, values: Mapping[str, Any]) -> None:
-        with self._surviving():
-            self.experiment.summary.update(dict(values))
-
-    @rank_zero_only
     def add_tag(self, tag: str) -> None:
         with self._surviving():
             self.experiment.tags = tuple({*(self.experiment.tags or ()), tag})

@@ -109,7 +109,6 @@ def test_a_training_outlives_wandb():
     logger.log_media({"chart": wandb.Table(columns=["x"], data=[[1]])})  # said once
     logger.log_hyperparams({"lr": 0.1})
     logger.update_config({"lr": 0.1})
-    logger.update_summary({"best": 1.0})
     logger.mark_preempting()
     logger.experiment.log({"direct": 1})
     logger.finish()
