@@ -50,11 +50,12 @@ class Autoencoder(Codec):
     """Two strided convolutions down to a latent, and two up.
 
     As in Doctor, "Insights from HAM10000 classification using learned compression"
-    (https://deepimaging.io), values are counted: 128 x 128 x 3 = 49,152 to 32 x 32 x C, so that C = 8, 16 and 32 are
-    its 6x, 3x and 1.5x. The latent is of real numbers: there are no bits to count. Its layers are
-    not given; these are ours. No ReLU stands between the skips, so a linear code
-    of the image passes whole, and pixels are scaled to about zero mean and unit variance: without
-    either, 550 steps on small images ended at 31 dB instead of 37.
+    (https://deepimaging.io), values are counted: 128 x 128 x 3 = 49,152 to 32 x 32 x C, so that
+    C = 8, 16 and 32 are 6x, 3x and 1.5x. The latent is of real numbers: there are no bits to count.
+
+    The layers are ours. No ReLU stands between the skips, so a linear code of the image passes
+    whole, and pixels are scaled to about zero mean and unit variance: without either, 550 steps on
+    small images ended at 31 dB instead of 37.
 
     Args:
         latent_channels: C.
