@@ -39,7 +39,7 @@ train: experiments/$(EXP).yaml $(ENV) ## EXP=vgg_ce [SEED=1] [ARGS="--trainer.ma
 study: $(ENV) ## STUDY=imbalance [ARGS="--jobs 2"]: train and evaluate all runs of a comparison
 	$(PYTHON) -m experiments.study experiments/studies/$(STUDY).yaml $(ARGS)
 
-submit: $(ENV) ## EXP=vgg_ce [SEED=0-4 GPUS=4 NODES=2 SLURM="--time=8:00:00" ARGS=...]: train on a cluster
+submit: experiments/$(EXP).yaml $(ENV) ## EXP=vgg_ce [SEED=0-4 GPUS=4 NODES=2 SLURM="--time=8:00:00" ARGS=...]: train on a cluster
 	$(PYTHON) -m experiments.slurm $(EXP) --seeds $(SEED) --gpus $(GPUS) --nodes $(NODES) $(SLURM) submit -- $(ARGS)
 
 status: $(ENV) ## what runs, and what is left
