@@ -84,7 +84,7 @@ def test_the_workspace_has_its_sections_and_all_that_they_plot():
 def test_without_the_library_or_a_server_it_says_so(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["dashboard"])
     monkeypatch.setitem(sys.modules, "wandb_workspaces.workspaces", None)
-    with pytest.raises(SystemExit, match="pip install 'longderm\\[dashboard\\]'"):
+    with pytest.raises(SystemExit, match="pip install '.\\[dashboard\\]'"):
         dashboard.main()
 
 
