@@ -116,8 +116,6 @@ class ExperimentCLI(LightningCLI):
         options["weights_only"] = True
         if "verbose" in options:
             options["verbose"] = False  # Lightning's table of all metrics; PerClass prints ours
-        if (path := options["ckpt_path"]) and not Path(path).exists():
-            raise RunError(f"There is no checkpoint {path}: train until an epoch is validated.")
 
     def before_fit(self) -> None:
         """Goes on where the run stopped, or says that it is finished."""

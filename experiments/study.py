@@ -16,8 +16,10 @@ from typing import Any, Self
 import yaml
 
 from callbacks.errors import RunError
+from callbacks.log_config import held
 
 FOLDER = Path(__file__).parent
+SCHEDULE = ("trainer.max_epochs", "trainer.callbacks")
 Options = Mapping[str, Any]
 
 
@@ -51,6 +53,13 @@ class Run:
     def folder(self) -> Path:
         return Path("runs", self.name, f"seed{self.seed}")
 
+    @property
+    def asked(self) -> str:
+        """What makes it the run that it is; where it is trained may change."""
+        keys = {flag: flag.removeprefix("--").partition("=")[0] for flag in self.options}
+        made = [flag for flag, key in keys.items() if held(key) or key.startswith(SCHEDULE)]
+        return "\n".join([self.experiment, f"decide {self.decide}", *made, ""])
+
     def commands(self) -> Iterator[list[str]]:
         """Trains, decides, and scores the best checkpoint on the test part."""
         config = str(FOLDER / f"{self.experiment}.yaml")
@@ -69,15 +78,14 @@ class Run:
 
         What it was asked for is recorded beside it: with other options it would be another run.
         """
-        asked = "\n".join([self.experiment, f"decide {self.decide}", *self.options]) + "\n"
-        self.folder.mkdir(parents=True, exist_ok=True)
         record = self.folder / "study.txt"
-        if record.exists() and record.read_text() != asked:
+        if record.exists() and record.read_text() != self.asked:
             print(f"{self.folder} was trained with other options ({record}): remove the folder.")
             return False
-        record.write_text(asked)
         if (self.folder / "results.json").exists():
             return True
+        self.folder.mkdir(parents=True, exist_ok=True)
+        record.write_text(self.asked)
         environment = os.environ | ({"OMP_NUM_THREADS": str(threads)} if threads else {})
         start, log = perf_counter(), self.folder / "log.txt"
         with log.open("a") as file:

@@ -92,7 +92,9 @@ def test_finished_runs_are_left_alone(two_rows, machine):
 
 def test_finished_runs_of_other_options_are_not_taken_for_these(two_rows, machine, capsys):
     Study.read(two_rows).carry_out(jobs=1)
-    two_rows.write_text(two_rows.read_text().replace("lr: 0.1", "lr: 0.2"))
+    elsewhere = ["--data.root=elsewhere", "--trainer.accelerator=cpu"]
+    assert Study.read(two_rows, elsewhere).carry_out(jobs=1) == []
+    two_rows.write_text(two_rows.read_text().replace("data.size: 32", "data.size: 48"))
     failed = Study.read(two_rows).carry_out(jobs=1)
     assert [run.row for run in failed] == ["first", "first", "bbn", "bbn"]
     assert "runs/t-first/seed0 was trained with other options" in capsys.readouterr().out

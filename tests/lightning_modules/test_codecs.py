@@ -11,6 +11,7 @@ from torch import nn
 
 from lightning_modules import ModelError
 from lightning_modules.codecs import JPEG, Autoencoder, EdgeFilter, KMeans, WebP
+from lightning_modules.codecs.codec import centred, from_centred
 from lightning_modules.codecs.kmeans import nearest
 
 
@@ -126,6 +127,17 @@ def test_latent_is_smaller_by_exactly_the_sources_ratio(channels, times):
     assert seen.latent.numel() * times == images.numel()
     assert seen.image.shape == images.shape
     assert seen.bits is None
+
+
+def test_pixels_beyond_their_range_are_cut_and_led_back():
+    outputs = torch.tensor([-9.0, 0.0, 9.0], requires_grad=True)
+    assert from_centred(outputs).tolist() == [0, 0.5, 1]
+    images = torch.rand(2, 3, 4, 4)
+    assert torch.allclose(from_centred(centred(images)), images, atol=1e-6)
+    (too_high,) = torch.autograd.grad(from_centred(outputs).sum(), outputs)
+    (too_low,) = torch.autograd.grad(-from_centred(outputs).sum(), outputs)
+    assert too_high.tolist() == [0, 0.25, 0.25]  # descent leads down, which is outside at 0
+    assert too_low.tolist() == [-0.25, -0.25, 0]
 
 
 def test_autoencoder_overfits_an_image():
