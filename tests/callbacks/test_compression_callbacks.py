@@ -125,7 +125,7 @@ def test_pictures_are_rows_of_images_by_class(trainer, tmp_path):
 
 def test_pictures_are_drawn_of_a_validation_too(trainer, tmp_path):
     codec = Compression(
-        Autoencoder(2, width=4),
+        Autoencoder(2, width=12),
         RateDistortionLoss(),
         optimizer=partial(torch.optim.SGD, lr=0.1),
         class_names=NAMES,

@@ -11,6 +11,7 @@ from torch import nn
 
 from lightning_modules import ModelError
 from lightning_modules.codecs import JPEG, Autoencoder, EdgeFilter, KMeans, WebP
+from lightning_modules.codecs.autoencoder import cosines_of_blocks
 from lightning_modules.codecs.codec import centred, from_centred
 from lightning_modules.codecs.kmeans import nearest
 
@@ -140,16 +141,53 @@ def test_pixels_beyond_their_range_are_cut_and_led_back():
     assert too_low.tolist() == [-0.25, -0.25, 0]
 
 
+@pytest.mark.parametrize("physical", [None, EdgeFilter()], ids=["image", "edges"])
+def test_autoencoder_begins_as_cosines_of_blocks(physical):
+    """All 48 lose nothing, 8 what the others hold, and means of blocks are in the first."""
+    images = smooth(2)
+    assert error(Autoencoder(48, 16, physical), images).max() < 1e-6
+    codec = Autoencoder(8, 16, physical)
+    blocks = centred(images).unfold(2, 4, 4).unfold(3, 4, 4).permute(0, 2, 3, 1, 4, 5).flatten(3)
+    basis = cosines_of_blocks(48).flatten(1)
+    assert torch.allclose(basis @ basis.T, torch.eye(48), atol=1e-6)
+    coefficients = blocks @ basis.T
+    latent = codec.encode(images).permute(0, 2, 3, 1)
+    assert torch.allclose(latent, coefficients[..., :8], atol=1e-5)
+    assert torch.allclose(latent[..., 0], blocks.mean(-1) * math.sqrt(48), atol=1e-5)
+    assert 0 < error(codec, images).max() < 0.02
+
+
+def test_autoencoder_has_room_for_an_image():
+    with pytest.raises(ModelError, match="width=8"):
+        Autoencoder(width=8)
+
+
+def test_all_of_an_autoencoder_learns():
+    codec = Autoencoder(50, width=16)
+    optimizer = torch.optim.SGD(codec.parameters(), lr=0.1)
+    before = {name: value.clone() for name, value in codec.named_parameters()}
+    for _ in range(3):
+        optimizer.zero_grad()
+        (codec.g_s(codec.encode(smooth(2))) - 1).square().mean().backward()
+        optimizer.step()
+    for name, value in codec.named_parameters():
+        rows = (
+            (value != before[name]).flatten(1).any(1) if value.ndim > 1 else value != before[name]
+        )
+        assert rows.all(), name
+
+
 def test_autoencoder_overfits_an_image():
     images = smooth(1)
     codec = Autoencoder(8, width=16)
     optimizer = torch.optim.Adam(codec.parameters(), lr=5e-3)
+    losses = []
     for _ in range(150):
         optimizer.zero_grad()
-        loss = (codec(images).image - images).abs().mean()
-        loss.backward()
+        losses.append((codec(images).image - images).abs().mean())
+        losses[-1].backward()
         optimizer.step()
-    assert loss < 0.05
+    assert losses[-1] < 0.5 * losses[0] < 0.015
 
 
 def test_sizes_that_do_not_divide_are_refused():
@@ -158,7 +196,7 @@ def test_sizes_that_do_not_divide_are_refused():
 
 
 def test_reconstruction_is_in_full_precision_under_autocast():
-    images, codec = smooth(1), Autoencoder(width=8).eval()
+    images, codec = smooth(1), Autoencoder(width=12).eval()
     with torch.autocast("cpu", torch.bfloat16):
         seen = codec(images)
     assert seen.image.dtype == torch.float32
@@ -190,7 +228,7 @@ def test_edge_filter_stays_blind_to_what_is_flat(concatenate, channels):
 
 
 def test_autoencoder_behind_an_edge_filter_still_gives_images():
-    codec = Autoencoder(8, width=8, physical=EdgeFilter(concatenate=False))
+    codec = Autoencoder(8, width=16, physical=EdgeFilter(concatenate=False))
     seen = codec(smooth(2))
     assert seen.image.shape == (2, 3, 32, 32)
     seen.image.sum().backward()

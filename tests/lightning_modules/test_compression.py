@@ -45,7 +45,7 @@ def network() -> nn.Module:
 
 
 def autoencoder() -> Autoencoder:
-    return Autoencoder(latent_channels=2, width=8)
+    return Autoencoder(latent_channels=2, width=12)
 
 
 def compressed(codec, kind=CompressedClassifier, classifier=None, **options):
@@ -124,6 +124,8 @@ def test_frozen_classifier_is_bit_identical_after_the_codec_was_trained_through_
 def test_gradient_reaches_the_encoder_through_a_frozen_classifier():
     module = silent(compressed(autoencoder()))
     module.network.requires_grad_(False).eval()
+    for block in (module.codec.g_a[2], module.codec.g_s[1]):
+        nn.init.normal_(block.second.weight)  # no longer at the start, where it hides the first
     module.training_step(next(batches()), 0).backward()
     assert all(p.grad.abs().sum() > 0 for p in module.codec.g_a.parameters())
     assert all(p.grad is None for p in module.network.parameters())
