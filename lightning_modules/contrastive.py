@@ -6,6 +6,7 @@ import copy
 from typing import Any
 
 import torch
+from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
 from lightning_modules.classifier import Classifier
@@ -65,10 +66,15 @@ class ContrastiveClassifier(Classifier):
                 "bf16-mixed, which keeps parameters in float32."
             )
 
-    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
-        super().optimizer_step(*args, **kwargs)
-        if self.momentum is not None:
-            follow(self.key_network, self.network, self.momentum)
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        found: Any = super().configure_optimizers()
+        if (momentum := self.momentum) is not None:
+            optimizer = found["optimizer"] if isinstance(found, dict) else found
+            # The optimizer's own step, which a gradient scaler skips where gradients overflow.
+            optimizer.register_step_post_hook(
+                lambda *_: follow(self.key_network, self.network, momentum)
+            )
+        return found
 
     def encode(self, network: Any, view: dict[str, Tensor]) -> Tensor:
         """Features (A, C) of the anchors in a view, by the network or the key network."""

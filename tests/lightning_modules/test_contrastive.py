@@ -247,6 +247,29 @@ def test_key_network_follows_once_an_optimizer_step(tmp_path):
     assert len(calls) == 2  # of four batches
 
 
+def test_key_network_stays_where_a_gradient_scaler_skips_a_step():
+    module = make("paco")
+    optimizer, scaler = module.configure_optimizers(), torch.amp.GradScaler("cpu")
+    for overflow, moved in ((float("inf"), False), (1.0, True)):
+        before = copy.deepcopy(module.key_network.state_dict())
+        optimizer.zero_grad()
+        loss = module.training_step(batch("paco"), 0)
+        scaler.scale(loss * overflow).backward()
+        scaler.step(optimizer)
+        scaler.update()
+        for name, value in module.key_network.named_parameters():
+            assert torch.equal(value, before[name]) is not moved, name
+
+
+def test_logits_of_bcl_are_cosines_times_thirty():
+    network = make("bcl").network
+    vectors = torch.cat([network.classifier.weight * 7, -network.classifier.weight])
+    logits = network.classify(vectors)
+    assert torch.allclose(logits.diagonal()[:7], torch.tensor(30.0))
+    assert torch.allclose(logits[7:].diagonal(), torch.tensor(-30.0))
+    assert torch.allclose(logits[:7], -logits[7:], atol=1e-5)
+
+
 @pytest.mark.parametrize("half", [torch.bfloat16, torch.float16], ids=str)
 @pytest.mark.parametrize("method", METHODS)
 def test_200_steps_in_half_precision(method, half):

@@ -159,9 +159,25 @@ def test_bcl_duplicates_of_a_class_that_lies_on_its_prototype_change_nothing():
     assert supcon[0] != pytest.approx(supcon[1], rel=0.01)
 
 
+def test_bcl_with_one_key_of_each_class_is_supcon():
+    c = contrast(label=torch.arange(K - 1))
+    alone = torch.full_like(c.label, -1)
+    prototypes = changed(c, keys=sphere(K), key_label=torch.arange(K), own=alone)
+    loss = LOSSES["BCL"](prototypes).item()
+    assert loss == pytest.approx(LOSSES["SupCon"](prototypes).item(), rel=1e-12)
+    assert LOSSES["BCL"](c).item() != pytest.approx(LOSSES["SupCon"](c).item(), rel=0.01)
+
+
+def test_prior_of_ham10000():
+    expected = [-2.1970, -0.4012, -2.9696, -3.4219, -2.2097, -4.4669, -4.2560]
+    assert LOSSES["PaCo"].log_prior.tolist() == pytest.approx(expected, abs=5e-5)
+
+
 def test_supcon_is_at_least_the_log_of_its_positives():
     c = contrast(label=torch.zeros(12, dtype=torch.long), queue=4)
-    assert SupConLoss(0.1)(c).item() >= math.log(23)
+    assert SupConLoss(0.1)(c).item() > math.log(23)
+    equal = Contrast.of_all(c.anchors[:1].expand(24, -1), c.label, c.logits)
+    assert SupConLoss(0.1)(equal).item() == pytest.approx(math.log(23))
 
 
 @pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES.keys())
