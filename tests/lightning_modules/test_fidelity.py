@@ -15,6 +15,7 @@ from lightning_modules.fidelity import (
     measure,
     structural_similarity,
 )
+from tests.processes import in_two
 
 NAMES = ("mel", "nv")
 
@@ -196,3 +197,37 @@ def test_diagnosis_and_fidelity_start_afresh_together(pair):
         assert computed["accuracy"] == pytest.approx(2 / 3)
         assert len(computed["measured"]) == len(computed["probability"]) == 3
         assert computed["psnr"] > 20
+
+
+def counted(rows):
+    """The fidelity of rows of a batch of five, half as bright, with a mask and counted bits."""
+    generator = torch.Generator().manual_seed(0)
+    images = torch.rand(5, 3, 24, 24, generator=generator)
+    batch = {
+        "image": images,
+        "label": torch.tensor([0, 1, 1, 0, 1]),
+        "index": torch.tensor([9, 2, 5, 4, 7]),
+        "mask": disc(24, 8).expand(5, -1, -1, -1),
+    }
+    seen = Reconstruction(images / 2, bits=torch.arange(5.0))
+    found = Fidelity(NAMES)
+    for row in rows:  # one by one, as many as there are
+        found.update(
+            {name: value[row : row + 1] for name, value in batch.items()},
+            Reconstruction(seen.image[row : row + 1], seen.bits[row : row + 1]),
+        )
+    return found.compute()
+
+
+def share(rank):
+    return counted([[0, 2, 4], [1, 3]][rank])
+
+
+def test_two_processes_measure_as_one():
+    alone = counted(range(5))
+    assert alone["index"].tolist() == [2, 4, 5, 7, 9]
+    assert alone["label"].tolist() == [1, 0, 1, 1, 0]
+    for found in in_two(share):
+        assert found.keys() == alone.keys()
+        for name, value in alone.items():
+            torch.testing.assert_close(found[name], value, rtol=1e-6, atol=0, equal_nan=True)
