@@ -18,10 +18,23 @@ from lightning_modules.losses.rate_distortion import RateDistortionLoss
 
 
 class WithCodec(Classifier):
-    """What has a ``codec`` that must be made ready to count bits."""
+    """What has a ``codec``, which computes in float32 and must be made ready to count bits."""
+
+    def on_train_start(self) -> None:
+        self.require_float32()
+
+    def require_float32(self) -> None:
+        """Refuses a codec whose parameters are in half precision."""
+        codec: Any = self.codec
+        if any(p.dtype in (torch.float16, torch.bfloat16) for p in codec.parameters()):
+            raise ModelError(
+                "A codec in half precision would lose more than it is measured by: set "
+                "trainer.precision to bf16-mixed, which keeps parameters in float32."
+            )
 
     def begin(self, split: str) -> None:
         super().begin(split)
+        self.require_float32()
         if self.trainer.state.fn == "fit":  # later the weights are fixed, and so are streams
             codec: Any = self.codec
             codec.update()

@@ -100,6 +100,14 @@ def silent(module):
     return module
 
 
+def test_a_codec_in_half_precision_is_refused(trainer):
+    half, module = trainer(precision="bf16-true"), compressed(autoencoder())
+    with pytest.raises(ModelError, match="bf16-mixed"):
+        half.fit(module, loader(), loader())
+    with pytest.raises(ModelError, match="bf16-mixed"):
+        half.validate(module, loader())
+
+
 def test_a_codec_that_loses_nothing_changes_no_diagnosis(trainer):
     torch.manual_seed(0)
     plain = Classifier(network(), nn.CrossEntropyLoss(), None, class_names=NAMES)
