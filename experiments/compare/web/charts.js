@@ -63,6 +63,30 @@ function chart({ x, y, xTitle, yTitle, marks, width = 260, height = 180 }) {
     ...marks(sx, sy),
   );
 }
+// How many letters the names begin with alike, up to a dash.
+function alike(names) {
+  let n = 0;
+  while (names.every((name) => name[n] && name[n] === names[0][n])) n++;
+  return names.length > 1 ? names[0].lastIndexOf("-", n - 1) + 1 : 0;
+}
+// Where a name stands beside its dot: the nearest place within the chart that covers nothing.
+function labels(dots, left, right) {
+  const taken = dots.map(([x, y]) => [x - 4, y - 4, x + 4, y + 4]);
+  const meets = (a) => (b) => a[0] < b[2] && b[0] < a[2] && a[1] < b[3] && b[1] < a[3];
+  const rows = [3, -5, 11, -13, 19, -21, 27, -29, 35];
+  const near = rows.flatMap((dy) => [1, -1].map((side) => [side, dy]));
+  return (cx, cy, name) => {
+    const width = 6.3 * name.length;
+    const boxes = near.map(([side, dy]) => {
+      const x = side > 0 ? cx + 6 : cx - 6 - width;
+      return [x, cy + dy - 8, x + width, cy + dy + 2];
+    });
+    const within = boxes.filter(([x, , end]) => x >= left && end <= right);
+    const box = within.find((one) => !taken.some(meets(one))) ?? boxes[0];
+    taken.push(box);
+    return { x: box[0], y: box[3] - 2 };
+  };
+}
 const path = (kind, xs, ys, sx, sy) => {
   const known = xs.map((x, i) => [x, ys[i]]).filter(([, y]) => y != null);
   const points = known.map(([x, y]) => `${sx(x).toFixed(1)},${sy(y).toFixed(1)}`).join(" ");

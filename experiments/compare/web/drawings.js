@@ -87,16 +87,18 @@ const drawings = {
     const y = reach([...rows, baseline ?? rows[0]].map((row) => row.metrics.balanced_accuracy));
     const marks = (sx, sy) => {
       const level = baseline && sy(mean(baseline, "balanced_accuracy"));
+      const place = (row) => [sx(mean(row, kinds[at])), sy(mean(row, "balanced_accuracy"))];
+      const beside = labels(rows.map(place), sx(0), sx(right));
+      const start = alike(rows.map((row) => row.name));
       const dots = rows.flatMap((row) => {
         const { mean: value, lesions } = row.metrics.balanced_accuracy;
-        const [cx, cy] = [sx(mean(row, kinds[at])), sy(value)];
+        const [cx, cy] = place(row);
         const said = `${row.name}: ${fixed(value)} at ${fixed(mean(row, kinds[at]), 2)}`;
         const [low, high] = (lesions ?? [value, value]).map(sy);
-        const side = cx > sx(0.8 * right) ? { x: cx - 6, "text-anchor": "end" } : { x: cx + 6 };
         return [
           svg("line", { class: "lesions", x1: cx, x2: cx, y1: low, y2: high }),
           svg("circle", { class: "dot", cx, cy, r: 3.5 }, svg("title", {}, said)),
-          svg("text", { ...side, y: cy - 4 }, row.name),
+          svg("text", beside(cx, cy, row.name.slice(start)), row.name.slice(start)),
         ];
       });
       const mark = { class: "reference", x1: sx(0), x2: sx(right), y1: level, y2: level };
