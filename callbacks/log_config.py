@@ -70,16 +70,13 @@ def refuse_changes(record: Path, now: dict[str, Any]) -> None:
         raise RunError(f"{record} cannot be read: bring it back, or give this run another --name.")
     before, after = (dict(_flat(config)) for config in (started, now))
     for key in sorted(before.keys() | after.keys()):
-        if held(key) and before.get(key) != after.get(key):
+        if not key.startswith(HELD) or key.endswith(MAY_CHANGE):
+            continue
+        if before.get(key) != after.get(key):
             raise RunError(
                 f"{record.parent} was started with {key} = {before.get(key)!r}, now it is "
                 f"{after.get(key)!r}: give this run another --name, or remove the folder."
             )
-
-
-def held(key: str) -> bool:
-    """Whether an option, by its dotted name, makes another run if it changes."""
-    return key.startswith(HELD) and not key.endswith(MAY_CHANGE)
 
 
 def _flat(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -16,10 +16,12 @@ from typing import Any, Self
 import yaml
 
 from callbacks.errors import RunError
-from callbacks.log_config import held
 
 FOLDER = Path(__file__).parent
-SCHEDULE = ("trainer.max_epochs", "trainer.callbacks")
+RECORD = "study.txt"
+# Where a run is trained and what it shows there: with others it would still be the same run.
+ELSEWHERE = ("data.root", "data.num_workers", "trainer.accelerator", "trainer.devices")
+SHOWN = ("trainer.enable_progress_bar", "trainer.logger")
 Options = Mapping[str, Any]
 
 
@@ -55,10 +57,12 @@ class Run:
 
     @property
     def asked(self) -> str:
-        """What makes it the run that it is; where it is trained may change."""
-        keys = {flag: flag.removeprefix("--").partition("=")[0] for flag in self.options}
-        made = [flag for flag, key in keys.items() if held(key) or key.startswith(SCHEDULE)]
-        return "\n".join([self.experiment, f"decide {self.decide}", *made, ""])
+        """What makes it the run that it is, and the same of the runs that it starts from."""
+        flags = [flag.removeprefix("--").partition("=") for flag in self.options]
+        made = {key: value for key, _, value in flags if not key.startswith(ELSEWHERE + SHOWN)}
+        sources = [Path(value, RECORD) for value in made.values() if value]
+        lines = [self.experiment, f"decide {self.decide}", *map("=".join, made.items())]
+        return "\n".join([*lines, *(each.read_text() for each in sources if each.is_file()), ""])
 
     def commands(self) -> Iterator[list[str]]:
         """Trains, decides, and scores the best checkpoint on the test part."""
@@ -78,7 +82,7 @@ class Run:
 
         What it was asked for is recorded beside it: with other options it would be another run.
         """
-        record = self.folder / "study.txt"
+        record = self.folder / RECORD
         if record.exists() and record.read_text() != self.asked:
             print(f"{self.folder} was trained with other options ({record}): remove the folder.")
             return False

@@ -1,5 +1,6 @@
 """Studies: every row takes its options, and no run is lost or repeated."""
 
+import shutil
 from pathlib import Path
 from subprocess import CompletedProcess
 
@@ -90,14 +91,36 @@ def test_finished_runs_are_left_alone(two_rows, machine):
     assert len(machine.told) == done
 
 
-def test_finished_runs_of_other_options_are_not_taken_for_these(two_rows, machine, capsys):
+def test_a_run_is_the_same_elsewhere(two_rows, machine):
     Study.read(two_rows).carry_out(jobs=1)
+    done = len(machine.told)
     elsewhere = ["--data.root=elsewhere", "--trainer.accelerator=cpu"]
     assert Study.read(two_rows, elsewhere).carry_out(jobs=1) == []
-    two_rows.write_text(two_rows.read_text().replace("data.size: 32", "data.size: 48"))
-    failed = Study.read(two_rows).carry_out(jobs=1)
+    assert len(machine.told) == done
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        ["--data.size=48"],
+        ["--model.criterion.weights=EffectiveNumber"],
+        ["--model.network.pretrained=true"],
+        ["--trainer.precision", "bf16-mixed"],
+    ],
+)
+def test_finished_runs_of_other_options_are_not_taken_for_these(two_rows, machine, capsys, other):
+    Study.read(two_rows).carry_out(jobs=1)
+    failed = Study.read(two_rows, other).carry_out(jobs=1)
     assert [run.row for run in failed] == ["first", "first", "bbn", "bbn"]
     assert "runs/t-first/seed0 was trained with other options" in capsys.readouterr().out
+
+
+def test_a_run_is_another_if_what_it_starts_from_is(two_rows, machine):
+    Study.read(two_rows).carry_out(jobs=1)
+    shutil.rmtree("runs/t-first")
+    two_rows.write_text(two_rows.read_text().replace("decide: ArgMax", "model.momentum: 0.5"))
+    failed = Study.read(two_rows).carry_out(jobs=1)
+    assert [run.row for run in failed] == ["bbn", "bbn"]
 
 
 def test_a_failure_is_named_and_the_rest_goes_on(two_rows, machine, capsys):
