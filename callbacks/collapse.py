@@ -6,6 +6,7 @@ from typing import Any
 
 from pytorch_lightning import Callback, LightningModule, Trainer
 
+from callbacks.errors import require
 from callbacks.wandb_logger import ResilientWandbLogger
 
 
@@ -23,6 +24,10 @@ class Collapse(Callback):
 
     def __init__(self, after: int = 3) -> None:
         self.after = after
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        require(pl_module, "codec", self)
+        require(pl_module, "classify", self)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.state.fn != "fit" or trainer.sanity_checking:

@@ -10,6 +10,7 @@ import wandb
 from pytorch_lightning import Callback, LightningModule, Trainer
 
 from callbacks.console import print_table
+from callbacks.errors import require
 from callbacks.wandb_logger import ResilientWandbLogger
 
 SHOWN = ("psnr", "lesion_psnr", "ssim", "mae", "contrast_before", "contrast_after")
@@ -29,6 +30,9 @@ class FidelityTable(Callback):
 
     def __init__(self, dirpath: str = "") -> None:
         self.dirpath = Path(dirpath)
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        require(pl_module, "codec", self)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.show(trainer, pl_module, "val")

@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw, ImageFont
 from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
-from callbacks.errors import RunError
+from callbacks.errors import RunError, require
 from callbacks.wandb_logger import ResilientWandbLogger
 
 TILE, GAP, LINE = 168, 8, 18  # pixels: a picture, the space around it, a line of text
@@ -45,11 +45,8 @@ class MixingPicture(Callback):
         self.path: Path | None = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        if stage == "fit" and not hasattr(pl_module, "mixtures"):
-            raise RunError(
-                f"{type(pl_module).__name__} does not mix pairs: take MixingPicture from "
-                "trainer.callbacks, or train lightning_modules.SPMix."
-            )
+        if stage == "fit":
+            require(pl_module, "mixtures", self)
 
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
@@ -100,7 +97,7 @@ def draw(mixtures: dict[str, Tensor], names: Sequence[str], pairs: int) -> Image
 
 
 def _chosen(mixtures: dict[str, Tensor], pairs: int) -> list[int]:
-    """Mixed pairs before unmixed ones, and the first of each class before the second."""
+    """The first of each class before the second, and of these mixed pairs before unmixed ones."""
     anchors = mixtures["label"][::2].tolist()
     unmixed = (mixtures["ratio"] == 1).flatten(1).all(1).tolist()
     rank = [anchors[:i].count(label) for i, label in enumerate(anchors)]

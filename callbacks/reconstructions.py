@@ -12,6 +12,7 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 from torchvision.utils import make_grid, save_image
 
+from callbacks.errors import require
 from callbacks.wandb_logger import ResilientWandbLogger
 
 
@@ -39,6 +40,9 @@ class Reconstructions(Callback):
         self.images_per_class, self.latent_channels = images_per_class, latent_channels
         self.gain, self.folder = gain, Path(dirpath, "reconstructions")
         self.kept: dict[int, list[Tensor]] = {}
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        require(pl_module, "codec", self)
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.kept = {}

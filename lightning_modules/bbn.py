@@ -78,6 +78,8 @@ class BBN(Classifier):
         **kwargs: As for :class:`~lightning_modules.Classifier`.
     """
 
+    mixes = False
+
     def __init__(self, network: nn.Module, horizon: float = 10 / 9, **kwargs: Any) -> None:
         super().__init__(network, **kwargs)
         self.horizon = horizon

@@ -27,6 +27,8 @@ class BCL(Classifier):
             :class:`~lightning_modules.losses.LogitAdjustedLoss`.
     """
 
+    mixes = False
+
     def __init__(
         self, network: BCLNetwork, contrastive: nn.Module, weight: float = 0.35, **kwargs: Any
     ) -> None:

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from lightning_modules.classifier import Classifier
 from lightning_modules.errors import ModelError
@@ -45,6 +45,8 @@ class CARE(Classifier):
         **kwargs: As for :class:`Classifier`.
     """
 
+    mixes = False
+
     attended: Tensor
 
     def __init__(
@@ -59,8 +61,6 @@ class CARE(Classifier):
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
-        if not isinstance(self.mix, nn.Identity):
-            raise ModelError("CARE has no lesion to attend to in mixed images: leave out the mix.")
         self.alpha, self.tau, self.outside_weight = alpha, tau, outside_weight
         self.boxes, self.reduction = boxes, reduction
         names = self.metrics["val"].class_names

@@ -37,6 +37,8 @@ class Classifier(LightningModule):
         batches_per_epoch: Of the training; the command line takes it from the data.
     """
 
+    mixes = True  # whether ``training_step`` calls ``mix``
+
     def __init__(
         self,
         network: nn.Module,
@@ -49,6 +51,8 @@ class Classifier(LightningModule):
         batches_per_epoch: int = 1,
     ) -> None:
         super().__init__()
+        if mix is not None and not self.mixes:
+            raise ModelError(f"{type(self).__name__} learns from no mixes: leave out model.mix.")
         self.network, self.criterion, self.mix = network, criterion, mix or nn.Identity()
         self.make_optimizer, self.make_scheduler = optimizer, lr_scheduler
         self.lr_factors = lr_factors or {}
@@ -105,7 +109,8 @@ class Classifier(LightningModule):
         self.losses[split].reset()
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        groups = self.parameter_groups()
+        if not (groups := self.parameter_groups()):
+            raise ModelError("There is nothing to train: all of this model is frozen or fixed.")
         optimizer = self.make_optimizer([{"params": own} for own in groups.values()])
         for group, factor in zip(optimizer.param_groups, groups, strict=True):
             group["lr"] *= factor

@@ -37,6 +37,8 @@ class ContrastiveClassifier(Classifier):
         **kwargs: As for :class:`~lightning_modules.Classifier`.
     """
 
+    mixes = False
+
     def __init__(
         self,
         network: ContrastiveNetwork,
@@ -70,7 +72,8 @@ class ContrastiveClassifier(Classifier):
         found: Any = super().configure_optimizers()
         if (momentum := self.momentum) is not None:
             optimizer = found["optimizer"] if isinstance(found, dict) else found
-            # The optimizer's own step, which a gradient scaler skips where gradients overflow.
+            # The optimizer's own step, which a gradient scaler skips where gradients overflow;
+            # fused optimizers are called all the same.
             optimizer.register_step_post_hook(
                 lambda *_: follow(self.key_network, self.network, momentum)
             )

@@ -63,6 +63,8 @@ class ResLT(Classifier):
         **kwargs: As for :class:`~lightning_modules.Classifier`.
     """
 
+    mixes = False
+
     def __init__(
         self, network: nn.Module, beta: float = 0.99, class_names: Sequence[str] = (), **kwargs: Any
     ) -> None:

@@ -7,7 +7,6 @@ from typing import Any
 from torch import Tensor, nn
 
 from lightning_modules.contrastive import ContrastiveClassifier, views
-from lightning_modules.errors import ModelError
 from lightning_modules.mixes.spmix import PatchMix
 from lightning_modules.networks.contrastive import ContrastiveNetwork
 
@@ -34,6 +33,7 @@ class SPMix(ContrastiveClassifier):
     """
 
     mix: PatchMix
+    mixes = True  # in ``encode``
 
     def __init__(
         self, network: ContrastiveNetwork, contrastive: nn.Module, mix: PatchMix, **kwargs: Any
@@ -41,11 +41,6 @@ class SPMix(ContrastiveClassifier):
         super().__init__(network, contrastive, mix=mix, **kwargs)
 
     def encode(self, network: Any, view: dict[str, Tensor]) -> Tensor:
-        if len(view["label"]) % 2:
-            raise ModelError(
-                "SPMix takes images in pairs: make data.batch_size a multiple of twice the number "
-                "of processes."
-            )
         return self.mix.encode(network.encoder, view)
 
     def anchors(self, view: dict[str, Tensor]) -> Tensor:

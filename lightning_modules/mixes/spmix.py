@@ -33,7 +33,7 @@ class PatchMix(nn.Module):
     Args:
         order: When the maximum is taken: before (``paper``) or at the end (``code``).
         noise: Half width of the uniform noise on each pixel, in standard deviations of the map;
-            0.5 in the code.
+            0.5 in the code, of the data set's 0.137 in place of each map's own.
         floor: The smallest ratio; 0.5 in the code. What min-max gives is scaled to [floor, 1].
         clip: The largest ratio; at 1 salient tokens are not mixed at all.
         only_rarer: Whether an anchor is mixed only if its class has fewer training images than its
@@ -83,6 +83,11 @@ class PatchMix(nn.Module):
     @torch.no_grad()
     def ratio(self, view: dict[str, Tensor], grid: tuple[int, int]) -> Tensor:
         """Ratios (n, h, w) on a ``grid`` (h, w), in [floor, clip]; 1 where nothing is mixed."""
+        if len(view["label"]) % 2:
+            raise ModelError(
+                "SPMix takes images in pairs: make data.batch_size a multiple of twice the number "
+                "of processes."
+            )
         mixed = self.grid_ratio(view, grid)
         if not self.only_rarer:
             return mixed

@@ -224,3 +224,17 @@ def test_codec_and_network_come_from_their_runs(tmp_path):
     assert torch.equal(module.network.weight, trained["network"].weight)
     with pytest.raises(RunError, match="train that run first"):
         StartFrom(codec=tmp_path / "none").setup(run, module, "fit")
+
+
+@pytest.mark.parametrize(
+    ("callback", "module", "lacks"),
+    [
+        (Collapse(), nn.Identity(), "codec"),
+        (FidelityTable(), nn.Identity(), "codec"),
+        (Reconstructions(), nn.Identity(), "codec"),
+        (Collapse(), SimpleNamespace(codec=Half()), "classify"),
+    ],
+)
+def test_models_without_what_they_look_at_are_refused(callback, module, lacks):
+    with pytest.raises(RunError, match=f"no {lacks}, which {type(callback).__name__} looks at"):
+        callback.setup(None, module, "fit")

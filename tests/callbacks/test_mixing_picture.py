@@ -110,5 +110,5 @@ def test_it_is_drawn_every_so_many_epochs_or_not_at_all():
 
 
 def test_models_that_mix_nothing_are_refused():
-    with pytest.raises(RunError, match="object does not mix pairs"):
+    with pytest.raises(RunError, match="object has no mixtures, which MixingPicture looks at"):
         MixingPicture().setup(trainer(), object(), "fit")

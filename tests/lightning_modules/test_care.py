@@ -288,7 +288,7 @@ def test_half_precision_is_for_the_network_only():
 
 
 def test_what_care_cannot_do_it_says():
-    with pytest.raises(ValueError, match="leave out the mix"):
+    with pytest.raises(ValueError, match="leave out model.mix"):
         care(mix=Mixup())
     with pytest.raises(ValueError, match=r"cannot attend to \['scar'\]"):
         care(classes=["df", "scar"])

@@ -7,7 +7,17 @@ from pytorch_lightning import Trainer
 from torch import nn
 from torch.utils.data import DataLoader
 
-from lightning_modules import Classifier, ModelError
+from lightning_modules import (
+    BBN,
+    BCL,
+    CARE,
+    Classifier,
+    Compression,
+    ModelError,
+    PaCo,
+    ResLT,
+    SupCon,
+)
 from lightning_modules.schedules import Steps, WarmupCosine
 
 NAMES = ("mel", "nv", "bcc")
@@ -173,3 +183,9 @@ def test_learning_rates_have_factors_by_submodule():
 def test_factor_of_no_submodule_is_named():
     with pytest.raises(ModelError, match="network.7"):
         classifier(lr_factors={"network.7": 10.0}).configure_optimizers()
+
+
+@pytest.mark.parametrize("kind", [BBN, BCL, CARE, Compression, PaCo, ResLT, SupCon])
+def test_a_mix_that_would_not_be_used_is_refused(kind):
+    with pytest.raises(ModelError, match=f"{kind.__name__} learns from no mixes"):
+        Classifier.__init__(kind.__new__(kind), nn.Identity(), None, None, mix=nn.Identity())

@@ -124,18 +124,23 @@ def test_mixtures_are_what_the_step_mixes():
 
 def test_pairs_need_an_even_number_of_images():
     odd = {name: value[[0, 1, 2, 12, 13, 14]] for name, value in batch().items()}
-    with pytest.raises(ModelError, match="data.batch_size a multiple of twice"):
-        module().training_step(odd, 0)
+    for used in (lambda mixing: mixing.training_step(odd, 0), lambda mixing: mixing.mixtures(odd)):
+        with pytest.raises(ModelError, match="data.batch_size a multiple of twice"):
+            used(module())
 
 
-@pytest.mark.parametrize("half", [torch.bfloat16, torch.float16], ids=str)
 @pytest.mark.parametrize("method", [PAPER, CODE], ids=["paper", "code"])
 @pytest.mark.parametrize(
-    ("network", "steps"),
-    [({"depth": 1}, 200), ({"cnn": "test_resnet"}, 2)],  # CPUs are slow at convolutions in halves
-    ids=["one block", "hybrid"],
+    ("network", "half", "steps"),
+    [
+        ({"depth": 1}, torch.bfloat16, 200),
+        ({"depth": 1}, torch.float16, 200),
+        ({"cnn": "test_resnet"}, torch.bfloat16, 20),
+        ({"cnn": "test_resnet"}, torch.float16, 2),  # whose convolutions CPUs take long for
+    ],
+    ids=["block-bf16", "block-fp16", "hybrid-bf16", "hybrid-fp16"],
 )
-def test_steps_in_half_precision(method, half, network, steps):
+def test_steps_in_half_precision(method, network, half, steps):
     mixing = module(method=method, mix=PatchMix(class_counts=COUNTS), **network)
     batches = [batch(pairs=2, seed=seed % 5) for seed in range(steps)]
     losses = train(mixing, Step(mixing), batches, half)
