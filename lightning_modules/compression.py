@@ -23,13 +23,15 @@ class WithCodec(Classifier):
     def on_train_start(self) -> None:
         self.require_float32()
 
+    def on_predict_start(self) -> None:
+        self.require_float32()
+
     def require_float32(self) -> None:
-        """Refuses a codec whose parameters are in half precision."""
-        codec: Any = self.codec
-        if any(p.dtype in (torch.float16, torch.bfloat16) for p in codec.parameters()):
+        """Refuses parameters in another precision."""
+        if any(p.dtype != torch.float32 for p in self.parameters()):
             raise ModelError(
-                "A codec in half precision would lose more than it is measured by: set "
-                "trainer.precision to bf16-mixed, which keeps parameters in float32."
+                "Codecs compute in float32, for less would show in what they are measured by: set "
+                "trainer.precision to 32-true or bf16-mixed, which keep parameters in float32."
             )
 
     def begin(self, split: str) -> None:
@@ -50,6 +52,8 @@ class Compression(WithCodec):
         criterion: Images and reconstruction to a scalar.
         **kwargs: As for :class:`Classifier`.
     """
+
+    mixes = False
 
     def __init__(
         self,
@@ -84,10 +88,11 @@ class CompressedClassifier(WithCodec):
 
     What is trained follows from what the callbacks ``Freeze`` and ``StartFrom`` are told:
 
-    - codec and network frozen: how a classifier fares on reconstructions. Nothing is trained, and
-      one step is enough;
+    - codec and network frozen: how a classifier fares on reconstructions. Nothing is trained, one
+      step is enough, and there must be one process;
     - codec frozen: a classifier of reconstructions;
-    - nothing frozen: both jointly, by cross-entropy alone or with ``reconstruction``.
+    - nothing frozen: both jointly, by cross-entropy alone or with ``reconstruction``. Several
+      processes need all that is not frozen to be used: with ``reconstruction``, an entropy model.
 
     Args:
         *args: As for :class:`Classifier`.
@@ -107,6 +112,12 @@ class CompressedClassifier(WithCodec):
         self.codec, self.reconstruction = codec, reconstruction
         names = self.metrics["val"].class_names
         self.metrics = nn.ModuleDict({split: CompressedMetrics(names) for split in self.metrics})
+
+    def setup(self, stage: str) -> None:
+        trained = any(p.requires_grad for p in self.parameters())
+        if stage == "fit" and self.trainer.world_size > 1 and not trained:
+            raise ModelError("Nothing is trained here, for which one process is enough: set "
+                             "trainer.devices and trainer.num_nodes to 1.")  # fmt: skip
 
     def forward(self, images: Tensor) -> Tensor:
         return self.network(self.codec.image(images))
@@ -142,6 +153,8 @@ class CompressedClassifier(WithCodec):
 
 class LatentClassifier(CompressedClassifier):
     """Trains a network on the latent of a codec, which is decoded only to be looked at.
+
+    Several processes need what is not used, the decoder, to be frozen.
 
     Args:
         *args: As for :class:`CompressedClassifier`; ``network`` takes the latent (B, C, h, w).

@@ -43,7 +43,8 @@ class Fidelity(Metric):
     - ``contrast_before`` and ``contrast_after``: see :func:`contrast`;
     - ``bits_per_pixel``, of codecs that count bits, and ``values_ratio``, image to latent.
 
-    What needs a mask is left out without one, and for an image that is all lesion or has none.
+    What needs a mask is left out without one and for an image without lesion, contrasts also for
+    one that is all lesion.
 
     Args:
         class_names: Names of the K classes, in the order of the labels.
@@ -160,7 +161,7 @@ def structural_similarity(a: Tensor, b: Tensor, weight: Tensor) -> tuple[Tensor,
         similar.append(_mean(luminance * contrast_structure, inner))
         structure.append(_mean(contrast_structure, inner))
         a, b, weight = (F.avg_pool2d(x, 2) for x in (a, b, weight))
-    exponents = torch.tensor(SCALES[: len(similar)], device=a.device)
+    exponents = a.new_tensor(SCALES[: len(similar)])
     terms = torch.stack([*structure[:-1], similar[-1]], dim=2).clamp(min=0)
     return similar[0], (terms ** (exponents / exponents.sum())).prod(2)
 
@@ -195,7 +196,7 @@ def contrast(images: Tensor, mask: Tensor) -> Tensor:
     """Michelson contrast (B,) of the skin around a lesion to the lesion, in [-1, 1].
 
     (S - L) / (S + L), of mean luminances, S in a ring around the lesion as wide as an eighth of
-    the image. Positive where the lesion is darker.
+    the image. Positive where the lesion is darker, 0 where all is black.
     """
     luma: Any = images.new_tensor([0.299, 0.587, 0.114])
     luminance = torch.einsum("bchw,c->bhw", images, luma)[:, None]
@@ -203,4 +204,4 @@ def contrast(images: Tensor, mask: Tensor) -> Tensor:
     down = F.max_pool2d(inside, (2 * reach + 1, 1), stride=1, padding=(reach, 0))
     near = F.max_pool2d(down, (1, 2 * reach + 1), stride=1, padding=(0, reach)) - inside
     skin, lesion = _mean(luminance, torch.cat([near, inside], dim=1)).unbind(1)
-    return (skin - lesion) / (skin + lesion)
+    return (skin - lesion) / (skin + lesion).clamp(min=1e-8)

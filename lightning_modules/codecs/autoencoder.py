@@ -21,14 +21,15 @@ class ZeroMean(nn.Module):
 class EdgeFilter(nn.Module):
     """A trainable physical layer: three 3 x 3 kernels on each colour, of zero mean.
 
-    They begin as Sobel's in x and y and the Laplacian. Doctor proposes such a layer, see
+    They begin as the Laplacian and Sobel's in x and y. Doctor proposes such a layer, see
     :class:`Autoencoder`, and does not describe it.
 
     Args:
         concatenate: Whether the image goes on beside its edges, or the edges alone.
 
     Shape:
-        Images (B, 3, H, W) to (B, ``channels``, H, W).
+        Images (B, 3, H, W) to (B, ``channels``, H, W): the image, and each kernel's edges of red,
+        green and blue.
     """
 
     def __init__(self, concatenate: bool = True) -> None:
@@ -36,13 +37,13 @@ class EdgeFilter(nn.Module):
         self.concatenate, self.channels = concatenate, 12 if concatenate else 9
         sobel = torch.tensor([[-1.0, 0.0, 1.0], [-2.0, 0.0, 2.0], [-1.0, 0.0, 1.0]]) / 8
         laplacian = torch.tensor([[0.0, 1.0, 0.0], [1.0, -4.0, 1.0], [0.0, 1.0, 0.0]]) / 4
-        kernels = torch.stack([sobel, sobel.T, laplacian])[:, None]
+        kernels = torch.stack([laplacian, sobel, sobel.T])[:, None]
         self.filter = nn.Conv2d(3, 9, 3, padding=1, padding_mode="replicate", groups=3, bias=False)
         self.filter.weight = nn.Parameter(kernels.repeat(3, 1, 1, 1))
         register_parametrization(self.filter, "weight", ZeroMean())
 
     def forward(self, images: Tensor) -> Tensor:
-        edges = self.filter(images)
+        edges = self.filter(images).unflatten(1, (3, 3)).transpose(1, 2).flatten(1, 2)
         return torch.cat([images, edges], dim=1) if self.concatenate else edges
 
 
@@ -130,8 +131,8 @@ class Autoencoder(Codec):
 def cosines_of_blocks(number: int) -> Tensor:
     """The coarsest of the 48 orthonormal cosines of 4 x 4 pixels (at most ``number``, 3, 4, 4).
 
-    Along rows and columns they are those of the discrete cosine transform, whose amplitudes in
-    photographs fall with the square of the frequency; along colours grey, red against blue, and
+    Along rows and columns they are those of the discrete cosine transform, whose amplitudes are
+    taken to fall with the square of the frequency; along colours grey, red against blue, and
     green against both, of weight 1, 0.2 and 0.1: colours vary less than light, in detail above all.
     """
     step = torch.arange(4.0)

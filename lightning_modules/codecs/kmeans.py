@@ -21,8 +21,8 @@ class KMeans(Codec):
     sequence in the place of random numbers, so an image has one palette, whatever else is in the
     batch. A colour is never seeded twice: from k = the number of colours on, nothing is lost.
 
-    Bits are those of the indices, log2 k a pixel, and 24 for each colour of the palette. The
-    source counts the indices alone: against 24 bits a pixel, k = 16 is 6x and k = 256 is 3x.
+    Bits are those of the indices, log2 k a pixel rounded up, and 24 for each colour of the palette.
+    The source counts the indices alone: against 24 bits a pixel, k = 16 is 6x and k = 256 is 3x.
 
     Args:
         k: Colours of a palette.

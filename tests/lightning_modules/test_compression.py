@@ -1,5 +1,6 @@
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -100,12 +101,23 @@ def silent(module):
     return module
 
 
-def test_a_codec_in_half_precision_is_refused(trainer):
-    half, module = trainer(precision="bf16-true"), compressed(autoencoder())
-    with pytest.raises(ModelError, match="bf16-mixed"):
-        half.fit(module, loader(), loader())
-    with pytest.raises(ModelError, match="bf16-mixed"):
-        half.validate(module, loader())
+@pytest.mark.parametrize("codec", [autoencoder, partial(KMeans, 4)], ids=["learned", "fixed"])
+@pytest.mark.parametrize("precision", ["bf16-true", "64-true"])
+def test_another_precision_is_refused(trainer, codec, precision):
+    run, module = trainer(precision=precision), compressed(codec())
+    for use in (partial(run.fit, val_dataloaders=loader()), run.validate, run.predict):
+        with pytest.raises(ModelError, match="32-true or bf16-mixed"):
+            use(module, loader())
+
+
+def test_what_has_nothing_to_train_is_refused():
+    with pytest.raises(ModelError, match="nothing to train"):
+        Compression(KMeans(4), RateDistortionLoss(), optimizer=None).configure_optimizers()
+    module = compressed(KMeans(4)).requires_grad_(False)
+    module.trainer = SimpleNamespace(world_size=2)
+    module.setup("test")
+    with pytest.raises(ModelError, match="trainer.devices"):
+        module.setup("fit")
 
 
 def test_a_codec_that_loses_nothing_changes_no_diagnosis(trainer):

@@ -199,6 +199,16 @@ def test_diagnosis_and_fidelity_start_afresh_together(pair):
         assert computed["psnr"] > 20
 
 
+def test_what_is_black_has_no_contrast_and_all_lesion_has_none_to_skin():
+    images, mask = torch.rand(2, 3, 24, 24), disc(24, 8).repeat(2, 1, 1, 1)
+    mask[1] = 1
+    seen = measured(images, Reconstruction(torch.zeros_like(images)), mask)
+    assert seen["contrast_after"][0] == 0
+    assert seen["contrast_before"].isnan().tolist() == [False, True]
+    assert seen["contrast_after"].isnan().tolist() == [False, True]
+    assert not seen["lesion_psnr"].isnan().any()
+
+
 def counted(rows):
     """The fidelity of rows of a batch of five, half as bright, with a mask and counted bits."""
     generator = torch.Generator().manual_seed(0)
