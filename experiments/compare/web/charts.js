@@ -66,11 +66,13 @@ function chart({ x, y, xTitle, yTitle, marks, width = 260, height = 180 }) {
 // How many letters the names begin with alike, up to a dash.
 function alike(names) {
   let n = 0;
+  if (names.length < 2) return 0;
   while (names.every((name) => name[n] && name[n] === names[0][n])) n++;
-  return names.length > 1 ? names[0].lastIndexOf("-", n - 1) + 1 : 0;
+  return names[0].lastIndexOf("-", n - 1) + 1;
 }
-// Where a name stands beside its dot: the nearest place within the chart that covers nothing.
-function labels(dots, left, right) {
+// Where a name stands beside its dot: the nearest place within the frame that covers no dot and no
+// other name.
+function labels(dots, [left, right], [top, bottom]) {
   const taken = dots.map(([x, y]) => [x - 4, y - 4, x + 4, y + 4]);
   const meets = (a) => (b) => a[0] < b[2] && b[0] < a[2] && a[1] < b[3] && b[1] < a[3];
   const rows = [3, -5, 11, -13, 19, -21, 27, -29, 35];
@@ -81,8 +83,10 @@ function labels(dots, left, right) {
       const x = side > 0 ? cx + 6 : cx - 6 - width;
       return [x, cy + dy - 8, x + width, cy + dy + 2];
     });
-    const within = boxes.filter(([x, , end]) => x >= left && end <= right);
-    const box = within.find((one) => !taken.some(meets(one))) ?? boxes[0];
+    const within = boxes.filter(
+      ([x, y, end, low]) => x >= left && end <= right && y >= top && low <= bottom,
+    );
+    const box = within.find((one) => !taken.some(meets(one))) ?? within[0] ?? boxes[0];
     taken.push(box);
     return { x: box[0], y: box[3] - 2 };
   };

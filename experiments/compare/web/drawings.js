@@ -88,7 +88,7 @@ const drawings = {
     const marks = (sx, sy) => {
       const level = baseline && sy(mean(baseline, "balanced_accuracy"));
       const place = (row) => [sx(mean(row, kinds[at])), sy(mean(row, "balanced_accuracy"))];
-      const beside = labels(rows.map(place), sx(0), sx(right));
+      const beside = labels(rows.map(place), [0, right].map(sx), [y[1], y[0]].map(sy));
       const start = alike(rows.map((row) => row.name));
       const dots = rows.flatMap((row) => {
         const { mean: value, lesions } = row.metrics.balanced_accuracy;
