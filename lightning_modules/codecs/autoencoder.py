@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import register_parametrization
 
+from lightning_modules.codecs.beginning import begin_as_cosines
 from lightning_modules.codecs.codec import Codec, Reconstruction, centred, from_centred
 from lightning_modules.errors import ModelError
 
@@ -74,8 +75,7 @@ class Autoencoder(Codec):
         self, latent_channels: int = 8, width: int = 64, physical: nn.Module | None = None
     ) -> None:
         super().__init__()
-        if width < 12:
-            raise ModelError(f"An autoencoder has no room for an image in width={width}: give 12.")
+        require_room(width)
         self.latent_channels = latent_channels
         channels: int = 3 if physical is None else physical.channels  # type: ignore[assignment]
         self.g_a = nn.Sequential(
@@ -89,31 +89,10 @@ class Autoencoder(Codec):
             ResidualBlock(width),
             nn.ConvTranspose2d(width, 3, 4, stride=2, padding=1),
         )
-        self._begin_as_cosines()
-
-    @torch.no_grad()
-    def _begin_as_cosines(self) -> None:
-        """2 x 2 pixels become 12 channels, 2 x 2 of those cosines, and back; other channels wait.
-
-        A stride of 2 has its 2 x 2 pixels in the third and fourth place of a kernel of 5, and in
-        the second and third of a transposed one of 4.
-        """
-        pixels = torch.eye(12).view(12, 3, 2, 2)
-        cosines = cosines_of_blocks(self.latent_channels)
-        used = len(cosines)
-        cosines = cosines.view(used, 3, 2, 2, 2, 2).permute(0, 1, 3, 5, 2, 4).reshape(-1, 12, 2, 2)
-        layers = ("g_a.1", "g_a.3", "g_s.0", "g_s.2")
-        for layer in layers:
-            nn.init.zeros_(self.get_parameter(f"{layer}.bias"))
-        first, second, third, last = (self.get_parameter(f"{layer}.weight") for layer in layers)
-        first[:12] = 0
-        first[:12, :3, 2:4, 2:4] = pixels
-        second[:used] = 0
-        second[:used, :12, 2:4, 2:4] = cosines
-        third[:, :12] = 0
-        third[:used, :12, 1:3, 1:3] = cosines
-        last[:] = 0
-        last[:12, :, 1:3, 1:3] = pixels
+        begin_as_cosines(
+            [m for m in self.g_a if isinstance(m, nn.Conv2d)],
+            [m for m in self.g_s if isinstance(m, nn.ConvTranspose2d)],
+        )
 
     def reconstruct(self, images: Tensor) -> Reconstruction:
         latent = self.encode(images)
@@ -126,23 +105,6 @@ class Autoencoder(Codec):
 
     def decode(self, code: Tensor) -> Tensor:
         return from_centred(self.g_s(code))
-
-
-def cosines_of_blocks(number: int) -> Tensor:
-    """The coarsest of the 48 orthonormal cosines of 4 x 4 pixels (at most ``number``, 3, 4, 4).
-
-    Along rows and columns they are those of the discrete cosine transform, whose amplitudes are
-    taken to fall with the square of the frequency; along colours grey, red against blue, and
-    green against both, of weight 1, 0.2 and 0.1: colours vary less than light, in detail above all.
-    """
-    step = torch.arange(4.0)
-    waves = F.normalize(torch.cos(torch.pi / 4 * step[:, None] * (step + 0.5)))
-    colours = F.normalize(torch.tensor([[1.0, 1.0, 1.0], [1.0, 0.0, -1.0], [1.0, -2.0, 1.0]]))
-    basis = torch.einsum("kc,ui,vj->kuvcij", colours, waves, waves).flatten(0, 2)
-    amplitudes = torch.tensor([1.0, 0.2, 0.1])[:, None, None] / (
-        1 + 6 * (step[:, None].square() + step.square())
-    )
-    return basis[amplitudes.flatten().argsort(descending=True, stable=True)[:number]]
 
 
 class ResidualBlock(nn.Module):
@@ -160,6 +122,12 @@ class ResidualBlock(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         return features + self.second(F.relu(self.first(F.relu(features))))
+
+
+def require_room(width: int) -> None:
+    """Refuses layers with less than the 12 values of 2 x 2 pixels."""
+    if width < 12:
+        raise ModelError(f"A codec has no room for 2 x 2 pixels in width={width}: give 12 or more.")
 
 
 def require_multiple(images: Tensor, stride: int) -> None:

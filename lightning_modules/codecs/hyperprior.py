@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lightning_modules.codecs.autoencoder import require_multiple
+from lightning_modules.codecs.autoencoder import require_multiple, require_room
+from lightning_modules.codecs.beginning import begin_as_cosines
 from lightning_modules.codecs.codec import Codec, Reconstruction, centred, from_centred
 from lightning_modules.codecs.entropy import LARGEST, FactorizedPrior, gaussian_bits, lower_bound
 
@@ -40,9 +41,10 @@ class GDN(nn.Module):
     def __init__(self, channels: int, inverse: bool = False) -> None:
         super().__init__()
         self.inverse = inverse
-        # Roots, so that their squares are positive; zeros would have no gradient.
+        # Roots, so that their squares are positive; zeros would have no gradient. At first gamma
+        # is small, 0.1 in the paper's code, for the linear code that codecs begin with to pass.
         self.beta = nn.Parameter(torch.ones(channels))
-        self.gamma = nn.Parameter((0.1 * torch.eye(channels) + 2.0**-18).sqrt())
+        self.gamma = nn.Parameter((0.001 * torch.eye(channels) + 2.0**-18).sqrt())
 
     def forward(self, x: Tensor) -> Tensor:
         beta, gamma = lower_bound(self.beta, 1e-3).square(), self.gamma.square()
@@ -62,8 +64,10 @@ class ScaleHyperprior(Codec):
     evaluated in fixed point, in which no order of summation and no machine makes a difference.
     That network gives log sigma, where the paper's gives sigma through a last ReLU.
 
+    Training begins with a linear code of coarse cosines, see :func:`begin_as_cosines`.
+
     Args:
-        width: Channels of the layers, the paper's N.
+        width: Channels of the layers, the paper's N, at least 12.
         latent_channels: C, the paper's M.
 
     Shape:
@@ -74,6 +78,7 @@ class ScaleHyperprior(Codec):
 
     def __init__(self, width: int = 128, latent_channels: int = 192) -> None:
         super().__init__()
+        require_room(width)
         n, m = width, latent_channels
         self.g_a = nn.Sequential(_down(3, n), GDN(n), _down(n, n), GDN(n))
         self.g_a.extend([_down(n, n), GDN(n), _down(n, m)])
@@ -84,6 +89,10 @@ class ScaleHyperprior(Codec):
         self.h_s = nn.Sequential(_up(n, n), nn.ReLU(), _up(n, n), nn.ReLU())
         self.h_s.append(nn.Conv2d(n, m, 3, padding=1))  # to log sigma
         self.prior = FactorizedPrior(n)
+        begin_as_cosines(
+            [m for m in self.g_a if isinstance(m, nn.Conv2d)],
+            [m for m in self.g_s if isinstance(m, nn.ConvTranspose2d)],
+        )
 
     def update(self) -> None:
         self.prior.update()

@@ -1,6 +1,7 @@
 """The baselines and the autoencoder."""
 
 import io
+import itertools
 import math
 
 import numpy as np
@@ -10,8 +11,8 @@ from PIL import Image
 from torch import nn
 
 from lightning_modules import ModelError
-from lightning_modules.codecs import JPEG, Autoencoder, EdgeFilter, KMeans, WebP
-from lightning_modules.codecs.autoencoder import cosines_of_blocks
+from lightning_modules.codecs import JPEG, Autoencoder, EdgeFilter, KMeans, ScaleHyperprior, WebP
+from lightning_modules.codecs.beginning import begin_as_cosines, cosines
 from lightning_modules.codecs.codec import centred, from_centred
 from lightning_modules.codecs.kmeans import nearest
 
@@ -148,7 +149,7 @@ def test_autoencoder_begins_as_cosines_of_blocks(physical):
     assert error(Autoencoder(48, 16, physical), images).max() < 1e-6
     codec = Autoencoder(8, 16, physical)
     blocks = centred(images).unfold(2, 4, 4).unfold(3, 4, 4).permute(0, 2, 3, 1, 4, 5).flatten(3)
-    basis = cosines_of_blocks(48).flatten(1)
+    basis = cosines(4, 48).flatten(1)
     assert torch.allclose(basis @ basis.T, torch.eye(48), atol=1e-6)
     coefficients = blocks @ basis.T
     latent = codec.encode(images).permute(0, 2, 3, 1)
@@ -157,9 +158,34 @@ def test_autoencoder_begins_as_cosines_of_blocks(physical):
     assert 0 < error(codec, images).max() < 0.02
 
 
-def test_autoencoder_has_room_for_an_image():
+@pytest.mark.parametrize("kernel", [4, 5])
+def test_layers_begin_as_an_orthogonal_projection_that_keeps_colours(kernel):
+    into, out = [3, 14, 30, 60], [60, 30, 14, 3]  # of 12, 48 and 120 that could be told
+    down = [nn.Conv2d(a, b, 5, stride=2, padding=2) for a, b in itertools.pairwise(into)]
+    options = {"stride": 2, "padding": kernel // 2 - (kernel == 4), "output_padding": kernel % 2}
+    up = [nn.ConvTranspose2d(a, b, kernel, **options) for a, b in itertools.pairwise(out)]
+    begin_as_cosines(down, up)
+    images = torch.randn(2, 3, 32, 32)
+    latent = nn.Sequential(*down)(images)
+    seen = nn.Sequential(*up)(latent)
+    assert torch.allclose(latent.square().sum(), seen.square().sum(), rtol=1e-4)
+    assert torch.allclose(((images - seen) * seen).sum((1, 2, 3)), torch.zeros(2), atol=1e-2)
+    assert 0.2 < seen.square().sum() / images.square().sum() < 0.4  # 60 of 192
+    flat = torch.rand(2, 3, 1, 1).expand(-1, -1, 32, 32)
+    assert torch.allclose(nn.Sequential(*down, *up)(flat), flat, atol=1e-5)
+
+
+def test_the_hyperprior_begins_as_a_codec():
+    images = smooth(4, size=64)
+    codec = ScaleHyperprior(32, 48).eval()
+    assert error(codec, images).max() < 0.005
+    assert torch.isfinite(codec(images).bits).all()
+
+
+@pytest.mark.parametrize("codec", [Autoencoder, ScaleHyperprior])
+def test_codecs_have_room_for_an_image(codec):
     with pytest.raises(ModelError, match="width=8"):
-        Autoencoder(width=8)
+        codec(width=8)
 
 
 def test_all_of_an_autoencoder_learns():

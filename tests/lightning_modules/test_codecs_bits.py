@@ -18,9 +18,9 @@ from lightning_modules.codecs.hyperprior import GDN, fixed_point
 def codec():
     """With latents of a few units, as training makes them."""
     torch.manual_seed(0)
-    codec = ScaleHyperprior(width=8, latent_channels=12)
-    for part in (codec.g_a, codec.h_a):
-        part[-1].weight.data *= 30
+    codec = ScaleHyperprior(width=12, latent_channels=12)
+    codec.g_a[-1].weight.data *= 3
+    codec.h_a[-1].weight.data *= 30
     torch.nn.init.normal_(codec.h_s[-1].bias, mean=1.5, std=0.5)
     return codec.eval()
 
@@ -128,10 +128,10 @@ def test_training_adds_noise_and_gives_bits_with_a_gradient(codec, images):
 
 def test_fixed_point_network_is_the_network_and_knows_no_order(codec):
     torch.manual_seed(0)
-    hyper = torch.randint(-5, 6, (2, 8, 2, 2)).float()
+    hyper = torch.randint(-5, 6, (2, 12, 2, 2)).float()
     exact = fixed_point(codec.h_s, hyper)
     assert torch.allclose(exact.float(), codec.h_s(hyper), atol=1e-2)
-    shuffled = torch.randperm(8)
+    shuffled = torch.randperm(12)
     first = codec.h_s[0]
     first.weight.data, hyper = first.weight.data[shuffled], hyper[:, shuffled]
     assert torch.equal(fixed_point(codec.h_s, hyper), exact)
@@ -146,7 +146,7 @@ def test_a_coded_file_decodes_to_the_same_tensor_in_another_process(codec, image
 import torch; torch.set_num_threads(1); torch.manual_seed(5)
 from pathlib import Path
 from lightning_modules.codecs import ScaleHyperprior
-codec = ScaleHyperprior(width=8, latent_channels=12).eval()
+codec = ScaleHyperprior(width=12, latent_channels=12).eval()
 folder = Path({str(tmp_path)!r})
 codec.load_state_dict(torch.load(folder / "weights.pt"))
 streams = [(folder / f"{{i}}.bin").read_bytes() for i in range(3)]
@@ -159,7 +159,7 @@ torch.save(codec.decompress(streams), folder / "images.pt")
 
 def test_rate_falls_when_it_is_trained_for(images):
     torch.manual_seed(0)
-    codec = ScaleHyperprior(width=8, latent_channels=12)
+    codec = ScaleHyperprior(width=12, latent_channels=12)
     codec.g_a[-1].weight.data *= 30
     optimizer = torch.optim.Adam(codec.parameters(), lr=5e-3)
     codec.update()

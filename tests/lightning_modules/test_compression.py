@@ -171,7 +171,7 @@ def test_a_run_with_nothing_to_train_comes_to_its_validation(trainer, codec):
 
 def test_joint_loss_is_classification_distortion_and_rate():
     torch.manual_seed(0)
-    codec = ScaleHyperprior(width=4, latent_channels=4)
+    codec = ScaleHyperprior(width=12, latent_channels=4)
     weights = RateDistortionLoss(nn.MSELoss(), distortion_weight=3.0, rate_weight=0.5)
     module = silent(compressed(codec, reconstruction=weights))
     module.network.eval()
@@ -235,7 +235,7 @@ def codec_module(codec, **loss):
 
 def test_codec_learns_and_reports_what_it_leaves(trainer):
     torch.manual_seed(0)
-    module = codec_module(ScaleHyperprior(width=8, latent_channels=8), rate_weight=0.1)
+    module = codec_module(ScaleHyperprior(width=12, latent_channels=8), rate_weight=0.1)
     values = []
     for epochs in (1, 6):
         run = trainer(max_epochs=epochs)
@@ -248,7 +248,7 @@ def test_codec_learns_and_reports_what_it_leaves(trainer):
 
 def test_coder_is_made_ready_by_a_fit_and_left_alone_later(trainer):
     """Or a stream written after the training could not be read on another machine."""
-    module = codec_module(ScaleHyperprior(width=8, latent_channels=8), rate_weight=0.1)
+    module = codec_module(ScaleHyperprior(width=12, latent_channels=8), rate_weight=0.1)
     table = module.codec.prior.table.clone()
     trainer(max_epochs=2).fit(module, loader(), loader())
     fitted = module.codec.prior.table.clone()
@@ -269,7 +269,7 @@ def test_a_codec_run_goes_on_as_if_it_had_never_stopped(lesions):
         f"--config={ROOT}/experiments/codec_hyperprior.yaml",
         f"--data.root={lesions}",
         "--data.size=32",
-        "--model.codec.width=8",
+        "--model.codec.width=12",
         "--model.codec.latent_channels=8",
         "--model.lr_scheduler=null",
         "--data.mask=false",

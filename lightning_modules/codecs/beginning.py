@@ -1,0 +1,66 @@
+"""What learned codecs begin as: the cosines of blocks, as in JPEG without its rounding."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+@torch.no_grad()
+def begin_as_cosines(down: Sequence[nn.Conv2d], up: Sequence[nn.ConvTranspose2d]) -> None:
+    """Lets layers that halve images, and those that double them again, begin as a linear code.
+
+    The channels of each layer begin as the coarsest cosines of its blocks that the layer before
+    lets it tell, orthonormal; those that are too many, and of an image the channels behind red,
+    green and blue, wait for the training. The layers that double begin as the transpose.
+
+    Args:
+        down: Layers of stride 2 and kernel 5, from the image on.
+        up: Layers of stride 2 and kernel 4 or 5, to the image.
+    """
+    patterns = torch.eye(3)[:, :, None, None]  # what a channel sees in a block (n, 3, s, s)
+    for conv, transposed in zip(down, reversed(up), strict=True):
+        number, _, size, _ = patterns.shape
+        told = torch.zeros(number, 2, 2, 3, 2 * size, 2 * size)
+        for i, j in ((0, 0), (0, 1), (1, 0), (1, 1)):
+            rows, columns = (slice(at * size, (at + 1) * size) for at in (i, j))
+            told[:, i, j, :, rows, columns] = patterns
+        told = told.flatten(3).flatten(0, 2)  # (4n, 12 s^2), orthonormal
+        wanted = cosines(2 * size, min(conv.out_channels, len(told))).flatten(1)
+        basis, triangle = torch.linalg.qr(told @ wanted.T)
+        kernels = (basis * triangle.diagonal().sign()).T  # (m, 4n)
+        _put(conv, kernels.view(-1, number, 2, 2), at=2)
+        _put(transposed, kernels.view(-1, number, 2, 2), at=1 + transposed.kernel_size[0] % 2)
+        patterns = (kernels @ told).view(-1, 3, 2 * size, 2 * size)
+
+
+def cosines(size: int, number: int) -> Tensor:
+    """The coarsest cosines of blocks of ``size`` pixels, (number, 3, size, size), orthonormal.
+
+    Along rows and columns they are those of the discrete cosine transform, whose amplitudes are
+    taken to fall with the square of the frequency; along colours grey, red against blue, and
+    green against both, of weight 1, 0.2 and 0.1: colours vary less than light, in detail above all.
+    """
+    step = torch.arange(float(size))
+    waves = F.normalize(torch.cos(torch.pi / size * step[:, None] * (step + 0.5)))
+    colours = F.normalize(torch.tensor([[1.0, 1.0, 1.0], [1.0, 0.0, -1.0], [1.0, -2.0, 1.0]]))
+    basis = torch.einsum("kc,ui,vj->kuvcij", colours, waves, waves).flatten(0, 2)
+    amplitudes = torch.tensor([1.0, 0.2, 0.1])[:, None, None] / (
+        1 + 6 * (step[:, None].square() + step.square())
+    )
+    return basis[amplitudes.flatten().argsort(descending=True, stable=True)[:number]]
+
+
+def _put(layer: nn.Conv2d | nn.ConvTranspose2d, kernels: Tensor, at: int) -> None:
+    """Kernels (m, n, 2, 2) where a stride of 2 has its 2 x 2 pixels; nothing else reaches them."""
+    m, n = kernels.shape[:2]
+    weight = layer.get_parameter("weight")
+    if isinstance(layer, nn.ConvTranspose2d):
+        weight[:, :n] = 0  # nothing that waits adds to what is told
+    else:
+        weight[:m] = 0
+    weight[:m, :n, at : at + 2, at : at + 2] = kernels
+    nn.init.zeros_(layer.get_parameter("bias"))
