@@ -113,7 +113,7 @@ def plotted(experiment):
 
 
 def kinds():
-    """An experiment for each set of classes; numbers, splits and losses without state are left out.
+    """An experiment for each set of classes but for splits, mixes, and losses without state.
 
     ``-m kills`` tries every experiment.
     """
@@ -121,6 +121,7 @@ def kinds():
     for path in EXPERIMENTS:
         config = yaml.safe_load(path.read_text())
         config["data"].pop("split", None)
+        config["model"]["init_args"].pop("mix", None)
         if "SelfPaced" not in str(config["model"]["init_args"].get("criterion")):
             config["model"]["init_args"].pop("criterion", None)
         classes = re.findall(r"'([a-z_.]+\.[A-Z]\w+)'", str(config))
