@@ -20,8 +20,8 @@ from callbacks.errors import RunError
 FOLDER = Path(__file__).parent
 RECORD = "study.txt"
 # Where a run is trained and what it shows there: with others it would still be the same run.
-ELSEWHERE = ("data.root", "data.num_workers", "trainer.accelerator", "trainer.devices")
-SHOWN = ("trainer.enable_progress_bar", "trainer.logger")
+ELSEWHERE = ("data.root", "data.num_workers", "trainer.accelerator", "trainer.devices",
+             "trainer.num_nodes", "trainer.strategy", "trainer.enable_progress_bar")  # fmt: skip
 Options = Mapping[str, Any]
 
 
@@ -59,7 +59,7 @@ class Run:
     def asked(self) -> str:
         """What makes it the run that it is, and the same of the runs that it starts from."""
         flags = [flag.removeprefix("--").partition("=") for flag in self.options]
-        made = {key: value for key, _, value in flags if not key.startswith(ELSEWHERE + SHOWN)}
+        made = {key: value for key, _, value in flags if not key.startswith(ELSEWHERE)}
         sources = [Path(value, RECORD) for value in made.values() if value]
         lines = [self.experiment, f"decide {self.decide}", *map("=".join, made.items())]
         return "\n".join([*lines, *(each.read_text() for each in sources if each.is_file()), ""])

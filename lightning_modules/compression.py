@@ -116,8 +116,10 @@ class CompressedClassifier(WithCodec):
     def setup(self, stage: str) -> None:
         trained = any(p.requires_grad for p in self.parameters())
         if stage == "fit" and self.trainer.world_size > 1 and not trained:
-            raise ModelError("Nothing is trained here, for which one process is enough: set "
-                             "trainer.devices and trainer.num_nodes to 1.")  # fmt: skip
+            raise ModelError(
+                "Nothing is trained here, for which one process is enough: set trainer.devices and "
+                "trainer.num_nodes to 1."
+            )
 
     def forward(self, images: Tensor) -> Tensor:
         return self.network(self.codec.image(images))

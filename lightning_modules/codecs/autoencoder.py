@@ -61,7 +61,7 @@ class Autoencoder(Codec):
 
     Args:
         latent_channels: C.
-        width: Channels of the layers between, at least the 12 values of 2 x 2 pixels.
+        width: Channels of the layers between; 12 hold the values of 2 x 2 pixels.
         physical: A layer in front, with its ``channels``, such as :class:`EdgeFilter`; the first
             three take the place of the colours.
 
@@ -75,7 +75,6 @@ class Autoencoder(Codec):
         self, latent_channels: int = 8, width: int = 64, physical: nn.Module | None = None
     ) -> None:
         super().__init__()
-        require_room(width)
         self.latent_channels = latent_channels
         channels: int = 3 if physical is None else physical.channels  # type: ignore[assignment]
         self.g_a = nn.Sequential(
@@ -89,10 +88,7 @@ class Autoencoder(Codec):
             ResidualBlock(width),
             nn.ConvTranspose2d(width, 3, 4, stride=2, padding=1),
         )
-        begin_as_cosines(
-            [m for m in self.g_a if isinstance(m, nn.Conv2d)],
-            [m for m in self.g_s if isinstance(m, nn.ConvTranspose2d)],
-        )
+        begin_as_cosines(self.g_a, self.g_s)
 
     def reconstruct(self, images: Tensor) -> Reconstruction:
         latent = self.encode(images)
@@ -122,12 +118,6 @@ class ResidualBlock(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         return features + self.second(F.relu(self.first(F.relu(features))))
-
-
-def require_room(width: int) -> None:
-    """Refuses layers with less than the 12 values of 2 x 2 pixels."""
-    if width < 12:
-        raise ModelError(f"A codec has no room for 2 x 2 pixels in width={width}: give 12 or more.")
 
 
 def require_multiple(images: Tensor, stride: int) -> None:

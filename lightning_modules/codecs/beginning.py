@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 
 @torch.no_grad()
-def begin_as_cosines(down: Sequence[nn.Conv2d], up: Sequence[nn.ConvTranspose2d]) -> None:
+def begin_as_cosines(analysis: nn.Sequential, synthesis: nn.Sequential) -> None:
     """Lets layers that halve images, and those that double them again, begin as a linear code.
 
     The channels of each layer begin as the coarsest cosines of its blocks that the layer before
@@ -18,9 +16,11 @@ def begin_as_cosines(down: Sequence[nn.Conv2d], up: Sequence[nn.ConvTranspose2d]
     green and blue, wait for the training. The layers that double begin as the transpose.
 
     Args:
-        down: Layers of stride 2 and kernel 5, from the image on.
-        up: Layers of stride 2 and kernel 4 or 5, to the image.
+        analysis: Its convolutions have a stride of 2 and kernels of 5; from the image on.
+        synthesis: As many transposed ones, with kernels of 4 or 5; to the image.
     """
+    down = [layer for layer in analysis if isinstance(layer, nn.Conv2d)]
+    up = [layer for layer in synthesis if isinstance(layer, nn.ConvTranspose2d)]
     patterns = torch.eye(3)[:, :, None, None]  # what a channel sees in a block (n, 3, s, s)
     for conv, transposed in zip(down, reversed(up), strict=True):
         number, _, size, _ = patterns.shape
@@ -31,7 +31,7 @@ def begin_as_cosines(down: Sequence[nn.Conv2d], up: Sequence[nn.ConvTranspose2d]
         told = told.flatten(3).flatten(0, 2)  # (4n, 12 s^2), orthonormal
         wanted = cosines(2 * size, min(conv.out_channels, len(told))).flatten(1)
         basis, triangle = torch.linalg.qr(told @ wanted.T)
-        kernels = (basis * triangle.diagonal().sign()).T  # (m, 4n)
+        kernels = torch.where(triangle.diagonal() < 0, -basis, basis).T  # (m, 4n)
         _put(conv, kernels.view(-1, number, 2, 2), at=2)
         _put(transposed, kernels.view(-1, number, 2, 2), at=1 + transposed.kernel_size[0] % 2)
         patterns = (kernels @ told).view(-1, 3, 2 * size, 2 * size)

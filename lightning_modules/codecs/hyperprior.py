@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lightning_modules.codecs.autoencoder import require_multiple, require_room
+from lightning_modules.codecs.autoencoder import require_multiple
 from lightning_modules.codecs.beginning import begin_as_cosines
 from lightning_modules.codecs.codec import Codec, Reconstruction, centred, from_centred
 from lightning_modules.codecs.entropy import LARGEST, FactorizedPrior, gaussian_bits, lower_bound
@@ -67,7 +67,7 @@ class ScaleHyperprior(Codec):
     Training begins with a linear code of coarse cosines, see :func:`begin_as_cosines`.
 
     Args:
-        width: Channels of the layers, the paper's N, at least 12.
+        width: Channels of the layers, the paper's N.
         latent_channels: C, the paper's M.
 
     Shape:
@@ -78,7 +78,6 @@ class ScaleHyperprior(Codec):
 
     def __init__(self, width: int = 128, latent_channels: int = 192) -> None:
         super().__init__()
-        require_room(width)
         n, m = width, latent_channels
         self.g_a = nn.Sequential(_down(3, n), GDN(n), _down(n, n), GDN(n))
         self.g_a.extend([_down(n, n), GDN(n), _down(n, m)])
@@ -89,10 +88,7 @@ class ScaleHyperprior(Codec):
         self.h_s = nn.Sequential(_up(n, n), nn.ReLU(), _up(n, n), nn.ReLU())
         self.h_s.append(nn.Conv2d(n, m, 3, padding=1))  # to log sigma
         self.prior = FactorizedPrior(n)
-        begin_as_cosines(
-            [m for m in self.g_a if isinstance(m, nn.Conv2d)],
-            [m for m in self.g_s if isinstance(m, nn.ConvTranspose2d)],
-        )
+        begin_as_cosines(self.g_a, self.g_s)
 
     def update(self) -> None:
         self.prior.update()
