@@ -33,7 +33,7 @@ class Collapse(Callback):
         if trainer.state.fn != "fit" or trainer.sanity_checking:
             return
         metric: Any = pl_module.metrics["val"]  # type: ignore[index]
-        lost = losses(metric.compute()) if trainer.current_epoch >= self.after else []
+        lost = what_is_lost(metric.compute()) if trainer.current_epoch >= self.after else []
         pl_module.log("val/collapsed", float(bool(lost)))
         if lost and trainer.is_global_zero:
             print(f"COLLAPSE in epoch {trainer.current_epoch}: {'; '.join(lost)}.")
@@ -42,8 +42,8 @@ class Collapse(Callback):
                     logger.add_tag("collapsed")
 
 
-def losses(computed: dict[str, Any]) -> list[str]:
-    """What is lost, in words."""
+def what_is_lost(computed: dict[str, Any]) -> list[str]:
+    """Image, diagnosis, or neither, in words."""
     lost = []
     if computed["explained"] <= 0:
         lost.append("the reconstructions tell less of the images than their mean colours")

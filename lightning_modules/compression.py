@@ -37,8 +37,9 @@ class WithCodec(Classifier):
     def begin(self, split: str) -> None:
         super().begin(split)
         self.require_float32()
-        if self.trainer.state.fn == "fit":  # later the weights are fixed, and so are streams
-            codec: Any = self.codec
+        codec: Any = self.codec
+        # With weights that stay, streams must stay readable: what counts them stays as well.
+        if self.trainer.state.fn == "fit" and any(p.requires_grad for p in codec.parameters()):
             codec.update()
 
 
@@ -114,11 +115,17 @@ class CompressedClassifier(WithCodec):
         self.metrics = nn.ModuleDict({split: CompressedMetrics(names) for split in self.metrics})
 
     def setup(self, stage: str) -> None:
-        trained = any(p.requires_grad for p in self.parameters())
-        if stage == "fit" and self.trainer.world_size > 1 and not trained:
+        if stage != "fit" or any(p.requires_grad for p in self.parameters()):
+            return
+        if self.trainer.world_size > 1:
             raise ModelError(
                 "Nothing is trained here, for which one process is enough: set trainer.devices and "
                 "trainer.num_nodes to 1."
+            )
+        if self.trainer.precision == "16-mixed":
+            raise ModelError(
+                "Nothing is trained here, so there are no gradients to scale: set "
+                "trainer.precision to 32-true or bf16-mixed."
             )
 
     def forward(self, images: Tensor) -> Tensor:

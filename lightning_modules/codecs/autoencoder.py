@@ -126,5 +126,5 @@ def require_multiple(images: Tensor, stride: int) -> None:
     if height % stride or width % stride:
         raise ModelError(
             f"This codec halves images down to 1/{stride}: data.size must be a multiple of "
-            f"{stride}, not {height}."
+            f"{stride}, and images are {height} x {width}."
         )

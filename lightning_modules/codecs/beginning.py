@@ -9,11 +9,13 @@ from torch import Tensor, nn
 
 @torch.no_grad()
 def begin_as_cosines(analysis: nn.Sequential, synthesis: nn.Sequential) -> None:
-    """Lets layers that halve images, and those that double them again, begin as a linear code.
+    """Initialises layers that halve images, and those that double them again, to a linear code.
 
-    The channels of each layer begin as the coarsest cosines of its blocks that the layer before
-    lets it tell, orthonormal; those that are too many, and of an image the channels behind red,
-    green and blue, wait for the training. The layers that double begin as the transpose.
+    Channel i of each layer begins as the i-th coarsest cosine of its blocks (4 x 4 pixels in the
+    second layer), projected to what the channels of the layer before span, and orthonormal to the
+    channels before it. Channels beyond these keep their random weights, and like an image's
+    channels behind red, green and blue they do not reach the reconstruction at first. The layers
+    that double begin as the transpose.
 
     Args:
         analysis: Its convolutions have a stride of 2 and kernels of 5; from the image on.
@@ -24,17 +26,17 @@ def begin_as_cosines(analysis: nn.Sequential, synthesis: nn.Sequential) -> None:
     patterns = torch.eye(3)[:, :, None, None]  # what a channel sees in a block (n, 3, s, s)
     for conv, transposed in zip(down, reversed(up), strict=True):
         number, _, size, _ = patterns.shape
-        told = torch.zeros(number, 2, 2, 3, 2 * size, 2 * size)
+        spanned = torch.zeros(number, 2, 2, 3, 2 * size, 2 * size)
         for i, j in ((0, 0), (0, 1), (1, 0), (1, 1)):
             rows, columns = (slice(at * size, (at + 1) * size) for at in (i, j))
-            told[:, i, j, :, rows, columns] = patterns
-        told = told.flatten(3).flatten(0, 2)  # (4n, 12 s^2), orthonormal
-        wanted = cosines(2 * size, min(conv.out_channels, len(told))).flatten(1)
-        basis, triangle = torch.linalg.qr(told @ wanted.T)
+            spanned[:, i, j, :, rows, columns] = patterns
+        spanned = spanned.flatten(3).flatten(0, 2)  # (4n, 12 s^2), orthonormal
+        wanted = cosines(2 * size, min(conv.out_channels, len(spanned))).flatten(1)
+        basis, triangle = torch.linalg.qr(spanned @ wanted.T)
         kernels = torch.where(triangle.diagonal() < 0, -basis, basis).T  # (m, 4n)
         _put(conv, kernels.view(-1, number, 2, 2), at=2)
         _put(transposed, kernels.view(-1, number, 2, 2), at=1 + transposed.kernel_size[0] % 2)
-        patterns = (kernels @ told).view(-1, 3, 2 * size, 2 * size)
+        patterns = (kernels @ spanned).view(-1, 3, 2 * size, 2 * size)
 
 
 def cosines(size: int, number: int) -> Tensor:
@@ -59,7 +61,7 @@ def _put(layer: nn.Conv2d | nn.ConvTranspose2d, kernels: Tensor, at: int) -> Non
     m, n = kernels.shape[:2]
     weight = layer.get_parameter("weight")
     if isinstance(layer, nn.ConvTranspose2d):
-        weight[:, :n] = 0  # nothing that waits adds to what is told
+        weight[:, :n] = 0  # nothing that waits adds to the linear code
     else:
         weight[:m] = 0
     weight[:m, :n, at : at + 2, at : at + 2] = kernels

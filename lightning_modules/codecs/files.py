@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import io
 import os
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import ClassVar
+from types import MappingProxyType
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -33,7 +35,7 @@ class FileCodec(Codec):
     """
 
     format: ClassVar[str]
-    options: ClassVar[dict[str, int]]
+    options: Mapping[str, Any]
 
     def __init__(self, bits_per_pixel: float | None = None, quality: int | None = None) -> None:
         super().__init__()
@@ -80,14 +82,28 @@ class FileCodec(Codec):
 
 
 class JPEG(FileCodec):
-    """Baseline JPEG with its own Huffman tables; colours at full resolution, as rates are high."""
+    """Baseline JPEG with its own Huffman tables.
+
+    Args:
+        bits_per_pixel: As for :class:`FileCodec`.
+        quality: Likewise.
+        halve_colours: Keep colours at half the resolution, as cameras do and WebP always does.
+    """
 
     format = "JPEG"
-    options: ClassVar[dict[str, int]] = {"subsampling": 0, "optimize": 1}
+
+    def __init__(
+        self,
+        bits_per_pixel: float | None = None,
+        quality: int | None = None,
+        halve_colours: bool = False,
+    ) -> None:
+        super().__init__(bits_per_pixel, quality)
+        self.options = {"optimize": True, "subsampling": "4:2:0" if halve_colours else "4:4:4"}
 
 
 class WebP(FileCodec):
     """Lossy WebP; the format halves the resolution of colours."""
 
     format = "WebP"
-    options: ClassVar[dict[str, int]] = {"method": 4}
+    options: Mapping[str, Any] = MappingProxyType({"method": 4})

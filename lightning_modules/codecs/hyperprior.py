@@ -16,6 +16,7 @@ from lightning_modules.codecs.autoencoder import require_multiple
 from lightning_modules.codecs.beginning import begin_as_cosines
 from lightning_modules.codecs.codec import Codec, Reconstruction, centred, from_centred
 from lightning_modules.codecs.entropy import LARGEST, FactorizedPrior, gaussian_bits, lower_bound
+from lightning_modules.errors import ModelError
 
 MOST = 1023  # latents are clipped here; on images they stay far below
 FRACTION = 2.0**14  # of which the numbers of a fixed-point network are whole multiples
@@ -123,7 +124,13 @@ class ScaleHyperprior(Codec):
 
     @torch.no_grad()
     def compress(self, images: Tensor) -> list[bytes]:
-        """A stream for each image, in evaluation mode."""
+        """A stream for each image.
+
+        Raises:
+            ModelError: In training mode, in which noise takes the place of rounding.
+        """
+        if self.training:
+            raise ModelError("A codec in training mode writes no streams: call eval() first.")
         return self.streams(*self.latents(images))
 
     @torch.no_grad()

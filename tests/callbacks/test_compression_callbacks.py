@@ -13,17 +13,19 @@ from pytorch_lightning import LightningDataModule, LightningModule, Trainer
 from torch import nn
 from torch.utils.data import DataLoader
 
-from callbacks.collapse import Collapse
+from callbacks.collapse import Collapse, what_is_lost
 from callbacks.errors import RunError
 from callbacks.fidelity_table import FidelityTable, per_class
 from callbacks.reconstructions import Reconstructions
 from callbacks.results import Results
 from callbacks.start_from import StartFrom
+from callbacks.wandb_logger import ResilientWandbLogger
 from lightning_modules import CompressedClassifier, Compression
 from lightning_modules.codecs import Autoencoder, Codec, Reconstruction
 from lightning_modules.losses import RateDistortionLoss
 
 NAMES = ("mel", "nv")
+IMAGE, DIAGNOSIS = "less of the images than their mean colours", "the same class"
 
 
 class Half(Codec):
@@ -61,6 +63,26 @@ def classifier(codec) -> CompressedClassifier:
     )
 
 
+class Recorder(ResilientWandbLogger):
+    """Keeps what it is told to show."""
+
+    def __init__(self):
+        super().__init__(id="run", name="run", group="run", save_dir=".")
+        self.media, self.tags, self.files = {}, [], []
+
+    def log_metrics(self, metrics, step=None):
+        pass
+
+    def log_media(self, media, step=None):
+        self.media |= media
+
+    def add_tag(self, tag):
+        self.tags.append(tag)
+
+    def keep_files(self, files, base):
+        self.files += files
+
+
 class Data(LightningDataModule):
     """Images with dark lesions in the middle, all in one batch."""
 
@@ -93,13 +115,12 @@ def trainer(tmp_path):
         return Trainer(
             default_root_dir=tmp_path,
             accelerator="cpu",
-            logger=False,
             callbacks=list(callbacks),
             enable_checkpointing=False,
             enable_progress_bar=False,
             enable_model_summary=False,
             max_epochs=1,
-            **({"num_sanity_val_steps": 0} | options),
+            **({"num_sanity_val_steps": 0, "logger": False} | options),
         )
 
     return make
@@ -130,19 +151,22 @@ def test_pictures_are_drawn_of_a_validation_too(trainer, tmp_path):
         optimizer=partial(torch.optim.SGD, lr=0.1),
         class_names=NAMES,
     )
-    trainer(Reconstructions(dirpath=tmp_path)).fit(codec, Data())
+    logger = Recorder()
+    trainer(Reconstructions(dirpath=tmp_path), logger=logger).fit(codec, Data())
     assert {path.name for path in (tmp_path / "reconstructions").iterdir()} == {
         "val_mel.png",
         "val_nv.png",
     }
+    assert [image._caption for image in logger.media["val/reconstructions"]] == list(NAMES)
     assert codec.codec.training
 
 
 def test_table_is_the_mean_of_each_class(trainer, tmp_path, capsys):
     module = classifier(Half())
-    trainer(FidelityTable(dirpath=tmp_path)).test(module, Data(), verbose=False)
+    folder, logger = tmp_path / "half" / "seed0", Recorder()
+    trainer(FidelityTable(dirpath=folder), logger=logger).test(module, Data(), verbose=False)
     assert "before" in capsys.readouterr().out
-    kept = pd.read_csv(tmp_path / "test_fidelity.csv")
+    kept = pd.read_csv(folder / "test_fidelity.csv")
     assert kept["image_id"].tolist() == list("abcd")
     assert kept["dx"].tolist() == ["mel", "nv", "nv", "nv"]
     # Half as bright, an image has the contrast that it had.
@@ -153,6 +177,9 @@ def test_table_is_the_mean_of_each_class(trainer, tmp_path, capsys):
     assert table.loc["mel", "psnr"] == kept["psnr"][0]
     assert table.loc["nv", "lesion_psnr"] == pytest.approx(kept["lesion_psnr"][1:].mean())
     assert table.loc["all", "contrast_after"] == pytest.approx(kept["contrast_after"].mean())
+    shown = logger.media["test/fidelity"].get_dataframe().set_index("class")
+    assert shown.loc["nv", "psnr"] == pytest.approx(table.loc["nv", "psnr"])
+    assert logger.files == [folder / "test_fidelity.csv"]
 
 
 def test_a_run_without_diagnosis_has_results_and_no_predictions(trainer, tmp_path):
@@ -183,7 +210,7 @@ def test_classes_without_images_and_measures_without_values_do_not_break_the_tab
     ("codec", "after", "said"),
     [
         (Half(), 0, []),
-        (Flat(), 0, ["less of the images than their mean colours", "the same class"]),
+        (Flat(), 0, [IMAGE, DIAGNOSIS]),
         (Flat(), 1, []),
     ],
     ids=["healthy", "collapsed", "too early to say"],
@@ -194,12 +221,24 @@ def test_collapse_is_detected_and_said(trainer, capsys, codec, after, said):
     images = Data().batch["image"] / 2
     module.network[2].bias.data = torch.tensor([40 * images.mean((2, 3)).sum(1).mean(), 0.0])
     module.network.requires_grad_(False)
-    run = trainer(Collapse(after))
+    logger = Recorder()
+    run = trainer(Collapse(after), logger=logger)
     run.fit(module, Data())
     out = capsys.readouterr().out
     assert ("COLLAPSE in epoch 0" in out) == bool(said)
     assert all(part in out for part in said)
     assert run.callback_metrics["val/collapsed"] == bool(said)
+    assert logger.tags == ["collapsed"] * bool(said)
+
+
+@pytest.mark.parametrize("image", [True, False])
+@pytest.mark.parametrize("diagnosis", [True, False])
+def test_image_and_diagnosis_are_lost_each_by_itself(image, diagnosis):
+    given = [[0, 3], [0, 5]] if diagnosis else [[1, 2], [0, 5]]
+    lost = what_is_lost({"explained": -0.1 if image else 0.4, "confusion": torch.tensor(given)})
+    assert [(IMAGE in one, DIAGNOSIS in one) for one in lost] == (
+        [(True, False)] * image + [(False, True)] * diagnosis
+    )
 
 
 class Any(LightningModule):

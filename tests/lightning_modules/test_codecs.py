@@ -115,6 +115,16 @@ def test_more_bits_are_a_better_image_and_out_of_reach_is_the_end_of_the_scale(c
     assert torch.equal(codec(bits_per_pixel=0.001)(images).image, least.image)
 
 
+def test_colours_of_half_the_resolution():
+    images = smooth(1, size=64)
+    whole, half = JPEG(quality=90)(images), JPEG(quality=90, halve_colours=True)(images)
+    assert half.bits < whole.bits
+    checks = torch.zeros(1, 3, 64, 64)
+    checks[:, 0] = (torch.arange(64)[:, None] + torch.arange(64)) % 2  # red and black pixels
+    assert error(JPEG(quality=100, halve_colours=True), checks) > 0.04
+    assert error(JPEG(quality=100), checks) < 1e-4
+
+
 def test_a_file_has_a_rate_or_a_quality():
     for options in ({}, {"bits_per_pixel": 1.0, "quality": 50}):
         with pytest.raises(ModelError, match="either bits_per_pixel or quality"):
@@ -217,8 +227,8 @@ def test_autoencoder_overfits_an_image():
 
 
 def test_sizes_that_do_not_divide_are_refused():
-    with pytest.raises(ModelError, match="multiple of 4, not 30"):
-        Autoencoder()(smooth(1, size=30))
+    with pytest.raises(ModelError, match="multiple of 4, and images are 32 x 30"):
+        Autoencoder()(smooth(1)[..., :30])
 
 
 def test_reconstruction_is_in_full_precision_under_autocast():

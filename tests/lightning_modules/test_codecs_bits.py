@@ -12,6 +12,7 @@ from lightning_modules.codecs import ScaleHyperprior
 from lightning_modules.codecs.codec import centred
 from lightning_modules.codecs.entropy import FactorizedPrior, gaussian_bits, lower_bound
 from lightning_modules.codecs.hyperprior import GDN, fixed_point
+from lightning_modules.errors import ModelError
 
 
 @pytest.fixture
@@ -116,6 +117,8 @@ def test_wild_latents_are_clipped_and_still_decode(codec, images):
 
 def test_training_adds_noise_and_gives_bits_with_a_gradient(codec, images):
     codec.train()
+    with pytest.raises(ModelError, match="call eval"):
+        codec.compress(images)
     seen = codec(images)
     difference = (seen.latent - codec.eval().g_a(centred(images))).detach()
     assert difference.abs().max() <= 0.5 + 1e-4
