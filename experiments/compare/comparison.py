@@ -130,12 +130,10 @@ def _difference(row: Row, base: Row, resampled: Array) -> Difference:
 def _contrast(baseline: str | None, rows: Sequence[Row], weight: Array) -> Iterable[str]:
     base = next((row for row in rows if row.name == baseline), None)
     if base is not None and (found := association(rows, base, weight)):
-        number, correlation, bounds = found
-        interval = f" [{bounds[0]:.2f}, {bounds[1]:.2f}]" if bounds else ""
         yield (
             "Contrast to skin that classes lose by compression, and F1 that they lose against "
-            f"{baseline}: rank correlation {correlation:.2f}{interval}, of the classes of {number} "
-            "rows."
+            f"{baseline}: rank correlation {found.pooled} over the classes of {found.rows} rows "
+            f"together, {found.within} among the classes of a row."
         )
 
 

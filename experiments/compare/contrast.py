@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,10 +18,35 @@ from experiments.compare.runs import Run
 Array = NDArray[Any]
 
 
-def association(
-    rows: Sequence[Row], baseline: Row, weight: Array
-) -> tuple[int, float, Interval | None] | None:
-    """Rank correlation (Spearman) of lost contrast and lost F1, over classes and rows.
+@dataclass(frozen=True)
+class Correlation:
+    """Spearman's rank correlation, and its interval over lesions."""
+
+    value: float
+    lesions: Interval | None
+
+    def __str__(self) -> str:
+        interval = f" [{self.lesions[0]:.2f}, {self.lesions[1]:.2f}]" if self.lesions else ""
+        return f"{self.value:.2f}{interval}"
+
+
+class Association(NamedTuple):
+    """How lost contrast and lost F1 go together.
+
+    Args:
+        rows: Number of rows.
+        pooled: Over the classes of all rows: also high where rows that lose more of both differ
+            in nothing but how much they compress.
+        within: Among the classes of a row, mean of the rows: whether it is the classes that differ.
+    """
+
+    rows: int
+    pooled: Correlation
+    within: Correlation
+
+
+def association(rows: Sequence[Row], baseline: Row, weight: Array) -> Association | None:
+    """Rank correlation of the contrast and the F1 that classes lose by compression.
 
     Args:
         rows: Those that measured contrast are taken, and of these not the baseline.
@@ -28,8 +54,7 @@ def association(
         weight: How often each image counts in each resample (R, N).
 
     Returns:
-        Number of rows, correlation, and its interval over lesions; None without such a row,
-        or where a class has no contrast.
+        None without such a row, or where a class has no contrast or nothing is lost anywhere.
     """
     known = [
         row
@@ -39,19 +64,27 @@ def association(
     if not known:
         return None
 
-    def correlation(weight: Array) -> Array:
+    def correlations(weight: Array) -> tuple[Array, Array]:
         before = _f1(baseline, weight)
-        lost = np.concatenate([before - _f1(row, weight) for row in known], axis=1)
-        contrast = np.concatenate([_lost_contrast(row, weight) for row in known], axis=1)
-        ranks = [stats.rankdata(values, axis=1) for values in (contrast, lost)]
-        x, y = (rank - rank.mean(1, keepdims=True) for rank in ranks)
-        with np.errstate(invalid="ignore"):  # nothing is lost anywhere
-            return (x * y).sum(1) / np.sqrt((x**2).sum(1) * (y**2).sum(1))
+        f1 = np.stack([before - _f1(row, weight) for row in known], axis=1)  # (R, rows, K)
+        contrast = np.stack([_lost_contrast(row, weight) for row in known], axis=1)
+        flat = (each.reshape(len(each), 1, -1) for each in (contrast, f1))
+        return _spearman(*flat), _spearman(contrast, f1)
 
-    exact = correlation(np.ones((1, weight.shape[1])))[0]
-    if np.isnan(exact):
+    exact = [float(each[0]) for each in correlations(np.ones((1, weight.shape[1])))]
+    if np.isnan(exact).any():
         return None
-    return len(known), float(exact), percentiles(correlation(weight))
+    bounds = map(percentiles, correlations(weight))
+    return Association(len(known), *map(Correlation, exact, bounds))
+
+
+def _spearman(a: Array, b: Array) -> Array:
+    """Of (R, rows, K) along K, mean of the rows in which something differs (R,)."""
+    ranks = (stats.rankdata(values, axis=2) for values in (a, b))
+    x, y = (rank - rank.mean(2, keepdims=True) for rank in ranks)
+    with np.errstate(invalid="ignore"):  # 0 / 0 where nothing differs
+        each = (x * y).sum(2) / np.sqrt((x**2).sum(2) * (y**2).sum(2))
+        return np.nansum(each, axis=1) / (~np.isnan(each)).sum(1)
 
 
 def _f1(row: Row, weight: Array) -> Array:

@@ -40,8 +40,8 @@ class Run:
         history: As :func:`callbacks.history.read_history` gives it.
         config: Every option.
         frequency: Images (K,) of each class in all parts; None if not recorded.
-        contrast: What compression took of each test image's contrast (N,), NaN where there is
-            none; None if nothing was compressed.
+        contrast: What compression took of the size of each test image's contrast (N,), NaN where
+            there is none; None if nothing was compressed.
         folder: Where its saliency maps may lie.
     """
 
@@ -169,7 +169,8 @@ def _contrast(path: Path, images: pd.Series[str]) -> Array | None:
     if not path.exists():
         return None
     measured = pd.read_csv(path).set_index("image_id")
-    return (measured["contrast_before"] - measured["contrast_after"]).reindex(images).to_numpy()
+    lost = measured["contrast_before"].abs() - measured["contrast_after"].abs()
+    return lost.reindex(images).to_numpy()
 
 
 def comparable(runs: Sequence[Run]) -> None:

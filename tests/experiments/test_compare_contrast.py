@@ -15,36 +15,60 @@ def lost_f1(before, after):
 
 
 @pytest.fixture
-def compressed(make_run):
-    """A run whose classes lose contrast as they lose F1, times ``sign``; and the original."""
+def original(make_run):
+    return read_run(make_run("original", skill=3.0))
 
-    def make(sign):
-        original, folder = read_run(make_run("original", skill=3.0)), make_run("jpeg", skill=1.5)
+
+@pytest.fixture
+def compressed(make_run, original):
+    """A run whose classes lose contrast as they lose F1, times ``sign``, and ``more``."""
+
+    def make(sign, name="jpeg", skill=1.5, more=0.0):
+        folder = make_run(name, skill=skill)
         run = read_run(folder)
-        lost = run.predictions["dx"].map(lost_f1(original, run))
-        table = pd.DataFrame({"image_id": run.predictions["image_id"], "contrast_before": 0.5})
-        table["contrast_after"] = table["contrast_before"] - sign * lost
+        lost = sign * run.predictions["dx"].map(lost_f1(original, run)) + more
+        table = pd.DataFrame({"image_id": run.predictions["image_id"]})
+        lighter = np.where(np.arange(len(table)) % 2, -1, 1)  # than the skin, every other lesion
+        table["contrast_before"] = 1.0 * lighter
+        table["contrast_after"] = (1 - lost) * lighter
         table.loc[::9, "contrast_after"] = np.nan  # all lesion, no skin
         table.sample(frac=1, random_state=0).to_csv(folder / "test_fidelity.csv", index=False)
-        return original, read_run(folder)
+        return read_run(folder)
 
     return make
 
 
 @pytest.mark.parametrize("sign", [1, -1])
-def test_classes_that_lose_both_alike(compressed, sign):
-    original, run = compressed(sign)
-    rows = [Row("original", (original,)), Row("jpeg", (run,))]
-    weight = np.ones((2, len(run.predictions)))
-    number, correlation, bounds = association(rows, rows[0], weight)
-    assert (number, correlation) == (1, pytest.approx(sign))
-    assert bounds == (pytest.approx(sign), pytest.approx(sign))
+def test_classes_that_lose_both_alike(original, compressed, sign):
+    rows = [Row("original", (original,)), Row("jpeg", (compressed(sign),))]
+    found = association(rows, rows[0], np.ones((2, len(original.predictions))))
+    assert found.rows == 1
+    for correlation in found.pooled, found.within:
+        assert correlation.value == pytest.approx(sign)
+        assert correlation.lesions == (pytest.approx(sign), pytest.approx(sign))
 
 
-def test_it_is_said_with_an_interval_where_something_was_compressed(compressed, make_run):
-    runs = [*compressed(1), read_run(make_run("other"))]
+def test_rows_that_compress_more_do_not_make_classes_alike(original, compressed):
+    rows = [Row("original", (original,))]
+    for name, skill, more in ("mild", 2.9, 0.0), ("harsh", 0.0, 0.4):
+        rows.append(Row(name, (compressed(-0.01, name, skill, more),)))
+    found = association(rows, rows[0], np.ones((2, len(original.predictions))))
+    assert found.pooled.value > 0.4
+    assert found.within.value == pytest.approx(-1)
+
+
+def test_a_row_that_loses_nothing_has_no_part(original, compressed):
+    rows = [Row("original", (original,)), Row("jpeg", (compressed(1),))]
+    same = Row("same", (compressed(1, "same", skill=3.0),))
+    weight = np.ones((2, len(original.predictions)))
+    assert association([*rows, same], rows[0], weight).within.value == pytest.approx(1)
+    assert association([rows[0], same], rows[0], weight) is None
+
+
+def test_it_is_said_with_an_interval_where_something_was_compressed(original, compressed, make_run):
+    runs = [original, compressed(1), read_run(make_run("other"))]
     (said,) = [n for n in compare(runs, 50, baseline="original").notes if "Contrast" in n]
     assert "against original: rank correlation 1.00 [" in said
-    assert said.endswith("of the classes of 1 rows.")
+    assert "over the classes of 1 rows together, 1.00 [" in said
     plain = [runs[0], runs[2]]
     assert not [n for n in compare(plain, 5, baseline="original").notes if "Contrast" in n]
