@@ -76,6 +76,17 @@ def load_state(path: str | os.PathLike[str], map_location: Any = "cpu") -> dict[
     return state
 
 
+def epochs_done(checkpoint: dict[str, Any]) -> int:
+    """Epochs that were trained to their end when the checkpoint was written."""
+    return int(checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"])
+
+
+def finished(checkpoint: dict[str, Any], max_epochs: int | None, max_steps: int | None) -> bool:
+    """Whether a run has come to either limit; None and -1 are none."""
+    done = (epochs_done(checkpoint), max_epochs), (checkpoint["global_step"], max_steps)
+    return any(limit is not None and 0 <= limit <= reached for reached, limit in done)
+
+
 @contextmanager
 def _naming(target: Path) -> Iterator[None]:
     """Turns a full disk into a sentence about ``target``."""

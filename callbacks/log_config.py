@@ -73,8 +73,9 @@ def refuse_changes(record: Path, now: dict[str, Any]) -> None:
         if not key.startswith(HELD) or key.endswith(MAY_CHANGE):
             continue
         if before.get(key) != after.get(key):
+            flag = key.replace(".init_args", "")
             raise RunError(
-                f"{record.parent} was started with {key} = {before.get(key)!r}, now it is "
+                f"{record.parent} was started with {flag} = {before.get(key)!r}, now it is "
                 f"{after.get(key)!r}: give this run another --name, or remove the folder."
             )
 

@@ -1,10 +1,13 @@
 """Warm starts and freezing: what methods of two stages are made of."""
 
+import shutil
+from contextlib import nullcontext
 from functools import partial
 from types import SimpleNamespace
 
 import pytest
 import torch
+import yaml
 from pytorch_lightning import Trainer
 from torch import nn
 from torch.utils.data import DataLoader
@@ -98,13 +101,32 @@ def test_warm_start_takes_the_weights_of_the_other_run(stage1, tmp_path):
     assert changed(state(stage1), module) == {"1.weight", "1.bias"}
 
 
-def test_warm_start_can_leave_out_the_classifier_and_rename(stage1, tmp_path):
+def test_warm_start_can_take_a_part_to_another_place(stage1, tmp_path):
     module = classifier()
-    fresh = state(module)
-    start = WarmStart(tmp_path / "one" / "best.ckpt", "network.0", "network.0", leave_out=["0."])
-    fit(module, tmp_path, start, Freeze(["network.0", "network.1"], but=["network.1"]))
-    assert torch.equal(module.network[0][0].weight, fresh["0.0.weight"])
-    assert torch.equal(module.network[0][1].running_mean, stage1.network[0][1].running_mean)
+    module.add_module("other", network()[0])
+    start = WarmStart(tmp_path / "one" / "best.ckpt", "network.0", "other")
+    start.setup(SimpleNamespace(ckpt_path=None, fast_dev_run=False), module, "fit")
+    assert torch.equal(module.other[0].weight, stage1.network[0][0].weight)
+    assert not torch.equal(module.network[0][0].weight, stage1.network[0][0].weight)
+
+
+@pytest.mark.parametrize(
+    ("limits", "refused"),
+    [
+        ({"max_epochs": 3, "max_steps": -1}, True),
+        ({"max_epochs": 2, "max_steps": -1}, False),
+        ({"max_epochs": 3, "max_steps": 6}, False),
+        ({"max_epochs": None, "max_steps": -1}, False),
+    ],
+)
+def test_a_run_that_is_not_finished_is_not_started_from(stage1, tmp_path, limits, refused):
+    folder = tmp_path / "one"
+    shutil.copy(folder / "best.ckpt", folder / "last.ckpt")  # of two epochs of three steps
+    (folder / "config.yaml").write_text(yaml.safe_dump({"trainer": limits}))
+    run = SimpleNamespace(ckpt_path=None, fast_dev_run=False)
+    with pytest.raises(RunError, match="trained 2 of 3") if refused else nullcontext():
+        WarmStart(folder).setup(run, classifier(), "fit")
+    WarmStart(folder / "best.ckpt").setup(run, classifier(), "fit")  # when asked for by name
 
 
 def test_a_run_that_goes_on_has_its_own_weights(stage1, tmp_path):
