@@ -15,6 +15,9 @@ else
   ENV := $(if $(filter file,$(origin VENV)),$(VENV)/.installed)
 endif
 RUN = runs/$(EXP)/seed$(SEED)
+# Wherever a run was trained, it is used in one process here.
+HERE = --trainer.accelerator=auto --trainer.devices=1 --trainer.num_nodes=1 \
+    --trainer.strategy=auto --trainer.sync_batchnorm=false
 
 .DEFAULT_GOAL := help
 .PHONY: help demo data verify train study submit status evaluate predict decide compare export card ensemble sweep dashboard sync test check audit bench
@@ -46,15 +49,15 @@ status: $(ENV) ## what runs, and what is left
 	$(PYTHON) -m experiments.status
 
 evaluate: $(ENV) $(RUN)/config.yaml ## EXP=vgg_ce [SEED=1]: score the best checkpoint on the test part
-	$(PYTHON) -m experiments test --config $(RUN)/config.yaml --ckpt_path $(RUN)/best.ckpt $(ARGS)
+	$(PYTHON) -m experiments test --config $(RUN)/config.yaml --ckpt_path $(RUN)/best.ckpt $(HERE) $(ARGS)
 
 predict: $(ENV) $(RUN)/config.yaml ## EXP=vgg_ce IN=folder [OVERLAYS=1]: write predictions.csv for a folder of images
-	$(PYTHON) -m experiments predict --config $(RUN)/config.yaml --ckpt_path $(RUN)/best.ckpt \
+	$(PYTHON) -m experiments predict --config $(RUN)/config.yaml --ckpt_path $(RUN)/best.ckpt $(HERE) \
 	    $(if $(IN),--data.predict_folder "$(IN)") \
 	    $(if $(OVERLAYS),--trainer.callbacks+=callbacks.overlays.Overlays) $(ARGS)
 
 decide: $(RUN)/config.yaml $(ENV) ## EXP=vgg_ce RULE=Sensitivity: choose a decision on the validation part
-	$(PYTHON) -m experiments validate --config $(RUN)/config.yaml --ckpt_path $(RUN)/best.ckpt \
+	$(PYTHON) -m experiments validate --config $(RUN)/config.yaml --ckpt_path $(RUN)/best.ckpt $(HERE) \
 	    --trainer.callbacks+=callbacks.choose_decision.ChooseDecision --trainer.callbacks.rule=$(RULE) $(ARGS)
 
 compare: $(ENV) ## [RUNS="runs/imbalance-*"] [BASELINE=imbalance-ce]: runs to a table and a page
@@ -91,7 +94,7 @@ audit: $(ENV) ## ask PyPI whether a pinned version has a known vulnerability (ne
 	$(PYTHON) -m pip install --quiet --constraint constraints.txt pip-audit
 	$(PYTHON) -m pip_audit --requirement constraints.txt --no-deps --disable-pip --strict
 
-bench: $(ENV) ## measure the cache, the loader, augmentation and the training step
+bench: $(ENV) ## measure speed and memory
 	$(PYTHON) -m tests.benchmarks $(ARGS)
 
 .venv/.installed: pyproject.toml constraints.txt

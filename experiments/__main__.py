@@ -15,6 +15,7 @@ from filelock import FileLock, Timeout
 from pytorch_lightning import LightningModule
 from pytorch_lightning.cli import ArgsType, LightningArgumentParser, LightningCLI
 
+from callbacks.checkpoint_io import epochs_done, finished
 from callbacks.errors import RunError
 from callbacks.finite_loss import FiniteLoss
 from callbacks.log_config import LogConfig, refuse_changes
@@ -23,7 +24,7 @@ from callbacks.wandb_logger import ResilientWandbLogger
 from datamodules import HAM10000, DataError
 from experiments.failures import explained
 from experiments.memory import keep_freed_memory
-from experiments.resume import epochs_done, resume_from
+from experiments.resume import resume_from
 from lightning_modules import ModelError
 
 BASE = {"default_config_files": [str(Path(__file__).with_name("base.yaml"))]}
@@ -123,15 +124,17 @@ class ExperimentCLI(LightningCLI):
         fit["weights_only"] = True
         if fit["trainer"].fast_dev_run:
             return
+        found = resume_from(folder, self.trainer.accumulate_grad_batches)
+        if found is None:
+            return  # nothing is lost with other options than those of a run that learned nothing
         if (record := folder / "config.yaml").exists():
             now = yaml.safe_load(self.parser.dump(self.config, skip_unset=False))["fit"]
             refuse_changes(record, now)
-        found = resume_from(folder, self.trainer.accumulate_grad_batches)
-        if fit["ckpt_path"] or found is None:
+        if fit["ckpt_path"]:
             return
         path, checkpoint = found
         epochs, steps = epochs_done(checkpoint), checkpoint["global_step"]
-        if reached(epochs, self.trainer.max_epochs) or reached(steps, self.trainer.max_steps):
+        if finished(checkpoint, self.trainer.max_epochs, self.trainer.max_steps):
             print(
                 f"{folder} is finished: {epochs} epochs. Score it with `make evaluate`, or train "
                 "on with a larger --trainer.max_epochs."
@@ -153,10 +156,6 @@ class ExperimentCLI(LightningCLI):
                 f"Another process is training {folder}: wait for it, or give this run another "
                 "--name."
             ) from None
-
-
-def reached(done: int, wanted: int | None) -> bool:
-    return wanted is not None and 0 <= wanted <= done
 
 
 def main(args: ArgsType = None, cli: type[ExperimentCLI] = ExperimentCLI) -> ExperimentCLI:

@@ -12,7 +12,7 @@ from torch import nn
 
 from callbacks.errors import RunError
 from experiments.__main__ import ExperimentCLI, for_users, main
-from experiments.trained import load
+from experiments.trained import HERE, load
 from lightning_modules import Classifier
 from lightning_modules.networks import Ensemble
 
@@ -49,7 +49,7 @@ def carry_out(
     (target / "members.txt").write_text("".join(f"{run}\n" for run in runs) + f"views {views}\n")
     command = ["predict", f"--data.predict_folder={folder}"] if folder else ["test"]
     recorded = [f"--config={first}/config.yaml", f"--ckpt_path={first}/best.ckpt"]
-    main([command[0], *recorded, f"--name={name}", *command[1:], *options], Together)
+    main([command[0], *recorded, *HERE, f"--name={name}", *command[1:], *options], Together)
 
 
 def joined(members: Sequence[ExperimentCLI], views: int) -> Classifier:

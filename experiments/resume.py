@@ -8,6 +8,8 @@ from typing import Any
 
 import torch
 
+from callbacks.checkpoint_io import epochs_done
+
 
 def resume_from(folder: Path, accumulated: int = 1) -> tuple[Path, dict[str, Any]] | None:
     """The checkpoint of a run to go on from, or None for a run not started.
@@ -33,11 +35,6 @@ def resume_from(folder: Path, accumulated: int = 1) -> tuple[Path, dict[str, Any
         if whole:
             found.append((progress, path.name == "last.ckpt", path, checkpoint))
     return max(found, key=lambda one: one[:2])[2:] if found else None
-
-
-def epochs_done(checkpoint: dict[str, Any]) -> int:
-    """Epochs that were trained to their end when the checkpoint was written."""
-    return int(checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"])
 
 
 def _loses_nothing(checkpoint: dict[str, Any], accumulated: int) -> bool:

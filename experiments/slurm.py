@@ -20,10 +20,12 @@ from callbacks.errors import RunError
 from callbacks.preemption import GO_ON
 
 FOLDER = Path(__file__).parent
+# Since 22.05 srun has to be told the cores of a process although sbatch knows them.
 SCRIPT = """\
 #!/bin/bash
 {directives}
 {setup}
+export SRUN_CPUS_PER_TASK={cpus}
 srun --kill-on-bad-exit=0 --wait=120 \\
     {command} \\
     --seed_everything "$SLURM_ARRAY_TASK_ID" \\
@@ -95,9 +97,13 @@ class Job:
 
     def script(self) -> str:
         """What would be submitted."""
+        for flag, ours in ("--name", "--name"), ("--seed_everything", "--seeds"):
+            if any(option.split("=")[0] == flag for option in self.options):
+                raise RunError(f"{flag} is for one training: give the job {ours} instead.")
         return SCRIPT.format(
             directives="\n".join(f"#SBATCH {flag}" for flag in self._directives()),
             setup=self.setup,
+            cpus=self.cpus,
             command=shlex.join(self._command()),
             options=shlex.join([*self._devices(), *self.options]),
             go_on=GO_ON,

@@ -9,10 +9,11 @@ from typing import Any
 import pandas as pd
 import yaml
 
+from callbacks.checkpoint_io import epochs_done
 from callbacks.console import print_table
 from callbacks.errors import RunError
 from callbacks.history import best_values
-from experiments.resume import epochs_done, resume_from
+from experiments.resume import resume_from
 from experiments.slurm import Queued, queued
 
 Queue = Mapping[tuple[str, str], Queued]

@@ -12,6 +12,10 @@ from callbacks.errors import RunError
 from experiments.__main__ import ExperimentCLI, main
 from lightning_modules import Compression
 
+# Wherever a run was trained, it is used in one process here.
+HERE = ("--trainer.accelerator=auto", "--trainer.devices=1", "--trainer.num_nodes=1",
+        "--trainer.strategy=auto", "--trainer.sync_batchnorm=false")  # fmt: skip
+
 
 class Trained(ExperimentCLI):
     """Builds what ``predict`` would use, and leaves it at that."""
@@ -36,7 +40,7 @@ def load(folder: Path, *options: str) -> Trained:
         if not (folder / name).exists():
             raise RunError(f"{folder} has no {name}: train it until an epoch is validated.")
     recorded = ["predict", f"--config={folder}/config.yaml", f"--ckpt_path={folder}/best.ckpt"]
-    cli = main([*recorded, "--trainer.logger=false", *options], Trained)
+    cli = main([*recorded, "--trainer.logger=false", *HERE, *options], Trained)
     assert isinstance(cli, Trained)
     if isinstance(cli.model, Compression):
         raise RunError(f"{folder} trained a codec, which gives no diagnosis: take a classifier's.")

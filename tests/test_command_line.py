@@ -124,15 +124,23 @@ def test_another_seed_and_another_name_are_other_runs(lesions):
 @pytest.mark.parametrize(
     ("change", "key"),
     [
-        ("--model.network.drop_rate=0.1", "model.init_args.network.init_args.drop_rate"),
+        ("--model.network.drop_rate=0.1", "model.network.drop_rate"),
         ("--data.size=48", "data.size"),
-        ("--data.split.seed=1", "data.split.init_args.seed"),
+        ("--data.split.seed=1", "data.split.seed"),
     ],
 )
 def test_a_changed_run_is_refused_by_the_key_that_differs(lesions, error, change, key):
     fit(lesions)
     said = error("fit", *arguments(lesions, "--trainer.max_epochs=2", change))
     assert f"runs/demo/seed0 was started with {key} = " in said
+
+
+def test_a_run_that_has_learned_nothing_may_change(lesions):
+    fit(lesions)
+    for checkpoint in RUN.glob("*.ckpt"):
+        checkpoint.unlink()
+    fit(lesions, "--data.size=48")
+    assert yaml.safe_load((RUN / "config.yaml").read_text())["data"]["size"] == 48
 
 
 def test_how_a_network_was_initialised_may_change(lesions):

@@ -74,6 +74,20 @@ def test_a_container_and_a_setup():
     assert any("apptainer exec --nv 'a b.sif' python -c" in line for line in lines)
 
 
+@pytest.mark.parametrize(
+    ("option", "instead"), [("--name=a", "--name"), ("--seed_everything", "--seeds")]
+)
+def test_what_the_job_gives_to_each_training_is_not_an_option(option, instead):
+    with pytest.raises(RunError, match=f"give the job {instead} instead"):
+        Job("demo", options=(option, "1")).script()
+
+
+def test_the_cores_of_a_process_reach_it():
+    lines = Job("demo", cpus=7).script().splitlines()
+    assert "#SBATCH --cpus-per-task=7" in lines
+    assert "export SRUN_CPUS_PER_TASK=7" in lines
+
+
 def test_submitted_and_not_twice(cluster, monkeypatch, capsys):
     command = ["slurm", "demo", "--seeds=0,2", "submit", "--", "--trainer.max_epochs=3"]
     monkeypatch.setattr("sys.argv", command)

@@ -113,8 +113,9 @@ def create(name: str, pretrained: bool, weights: Path | None, **kwargs: Any) -> 
             raise
         raise ModelError(
             f"The pretrained weights of {name} cannot be had ({type(error).__name__}): start from "
-            "random weights with --model.network.pretrained=false (of a network with an encoder, "
-            "--model.network.encoder.pretrained=false), or from a file with weights=FILE."
+            "random weights with --model.network.pretrained=false, or from a file with "
+            "--model.network.weights=FILE; of a network with an encoder these are options of "
+            "--model.network.encoder, of BALLAD's of --model.network.towers.encoder."
         ) from error
 
 
