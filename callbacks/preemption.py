@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from pathlib import Path
 from types import FrameType
@@ -14,16 +15,17 @@ from torch import distributed as dist
 from callbacks.wandb_logger import ResilientWandbLogger
 
 GO_ON = 75  # EX_TEMPFAIL: the same command goes on; a batch job requeues itself
-SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+PATIENCE = b"\nStopping at the end of this step or validation; Ctrl-C again stops at once.\n"
 
 
 class Preemption(Callback):
     """Saves ``last.ckpt`` when a signal asks the process to go, and leaves with code 75.
 
-    SIGTERM, SIGUSR1 and SIGUSR2 only set a flag. At the end of an optimizer step the processes
-    agree whether any of them was told; then all save together and leave. A validation that has
-    begun is finished first: half of it is worth nothing. Lightning's own handlers save in the
-    middle of whatever is going on, or not at all.
+    Ctrl-C, SIGTERM, SIGUSR1 and SIGUSR2 only set a flag. At the end of an optimizer step the
+    processes agree whether any of them was told; then all save together and leave. A validation
+    that has begun is finished first: half of it is worth nothing. A second Ctrl-C waits for
+    nothing. Lightning's own handlers save in the middle of whatever is going on, or not at all.
 
     Args:
         every_n_steps: Saves ``last.ckpt`` this often besides, for ends that nobody announces.
@@ -52,6 +54,10 @@ class Preemption(Callback):
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)  # a batch job blocks them until now
 
     def note(self, number: int, _: FrameType | None) -> None:
+        if number == signal.SIGINT:
+            if self.told == number:
+                raise KeyboardInterrupt
+            os.write(2, PATIENCE)  # print may be what was interrupted
         self.told = number
 
     def on_train_batch_end(

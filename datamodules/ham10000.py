@@ -252,6 +252,6 @@ def _as_is(batch: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _leave_signals_to_the_trainer(_: int) -> None:
-    """Slurm signals every process of a job; without its workers the trainer could not go on."""
-    for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
+    """Ctrl-C and Slurm tell every process; without its workers the trainer could not go on."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(number, signal.SIG_IGN)

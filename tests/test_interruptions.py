@@ -12,6 +12,7 @@ import yaml
 from pytorch_lightning import Callback
 
 from callbacks.history import read_history
+from callbacks.preemption import SIGNALS
 from datamodules.dataset import CLASSES
 from experiments import dashboard
 from experiments.__main__ import ExperimentCLI, main
@@ -146,6 +147,7 @@ def test_every_kind_of_experiment_goes_on_exactly(experiment, lesions):
 @pytest.mark.parametrize(
     ("number", "hook", "step", "saved"),
     [
+        (signal.SIGINT, "on_train_batch_start", 1, 2),
         (signal.SIGUSR1, "on_train_batch_start", 0, 1),
         (signal.SIGUSR2, "on_train_batch_start", STEPS - 1, STEPS),  # after its validation
         (signal.SIGTERM, "on_validation_batch_start", STEPS, STEPS),
@@ -160,6 +162,14 @@ def test_wherever_it_is_told(number, hook, step, saved, lesions):
     assert fit(PLAIN, lesions, "told") == 0
     assert fit(PLAIN, lesions, "whole") == 0
     assert_same_run("whole", "told")
+
+
+@pytest.mark.usefixtures("small_networks")
+def test_a_second_ctrl_c_waits_for_nothing(lesions, capfd):
+    twice = Tell(2, signal.SIGINT), Tell(2, signal.SIGINT)
+    assert fit(PLAIN, lesions, "told", *twice) not in (0, 75)
+    assert "Ctrl-C again stops at once" in capfd.readouterr().err
+    assert not Path("runs/told/seed0/last.ckpt").exists()
 
 
 @pytest.mark.usefixtures("small_networks")
@@ -186,9 +196,9 @@ def test_a_signal_at_the_end_changes_nothing(lesions):
 
 @pytest.mark.usefixtures("small_networks")
 def test_handlers_are_put_back(lesions):
-    before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1)]
+    before = [signal.getsignal(number) for number in SIGNALS]
     fit(PLAIN, lesions, "told", Tell(0))
-    assert [signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGUSR1)] == before
+    assert [signal.getsignal(number) for number in SIGNALS] == before
 
 
 @pytest.mark.usefixtures("small_networks")
