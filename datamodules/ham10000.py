@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import signal
 import zlib
 from collections.abc import Callable, Sequence
 from functools import cached_property
@@ -27,6 +26,7 @@ from datamodules.dataset import (
     mask_files,
     read_table,
 )
+from datamodules.loader import ResumableLoader, as_is, leave_signals_to_the_trainer
 from datamodules.samplers import EpochSampler, Natural
 from datamodules.splits import PARTS, Split
 
@@ -203,8 +203,8 @@ class HAM10000(LightningDataModule):
             "num_workers": workers,
             "persistent_workers": workers > 0,
             "pin_memory": on_gpu,
-            "collate_fn": _as_is,
-            "worker_init_fn": _leave_signals_to_the_trainer,
+            "collate_fn": as_is,
+            "worker_init_fn": leave_signals_to_the_trainer,
         }
 
     def _evaluation_loader(self, dataset: Dataset[Any]) -> DataLoader[Any]:
@@ -235,23 +235,3 @@ class HAM10000(LightningDataModule):
             arrays = release_arrays(self.root, self._release, source, self.size, self.maps)
             self._mapped[source] = arrays
         return self._mapped[source]
-
-
-class ResumableLoader(DataLoader[Any]):
-    """Tells Lightning that it resumes within an epoch; its sampler is placed where the run is."""
-
-    def state_dict(self) -> dict[str, Any]:
-        return {}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        pass
-
-
-def _as_is(batch: dict[str, Tensor]) -> dict[str, Tensor]:
-    return batch
-
-
-def _leave_signals_to_the_trainer(_: int) -> None:
-    """Ctrl-C and Slurm tell every process; without its workers the trainer could not go on."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
-        signal.signal(number, signal.SIG_IGN)

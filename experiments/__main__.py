@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -20,23 +18,12 @@ from callbacks.errors import RunError
 from callbacks.finite_loss import FiniteLoss
 from callbacks.log_config import LogConfig, refuse_changes
 from callbacks.preemption import Preemption
-from callbacks.wandb_logger import ResilientWandbLogger
-from datamodules import HAM10000, DataError
-from experiments.failures import explained
-from experiments.memory import keep_freed_memory
+from datamodules import HAM10000
+from experiments.failures import for_users
 from experiments.resume import resume_from
-from lightning_modules import ModelError
 
 BASE = {"default_config_files": [str(Path(__file__).with_name("base.yaml"))]}
 COMMANDS = ("fit", "validate", "test", "predict")
-NOISE = (
-    r".*LeafSpec",  # Lightning 2.6 asks torch 2.15 in the old way
-    r"Checkpoint directory .* is not empty",  # so it is when a run goes on
-    r".*does not have many workers",  # batches come from memory maps
-    r"The number of training batches",
-    r"The `srun` command is available",
-    r"It is recommended to use .*sync_dist=True",  # the metrics are of all processes already
-)
 
 
 def run_dir(name: str, seed: int) -> str:
@@ -178,30 +165,6 @@ def main(args: ArgsType = None, cli: type[ExperimentCLI] = ExperimentCLI) -> Exp
 
 def no_advertisement(record: logging.LogRecord) -> bool:
     return "Tip:" not in record.getMessage()
-
-
-def mendable(error: BaseException | None) -> BaseException | None:
-    """What users can mend among the causes of ``error``; jsonargparse wraps what it builds."""
-    while error is not None and not isinstance(error, (DataError, RunError, ModelError)):
-        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
-    return error
-
-
-@contextmanager
-def for_users() -> Iterator[None]:
-    """What users can mend is one sentence, not a traceback."""
-    for message in NOISE:
-        warnings.filterwarnings("ignore", message=message)
-    keep_freed_memory()
-    try:
-        yield
-    except Exception as error:
-        if (known := mendable(error) or explained(error)) is None:
-            raise
-        ResilientWandbLogger.finish(1)
-        sys.exit(f"error: {known}")
-    finally:
-        ResilientWandbLogger.finish()
 
 
 def run() -> None:

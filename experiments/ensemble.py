@@ -11,7 +11,8 @@ import torch
 from torch import nn
 
 from callbacks.errors import RunError
-from experiments.__main__ import ExperimentCLI, for_users, main
+from experiments.__main__ import ExperimentCLI, main
+from experiments.failures import for_users
 from experiments.trained import HERE, load
 from lightning_modules import Classifier
 from lightning_modules.networks import Ensemble

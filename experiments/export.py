@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from callbacks.decision import Decision
 from callbacks.errors import RunError
 from callbacks.log_config import commit
-from experiments.__main__ import for_users
+from experiments.failures import for_users
 from experiments.trained import load
 
 TOLERANCE = 1e-4  # of a probability, between torch and onnxruntime

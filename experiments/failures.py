@@ -1,13 +1,20 @@
-"""What users can mend although a library says it: what is full, wants a GPU, or does not fit."""
+"""Failures as users read them: a sentence for what they can mend, a traceback for a defect."""
 
 from __future__ import annotations
 
+import sys
+import warnings
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
 from callbacks.checkpoint_io import DISK_FULL
 from callbacks.errors import RunError
+from callbacks.wandb_logger import ResilientWandbLogger
+from datamodules import DataError
+from experiments.memory import keep_freed_memory
+from lightning_modules import ModelError
 
 GPU = (
     "The memory of the GPU is full: lower data.batch_size or data.size, halve the former and set "
@@ -18,6 +25,7 @@ NO_GPU = (
     "This asks for a GPU, and there is none: leave out trainer.accelerator, "
     "trainer.sync_batchnorm and the strategy fsdp."
 )
+FEW_GPUS = "This asks for more GPUs than there are: lower trainer.devices."
 WANTS_GPU = (
     "only work with GPU modules",
     "requires a GPU accelerator",
@@ -29,10 +37,42 @@ MISFIT = (
     "lies beside it."
 )
 SIGNS = ("DefaultCPUAllocator", "is killed by signal: Killed", "insufficient shared memory")
+NOISE = (
+    r".*LeafSpec",  # Lightning 2.6 asks torch 2.15 in the old way
+    r"Checkpoint directory .* is not empty",  # so it is when a run goes on
+    r".*does not have many workers",  # batches come from memory maps
+    r"The number of training batches",
+    r"The `srun` command is available",
+    r"It is recommended to use .*sync_dist=True",  # the metrics are of all processes already
+)
+
+
+def mendable(error: BaseException | None) -> BaseException | None:
+    """What users can mend among the causes of ``error``; jsonargparse wraps what it builds."""
+    while error is not None and not isinstance(error, (DataError, RunError, ModelError)):
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    return error
+
+
+@contextmanager
+def for_users() -> Iterator[None]:
+    """What users can mend is one sentence, not a traceback."""
+    for message in NOISE:
+        warnings.filterwarnings("ignore", message=message)
+    keep_freed_memory()
+    try:
+        yield
+    except Exception as error:
+        if (known := mendable(error) or explained(error)) is None:
+            raise
+        ResilientWandbLogger.finish(1)
+        sys.exit(f"error: {known}")
+    finally:
+        ResilientWandbLogger.finish()
 
 
 def explained(error: BaseException) -> RunError | None:
-    """A sentence for ``error`` or one of its causes, or None for a defect."""
+    """A sentence for what a library says: what is full, wants a GPU, or does not fit."""
     for cause in _causes(error):
         if isinstance(cause, torch.OutOfMemoryError):
             return RunError(GPU)
@@ -40,6 +80,8 @@ def explained(error: BaseException) -> RunError | None:
             return RunError(MAIN)
         if any(sign in str(cause) for sign in WANTS_GPU):
             return RunError(NO_GPU)
+        if "You requested gpu" in str(cause):
+            return RunError(FEW_GPUS)
         if "Error(s) in loading state_dict" in str(cause):
             return RunError(MISFIT)
         if isinstance(cause, OSError) and cause.errno in DISK_FULL:

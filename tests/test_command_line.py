@@ -12,7 +12,8 @@ from PIL import Image
 
 from callbacks.decision import Decision
 from datamodules.dataset import image_files
-from experiments.__main__ import main, mendable, run
+from experiments.__main__ import main, run
+from experiments.failures import mendable
 from experiments.resume import resume_from
 
 ROOT = Path(__file__).parents[1]

@@ -6,6 +6,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
+from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning import Callback
 
 from datamodules.dataset import IMAGE_FOLDERS, MASK_FOLDER, METADATA
@@ -219,6 +220,11 @@ def test_metadata_that_are_wrong(own, said, change, sentence):
 @pytest.mark.parametrize("wish", ["--trainer.strategy=fsdp", "--trainer.accelerator=gpu"])
 def test_a_wish_for_a_gpu(lesions, said, wish):
     assert "asks for a GPU, and there is none" in said(lesions, more=[wish])
+
+
+def test_more_gpus_than_there_are():
+    error = MisconfigurationException("You requested gpu: [0, 1]\n But your machine only has: [0]")
+    assert "lower trainer.devices" in str(explained(error))
 
 
 def test_defects_stay_what_they_are():

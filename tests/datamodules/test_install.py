@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from datamodules import download, install
+from datamodules import archives, download, install
 from datamodules.dataset import IMAGE_FOLDERS, MASK_FOLDER, METADATA, DataError
 from datamodules.download import Remote, fetch
 from datamodules.verify import TEST, VAL, verify
@@ -489,7 +489,7 @@ def test_install_refuses_members_that_lead_outside(tmp_path, member):
 
 
 def test_install_refuses_archives_that_unpack_to_too_much(tmp_path, monkeypatch):
-    monkeypatch.setattr(install, "LARGEST", 10)
+    monkeypatch.setattr(archives, "LARGEST", 10)
     with pytest.raises(DataError, match="would unpack to more than"):
         install.install(tmp_path / "root", release(tmp_path / "src"))
 

@@ -1,0 +1,162 @@
+"""What HAM10000's release consists of, and where it is in archives and folders."""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import stat
+import zipfile
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import IO, NamedTuple
+
+from datamodules.dataset import IMAGE_FOLDERS, MASK_FOLDER, METADATA, DataError
+from datamodules.verify import IMAGE, MASK, TEST, VAL, listed
+
+LARGEST = 20 * 10**9  # bytes that an archive may unpack to; the release's stay below 1.5e9
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A folder or a table of the installed layout.
+
+    Args:
+        target: Its name below the root; a table's ends with ``.csv``.
+        remote: The name of what is published.
+        names: Pattern of the files that are taken; all others are skipped.
+        files: How many the release has.
+        size: Their bytes, about.
+        ids: The numbers of its images, by which they are found in folders of any name.
+    """
+
+    target: str
+    remote: str
+    names: str
+    files: int
+    size: int
+    ids: range = range(0)
+
+    @property
+    def table(self) -> bool:
+        return self.target.endswith(".csv")
+
+    def folder(self, root: Path) -> Path:
+        return root if self.table else root / self.target
+
+    def among(self, names: Iterable[str]) -> list[str]:
+        return [name for name in names if re.fullmatch(self.names, name)]
+
+    def installed(self, root: Path) -> int:
+        """How many of its files there are."""
+        return len(self.among(listed(self.folder(root))))
+
+
+def _table(target: str, remote: str, size: int) -> Piece:
+    return Piece(target, remote, re.escape(target), 1, size)
+
+
+def _folder(name: str, names: str, size: int, ids: range) -> Piece:
+    return Piece(name, f"{name}.zip", names, len(ids), size, ids)
+
+
+RELEASE = (
+    _table(METADATA, METADATA, 690_218),
+    _folder(IMAGE_FOLDERS[0], IMAGE, 1_366_522_108, range(24306, 29306)),
+    _folder(IMAGE_FOLDERS[1], IMAGE, 1_403_566_547, range(29306, 34321)),
+    _folder(MASK_FOLDER, MASK, 11_000_000, range(24306, 34321)),
+)
+OFFICIAL_RELEASE = (
+    _table(f"{VAL}_GroundTruth.csv", f"{VAL}_GroundTruth.zip", 10_000),
+    Piece(f"{VAL}_Input", f"{VAL}_Input.zip", IMAGE, 193, 60_000_000),
+    _table(f"{TEST}_GroundTruth.csv", f"{TEST}_GroundTruth.csv", 100_000),
+    Piece(f"{TEST}_Input", f"{TEST}_Images.zip", IMAGE, 1_511, 420_000_000),
+)
+
+
+class Entry(NamedTuple):
+    """A file to install: its bytes, and how to open it."""
+
+    size: int
+    open: Callable[[], IO[bytes]]
+
+
+def below(folder: Path) -> Iterator[Path]:
+    """Everything in a folder and the folders in it, but what macOS adds to archives."""
+    for parent, folders, files in os.walk(folder):
+        folders[:] = sorted(set(folders) - {"__MACOSX"})
+        yield from (Path(parent, name) for name in sorted(files) + folders)
+
+
+def find(piece: Piece, paths: list[Path]) -> list[Path]:
+    """The archive, the table or the unpacked files of ``piece`` among ``paths``."""
+    stems = {name.split(".")[0].lower() for name in (piece.target, piece.remote)}
+    for ending in (".zip", ".csv", ".tab", "") if piece.table else (".zip", ""):
+        names = {stem + ending for stem in stems}
+        for path in (path for path in paths if path.name.lower() in names):
+            if path.is_dir():
+                files = _matching(piece, below(path))
+                files = _own(piece, files) or files
+            else:
+                files = [path] if path.suffix or piece.table else []
+            if files:
+                return files
+    return _own(piece, _matching(piece, paths))
+
+
+def _matching(piece: Piece, paths: Iterable[Path]) -> list[Path]:
+    return [path for path in paths if piece.among([path.name])]
+
+
+def _own(piece: Piece, files: list[Path]) -> list[Path]:
+    # Where both parts were unpacked into one folder, the numbers tell them apart.
+    return [file for file in files if piece.ids and int(file.name[5:12]) in piece.ids]
+
+
+@contextmanager
+def entries(piece: Piece, files: list[Path]) -> Iterator[dict[str, Entry]]:
+    """What ``piece`` takes from ``files``, by the name that it gets."""
+    if len(files) == 1 and files[0].suffix.lower() == ".zip":
+        try:
+            with zipfile.ZipFile(files[0]) as archive:
+                yield _members(piece, archive)
+        except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
+            raise DataError(
+                f"{files[0]} is damaged or incomplete ({error}): get it once more."
+            ) from error
+    else:
+        table = piece.target if piece.table else ""
+        yield {table or f.name: Entry(f.stat().st_size, partial(io.FileIO, f)) for f in files}
+
+
+def _members(piece: Piece, archive: zipfile.ZipFile) -> dict[str, Entry]:
+    members = archive.infolist()
+    for member in members:
+        _refuse_escape(archive, member)
+    if sum(member.file_size for member in members) > LARGEST:
+        raise DataError(
+            f"{archive.filename} would unpack to more than {LARGEST / 1e9:.0f} GB, which is no "
+            "archive of HAM10000: get it once more."
+        )
+    # By base name, since some archives have a folder inside and some do not.
+    paths = {PurePosixPath(member.filename): member for member in members if not member.is_dir()}
+    named = {path.name: paths[path] for path in paths if "__MACOSX" not in path.parts}
+    taken = {name: named[name] for name in piece.among(named)}
+    if not taken:
+        raise DataError(f"{archive.filename} holds nothing of {piece.target}: get it once more.")
+    return {name: Entry(m.file_size, partial(archive.open, m)) for name, m in taken.items()}
+
+
+def _refuse_escape(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> None:
+    name = member.orig_filename  # `filename` is already cleaned
+    link = stat.S_ISLNK(member.external_attr >> 16)
+    outside = ".." in PurePosixPath(name).parts or PureWindowsPath(name).anchor
+    if link or outside or "\\" in name or "\0" in name or member.flag_bits & 1:
+        raise DataError(
+            f"{archive.filename} has the member {name!r}, which is a link, encrypted, or leads "
+            "out of the folder; nothing was unpacked, and the archive should not be trusted."
+        )
