@@ -23,6 +23,7 @@ from experiments.failures import for_users
 from experiments.resume import resume_from
 
 BASE = {"default_config_files": [str(Path(__file__).with_name("base.yaml"))]}
+MEMBERS = "members.txt"  # of an ensemble, in the place of a checkpoint
 COMMANDS = ("fit", "validate", "test", "predict")
 
 
@@ -101,6 +102,9 @@ class ExperimentCLI(LightningCLI):
 
     def _before_use(self, command: str) -> None:
         options = self.config_init[command]
+        folder = Path(options["ckpt_path"] or "").parent
+        if (folder / MEMBERS).exists():
+            raise RunError(f"{folder} is an ensemble: score it, or predict, with `make ensemble`.")
         options["weights_only"] = True
         if "verbose" in options:
             options["verbose"] = False  # Lightning's table of all metrics; PerClass prints ours

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from callbacks.errors import RunError
-from experiments.__main__ import ExperimentCLI, main
+from experiments.__main__ import MEMBERS, ExperimentCLI, main
 from experiments.failures import for_users
 from experiments.trained import HERE, load
 from lightning_modules import Classifier
@@ -47,7 +47,7 @@ def carry_out(
     target.mkdir(parents=True, exist_ok=True)
     for file in ("config.yaml", "split.csv"):
         (target / file).write_bytes((first / file).read_bytes())
-    (target / "members.txt").write_text("".join(f"{run}\n" for run in runs) + f"views {views}\n")
+    (target / MEMBERS).write_text("".join(f"{run}\n" for run in runs) + f"views {views}\n")
     command = ["predict", f"--data.predict_folder={folder}"] if folder else ["test"]
     recorded = [f"--config={first}/config.yaml", f"--ckpt_path={first}/best.ckpt"]
     main([command[0], *recorded, *HERE, f"--name={name}", *command[1:], *options], Together)

@@ -48,6 +48,9 @@ def test_runs_decide_by_their_mean_probability_and_are_compared_like_runs():
     np.testing.assert_allclose(found, mean, atol=1e-5)
     for name in ("results.json", "split.csv"):
         assert Path("runs/both/seed0", name).exists()
+    both = "--config=runs/both/seed0/config.yaml", "--ckpt_path=runs/both/seed0/best.ckpt"
+    with pytest.raises(RunError, match="both/seed0 is an ensemble"):
+        main(["test", *both])
     with pytest.raises(RunError, match="small_ce/seed0 is a trained run"):
         ensemble.carry_out(SEEDS, "small_ce", 1, None)
     with pytest.raises(RunError, match="different splits"):
