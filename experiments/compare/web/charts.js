@@ -38,27 +38,29 @@ function reach(estimates) {
   return [Math.max(0, Math.floor(low * 20) / 20), Math.min(1, Math.ceil(high * 20) / 20)];
 }
 
-function chart({ x, y, xTitle, yTitle, marks, width = 260, height = 180 }) {
+// `xLabels` are pairs of a place and what is written there; if not given, both ends and the middle.
+function chart({ x, y, xTitle, yTitle, marks, xLabels, width = 260, height = 180 }) {
   const [left, bottom] = [34, 30];
   const to = ([low, high], start, end) => (value) =>
     start + ((value - low) / (high - low || 1)) * (end - start);
   const [sx, sy] = [to(x, left, width - 8), to(y, height - bottom, 8)];
   const digits = y[1] - y[0] < 0.5 ? 2 : 1;
-  const ticks = [0, 0.5, 1].flatMap((share) => {
-    const [vx, vy] = [x[0] + share * (x[1] - x[0]), y[0] + share * (y[1] - y[0])];
-    const anchor = share === 0 ? "start" : share === 1 ? "end" : "middle";
-    const label = x[1] <= 1 ? fixed(vx, 1) : Number.isInteger(vx) ? vx : "";
-    return [
-      svg("line", { class: "frame", x1: left, x2: width - 8, y1: sy(vy), y2: sy(vy) }),
-      svg("text", { x: sx(vx), y: height - 17, "text-anchor": anchor }, label),
-      svg("text", { x: left - 4, y: sy(vy) + 3, "text-anchor": "end" }, fixed(vy, digits)),
-    ];
+  const halves = ([low, high]) => [low, (low + high) / 2, high];
+  const written = (v) => (x[1] <= 1 ? fixed(v, 1) : Number.isInteger(v) ? v : "");
+  const below = (xLabels ?? halves(x).map((v) => [v, written(v)])).map(([at, label]) => {
+    const anchor = at === x[0] ? "start" : at === x[1] ? "end" : "middle";
+    return svg("text", { x: sx(at), y: height - 17, "text-anchor": anchor }, label);
   });
+  const beside = halves(y).flatMap((v) => [
+    svg("line", { class: "frame", x1: left, x2: width - 8, y1: sy(v), y2: sy(v) }),
+    svg("text", { x: left - 4, y: sy(v) + 3, "text-anchor": "end" }, fixed(v, digits)),
+  ]);
   const middle = (left + width) / 2;
   return svg(
     "svg",
     { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": `${yTitle} by ${xTitle}` },
-    ...ticks,
+    ...below,
+    ...beside,
     svg("text", { x: middle, y: height - 4, "text-anchor": "middle" }, xTitle),
     ...marks(sx, sy),
   );

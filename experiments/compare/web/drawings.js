@@ -83,12 +83,16 @@ const drawings = {
     const [at, select] = choice("Over", titles);
     const rows = shown().filter((row) => row.metrics[kinds[at]]);
     if (!rows.length) return [controls(select), note("No such row has any.")];
-    const right = Math.ceil(Math.max(...rows.map((row) => mean(row, kinds[at]))));
+    const log = kinds[at] !== "psnr"; // rates are compared by their ratio; decibels are logarithms
+    const across = (row) => (log ? Math.log2 : Number)(mean(row, kinds[at]));
+    const left = log ? Math.floor(Math.min(...rows.map(across))) : 0;
+    const right = Math.max(left + 1, Math.ceil(Math.max(...rows.map(across))));
+    const powers = Array.from({ length: right - left + 1 }, (_, i) => [left + i, 2 ** (left + i)]);
     const y = reach([...rows, baseline ?? rows[0]].map((row) => row.metrics.balanced_accuracy));
     const marks = (sx, sy) => {
       const level = baseline && sy(mean(baseline, "balanced_accuracy"));
-      const place = (row) => [sx(mean(row, kinds[at])), sy(mean(row, "balanced_accuracy"))];
-      const beside = labels(rows.map(place), [0, right].map(sx), [y[1], y[0]].map(sy));
+      const place = (row) => [sx(across(row)), sy(mean(row, "balanced_accuracy"))];
+      const beside = labels(rows.map(place), [left, right].map(sx), [y[1], y[0]].map(sy));
       const start = alike(rows.map((row) => row.name));
       const dots = rows.flatMap((row) => {
         const { mean: value, lesions } = row.metrics.balanced_accuracy;
@@ -101,12 +105,13 @@ const drawings = {
           svg("text", beside(cx, cy, row.name.slice(start)), row.name.slice(start)),
         ];
       });
-      const mark = { class: "reference", x1: sx(0), x2: sx(right), y1: level, y2: level };
+      const mark = { class: "reference", x1: sx(left), x2: sx(right), y1: level, y2: level };
       return [baseline && svg("line", mark), ...dots].filter(Boolean);
     };
     const explained = `Balanced accuracy (upwards) with its 95 % interval over lesions${dashed()}`;
     const [xTitle, yTitle] = [titles[at], "balanced accuracy"];
-    const drawn = chart({ x: [0, right], y, xTitle, yTitle, marks, width: 640, height: 360 });
+    const [x, xLabels] = [[left, right], log ? powers : undefined];
+    const drawn = chart({ x, y, xTitle, yTitle, marks, xLabels, width: 640, height: 360 });
     return [controls(select), note(explained), el("figure", { class: "wide" }, drawn)];
   },
 
