@@ -114,7 +114,7 @@ def plotted(experiment):
 
 
 def kinds():
-    """An experiment for each set of classes but for splits, mixes, and losses without state.
+    """An experiment for each set of classes but for splits, mixes, and what has no state.
 
     ``-m kills`` tries every experiment.
     """
@@ -125,6 +125,8 @@ def kinds():
         config["model"]["init_args"].pop("mix", None)
         if "SelfPaced" not in str(config["model"]["init_args"].get("criterion")):
             config["model"]["init_args"].pop("criterion", None)
+        if re.search("KMeans|JPEG|WebP", str(config["model"]["init_args"].get("codec"))):
+            config["model"]["init_args"].pop("codec")
         classes = re.findall(r"'([a-z_.]+\.[A-Z]\w+)'", str(config))
         found.setdefault(frozenset(classes), path)
     return list(found.values())
