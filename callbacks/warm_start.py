@@ -70,7 +70,6 @@ class WarmStart(Callback):
         epochs, steps = asked["max_epochs"], asked["max_steps"]
         if (epochs is not None or steps >= 0) and not finished(state, epochs, steps):
             raise RunError(
-                f"{run} has trained {epochs_done(state)} of {epochs} epochs: wait until it is "
-                f"finished, or take the best so far with --trainer.callbacks.{self.option}="
-                f"{run}/best.ckpt."
+                f"{run} is not finished, but at {epochs_done(state)} epochs: wait until it is, or "
+                f"take the best so far with --trainer.callbacks.{self.option}={run}/best.ckpt."
             )
