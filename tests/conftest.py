@@ -8,8 +8,9 @@ import torch
 from datamodules.synthetic import synthesize
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # read once, when the hub's client is imported
-os.environ["OMP_NUM_THREADS"] = "1"  # one test process per core; for those that tests start
-torch.set_num_threads(1)
+if "OMP_NUM_THREADS" not in os.environ:  # one test process per core
+    os.environ["OMP_NUM_THREADS"] = "1"  # for the processes that tests start
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")
