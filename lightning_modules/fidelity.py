@@ -169,7 +169,7 @@ def structural_similarity(a: Tensor, b: Tensor, weight: Tensor) -> tuple[Tensor,
 def _similarity_maps(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     """Luminance l and contrast-structure cs, (B, 3, H - 10, W - 10); SSIM is their product."""
     c1, c2 = 0.01**2, 0.03**2
-    down, across = (_windows(size, a.device) for size in a.shape[2:])
+    down, across = (_windows(size, a) for size in a.shape[2:])
     mean_a, mean_b, square_a, square_b, product = (
         down @ x @ across.T for x in (a, b, a.square(), b.square(), a * b)
     )
@@ -178,13 +178,14 @@ def _similarity_maps(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     return luminance, (2 * (product - mean_a * mean_b) + c2) / (variance + c2)
 
 
-def _windows(size: int, device: torch.device) -> Tensor:
-    """The Gaussian windows along one axis, one in each row: (size - 10, size).
+def _windows(size: int, images: Tensor) -> Tensor:
+    """The Gaussian windows along one axis of ``images``, one in each row: (size - 10, size).
 
     For products with images, in place of the depthwise convolutions that CPUs are slow at.
     """
-    window = get_gaussian_kernel1d(WINDOW, SIGMA, device=device)
-    return F.conv1d(torch.eye(size, device=device)[:, None], window[None])[:, 0].T
+    kind: dict[str, Any] = {"device": images.device, "dtype": images.dtype}
+    window = get_gaussian_kernel1d(WINDOW, SIGMA, **kind)
+    return F.conv1d(torch.eye(size, **kind)[:, None], window[None])[:, 0].T
 
 
 def _mean(values: Tensor, weight: Tensor) -> Tensor:

@@ -13,6 +13,19 @@ if "OMP_NUM_THREADS" not in os.environ:  # one test process per core
     torch.set_num_threads(1)
 
 
+@pytest.fixture
+def float64(monkeypatch):
+    """Widens halves as ever, and leaves what is float64 as it is.
+
+    In float32 two ways to compute a number differ by their order of summation, which is another
+    one on every processor; in float64 they agree to nine digits.
+    """
+    widen = torch.Tensor.float
+    monkeypatch.setattr(
+        torch.Tensor, "float", lambda x: x if x.dtype == torch.float64 else widen(x)
+    )
+
+
 @pytest.fixture(scope="session")
 def lesions(tmp_path_factory) -> Path:
     """A small synthetic release, drawn once for each test process."""

@@ -69,7 +69,8 @@ class MomentumPrototypes(nn.Module):
         own = (label == classes[:, None]).to(self.embedding.dtype)  # (K, M)
         with torch.autocast(keys.device.type, enabled=False):
             mean = F.normalize(own @ keys.to(own.dtype), dim=1)
-        moved = torch.lerp(mean, self.embedding, self.momentum * (self.label >= 0)[:, None])
+        known = (self.label >= 0)[:, None].to(mean.dtype)
+        moved = torch.lerp(mean, self.embedding, self.momentum * known)
         present = own.any(1)
         self.embedding.copy_(torch.where(present[:, None], F.normalize(moved), self.embedding))
         self.label.copy_(torch.where(present, classes, self.label))

@@ -67,7 +67,8 @@ def test_each_network_shows_its_own_kind_and_stays_as_it_was(kind):
     assert all(p.grad is None for p in model.parameters())
     assert torch.equal(random, torch.get_rng_state())
     assert set(vars(model)) == attributes
-    assert torch.equal(model(x), expected)  # nothing is left hooked or replaced
+    with torch.inference_mode():
+        assert torch.equal(model(x), expected)  # nothing is left hooked or replaced
     assert not getattr(model, "attention", None)
 
 
@@ -79,9 +80,10 @@ def test_for_pooling_and_a_linear_layer_grad_cam_is_the_class_activation_map():
     torch.testing.assert_close(maps["Grad-CAM"], cam.detach() / features[0, 0].numel())
 
 
+@pytest.mark.usefixtures("float64")
 def test_grad_cam_is_that_of_care_but_for_the_relu():
-    features = torch.randn(3, 5, 4, 6, requires_grad=True)
-    logits = torch.einsum("bkhw,ck->bc", features.tanh(), torch.randn(7, 5))
+    features = torch.randn(3, 5, 4, 6, dtype=torch.float64, requires_grad=True)
+    logits = torch.einsum("bkhw,ck->bc", features.tanh(), torch.randn(7, 5).double())
     expected = care.grad_cam(features, logits, logits.argmax(1)).relu()
     torch.testing.assert_close(grad_cam(features, logits) * 24, expected)
 

@@ -97,6 +97,16 @@ def batch(method: str, seed: int = 0, size: int = 8) -> dict[str, Tensor]:
     }
 
 
+def in_float64(batch: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {k: v.double() if v.is_floating_point() else v for k, v in batch.items()}
+
+
+def without_syncing_buffers(step: DistributedDataParallel) -> DistributedDataParallel:
+    """Or the first process's would hide what is wrong with the other's."""
+    step.broadcast_buffers = False  # the constructor's argument goes by two names
+    return step
+
+
 class Step(nn.Module):
     """A training step as the forward of a module, which is how Lightning wraps it for DDP."""
 
@@ -133,12 +143,12 @@ def one_of_two(rank: int) -> dict[str, dict[str, Any]]:
     """Trains on its share of every method's batches, and says what came of it."""
     found = {}
     for method in METHODS:
-        module = make(method, batch_norm=False)
-        step = DistributedDataParallel(Step(module), forward_sync_buffers=False)  # it would hide
+        module = make(method, batch_norm=False).double()
+        step = without_syncing_buffers(DistributedDataParallel(Step(module)))
         shares = [
             {
                 name: torch.cat([v.chunk(2)[rank] for v in value.chunk(views(method))])
-                for name, value in batch(method, seed).items()
+                for name, value in in_float64(batch(method, seed)).items()
             }
             for seed in range(4)
         ]

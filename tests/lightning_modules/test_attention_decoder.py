@@ -50,13 +50,14 @@ def test_attention_that_does_not_hear_the_state():
         assert torch.equal(a, b)
 
 
+@pytest.mark.usefixtures("float64")
 def test_attention_without_scores_is_a_mean():
-    attend, features = attention(), torch.randn(3, 9, 24)
+    attend, features = attention().double(), torch.randn(3, 9, 24).double()
     for layer in (attend.v, attend.w2):
         nn.init.zeros_(layer.weight)
         nn.init.zeros_(layer.bias)
-    context, _ = attend(features, torch.randn(3, 10))
-    assert torch.allclose(context, features.mean(1) / 2, atol=1e-6)
+    context, _ = attend(features, torch.randn(3, 10).double())
+    torch.testing.assert_close(context, features.mean(1) / 2)
 
 
 def naive(network, features, path):
@@ -85,13 +86,14 @@ def naive(network, features, path):
     return torch.stack(logits)
 
 
+@pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("depth", [2, 3])
 def test_teacher_forced_decoding_is_the_papers(depth):
     network = decoder(depth=depth).double().eval()
     features = torch.randn(7, 96, 2, 3).double()
     paths = network.taxonomy.paths
     expected = torch.stack([naive(network, f, p) for f, p in zip(features, paths, strict=True)])
-    assert torch.allclose(network.decode(features, paths).double(), expected, atol=1e-5)
+    torch.testing.assert_close(network.decode(features, paths), expected)
 
 
 @pytest.mark.parametrize("level_masked", [False, True])

@@ -39,7 +39,7 @@ class Network(nn.Module):
         return self.classify(self.features(images))
 
 
-def a_batch(seed: int = 0, size: int = 14) -> dict:
+def a_batch(seed: int = 0, size: int = 14, dtype: torch.dtype = torch.float32) -> dict:
     """Every class twice; lesions are a rectangle less a corner."""
     generator = torch.Generator().manual_seed(seed)
     mask = torch.zeros(size, 1, SIZE, SIZE)
@@ -48,7 +48,7 @@ def a_batch(seed: int = 0, size: int = 14) -> dict:
         mask[i, 0, y : y + height, x : x + width] = 1
         mask[i, 0, y, x] = 0
     return {
-        "image": torch.rand(size, 3, SIZE, SIZE, generator=generator),
+        "image": torch.rand(size, 3, SIZE, SIZE, generator=generator).to(dtype),
         "mask": mask,
         "label": torch.arange(size) % 7,
         "index": torch.arange(size),
@@ -75,19 +75,21 @@ def gradients(module: nn.Module, loss: torch.Tensor) -> dict:
     return dict(zip(dict(module.network.named_parameters()), found, strict=True))
 
 
+@pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("side", [4, 7])
 def test_grad_cam_of_pooling_and_a_linear_layer_is_the_cam(side):
-    features, label = torch.randn(5, 8, side, side, requires_grad=True), torch.arange(5)
-    fc = nn.Linear(8, 7)
+    features = torch.randn(5, 8, side, side, dtype=torch.float64, requires_grad=True)
+    fc, label = nn.Linear(8, 7).double(), torch.arange(5)
     cam = torch.einsum("bk,bkhw->bhw", fc.weight[label], features)
     found = grad_cam(features, fc(features.mean((2, 3))), label)
-    assert torch.allclose(found, cam, atol=1e-6)
-    assert torch.allclose(normalise(found), normalise(cam / side**2), atol=1e-6)
+    torch.testing.assert_close(found, cam)
+    torch.testing.assert_close(normalise(found), normalise(cam / side**2))
 
 
+@pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("linear", [True, False])
 def test_grad_cam_by_one_backward_pass_for_each_image(linear):
-    network, batch = Network(linear), a_batch()
+    network, batch = Network(linear).double(), a_batch(dtype=torch.float64)
     features = network.features(batch["image"])
     found = grad_cam(features, network.classify(features), batch["label"])
     for i, label in enumerate(batch["label"]):
@@ -95,7 +97,7 @@ def test_grad_cam_by_one_backward_pass_for_each_image(linear):
         network.classify(one)[0, label].backward()
         weights = one.grad[0].mean((1, 2))
         expected = sum(a * plane for a, plane in zip(weights, one[0], strict=True))
-        assert torch.allclose(normalise(found[i : i + 1]), normalise(expected[None]), atol=1e-4)
+        torch.testing.assert_close(normalise(found[i : i + 1]), normalise(expected[None]))
 
 
 def test_grad_cam_through_the_head_of_vgg():
@@ -195,27 +197,29 @@ def naive(module: CARE, batch: dict, classes: tuple = RARE) -> list:
     return losses
 
 
+@pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("boxes", [True, False])
 @pytest.mark.parametrize("reduction", ["sum", "mean"])
 @pytest.mark.parametrize("seed", range(3))
 def test_naive_loop(boxes, reduction, seed):
-    module = care(boxes=boxes, reduction=reduction, outside_weight=0.7)
-    batch = a_batch(seed)
+    module = care(boxes=boxes, reduction=reduction, outside_weight=0.7).double()
+    batch = a_batch(seed, dtype=torch.float64)
     batch["mask"][3], batch["mask"][5] = 1, 0  # fills the image; is not there
     losses = naive(module, batch)
     assert len(losses) == 5
     expected = sum(losses) / (len(losses) if reduction == "mean" else 1)
     found = attention(module, batch)
-    assert found.item() == pytest.approx(expected.item(), abs=1e-5)
-    ours, theirs = gradients(module, found), gradients(module, expected)
-    assert all(torch.allclose(ours[k], theirs[k], atol=1e-5) for k in ours)
+    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(gradients(module, found), gradients(module, expected))
 
 
+@pytest.mark.usefixtures("float64")
 def test_classes():
-    batch = a_batch()
-    all_of_them, none = care(classes="all", reduction="mean"), care(classes=[])
+    batch = a_batch(dtype=torch.float64)
+    all_of_them = care(classes="all", reduction="mean").double()
+    none = care(classes=[]).double()
     expected = sum(naive(all_of_them, batch, classes=range(7))) / 14
-    assert attention(all_of_them, batch).item() == pytest.approx(expected.item(), abs=1e-5)
+    torch.testing.assert_close(attention(all_of_them, batch), expected)
     assert attention(none, batch).item() == 0
     assert care(classes=["df"]).attended.tolist() == [name == "df" for name in NAMES]
 
@@ -233,14 +237,15 @@ def test_batches_without_anything_to_attend_to_have_no_gradient():
             assert not any(g.any() for g in gradients(module, loss).values())
 
 
+@pytest.mark.usefixtures("float64")
 def test_the_gradient_is_that_of_the_formula():
     """And not also that of the true-class logits, as in the published code."""
-    module, batch = care(alpha=0.3), a_batch()
+    module, batch = care(alpha=0.3).double(), a_batch(dtype=torch.float64)
     found = gradients(module, module.training_step(batch, 0))
     logits = module(batch["image"])
     classification = F.cross_entropy(logits, batch["label"])
     formula = gradients(module, 0.7 * classification + 0.3 * sum(naive(module, batch)))
-    assert all(torch.allclose(found[k], formula[k], atol=1e-6) for k in found)
+    torch.testing.assert_close(found, formula)
     # The attention reaches the encoder, and leaves the head to the classification.
     plain = gradients(module, 0.7 * F.cross_entropy(module(batch["image"]), batch["label"]))
     for name in found:
@@ -255,10 +260,11 @@ def test_alpha_0_is_plain_training():
     assert all(torch.equal(found[k], expected[k]) for k in found)
 
 
+@pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("reduction", ["sum", "mean"])
 def test_two_processes_are_one(reduction, monkeypatch):
     """The mean over processes of their gradients is the gradient of the whole batch."""
-    module, batch = care(reduction=reduction), a_batch(size=21)
+    module, batch = care(reduction=reduction).double(), a_batch(size=21, dtype=torch.float64)
     sums = []
     monkeypatch.setattr("lightning_modules.care.global_sum", lambda x: sums.append(x) or x)
     whole = attention(module, batch)
@@ -269,10 +275,10 @@ def test_two_processes_are_one(reduction, monkeypatch):
     each = []
     for part in (slice(8), slice(8, 21)):
         loss = attention(module, {k: v[part] for k, v in batch.items()})
-        assert loss.item() == pytest.approx(whole.item())
+        torch.testing.assert_close(loss, whole)
         each.append(gradients(module, loss))
     for name in expected:
-        assert torch.allclose(expected[name], (each[0][name] + each[1][name]) / 2, atol=1e-6)
+        torch.testing.assert_close((each[0][name] + each[1][name]) / 2, expected[name])
 
 
 def test_half_precision_is_for_the_network_only():

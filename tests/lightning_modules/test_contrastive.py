@@ -9,6 +9,7 @@ from contrastive_methods import (
     Encoder,
     Step,
     batch,
+    in_float64,
     make,
     one_of_two,
     paco,
@@ -165,13 +166,15 @@ def test_two_losses_are_added():
     assert module.training_step(data, 0).item() == pytest.approx(expected.item(), rel=1e-6)
 
 
+@pytest.mark.usefixtures("float64")
 def test_bcl_classifies_the_first_view_and_compares_the_others_and_the_prototypes():
     """eq. 8 of its paper, from naive loops over anchors and classes."""
-    module, data = make("bcl"), batch("bcl")
+    module, data = make("bcl").double(), in_float64(batch("bcl"))
     module.eval()
     first, *others = data["image"].chunk(3)
     label, network = data["label"][:8], module.network
-    logits = network.classify(network.encode(first)) + torch.tensor(COUNTS).div(sum(COUNTS)).log()
+    prior = torch.tensor(COUNTS, dtype=torch.float64) / sum(COUNTS)
+    logits = network.classify(network.encode(first)) + prior.log()
     classification = -logits.log_softmax(1)[torch.arange(8), label].mean()
     embedding = network.project(network.encode(torch.cat(others)))
     keys, of = torch.cat([embedding, network.prototypes()]), [*label.tolist() * 2, *range(7)]
@@ -184,7 +187,7 @@ def test_bcl_classifies_the_first_view_and_compares_the_others_and_the_prototype
         positives = [(terms[j] / below).log() for j in terms if of[j] == of[i]]
         losses.append(-sum(positives) / len(positives))
     expected = classification + 0.35 * sum(losses) / len(losses)
-    assert module.training_step(data, 0).item() == pytest.approx(expected.item(), rel=1e-5)
+    assert module.training_step(data, 0).item() == pytest.approx(expected.item(), rel=1e-9)
 
 
 def test_proco_meets_prototypes_and_moves_them_after_the_loss(monkeypatch):
@@ -261,13 +264,15 @@ def test_key_network_stays_where_a_gradient_scaler_skips_a_step():
             assert torch.equal(value, before[name]) is not moved, name
 
 
+@pytest.mark.usefixtures("float64")
 def test_logits_of_bcl_are_cosines_times_thirty():
-    network = make("bcl").network
+    network = make("bcl").network.double()
     vectors = torch.cat([network.classifier.weight * 7, -network.classifier.weight])
     logits = network.classify(vectors)
-    assert torch.allclose(logits.diagonal()[:7], torch.tensor(30.0))
-    assert torch.allclose(logits[7:].diagonal(), torch.tensor(-30.0))
-    assert torch.allclose(logits[:7], -logits[7:], atol=1e-5)
+    thirty = torch.full((7,), 30, dtype=torch.float64)
+    torch.testing.assert_close(logits[:7].diagonal(), thirty)
+    torch.testing.assert_close(logits[7:].diagonal(), -thirty)
+    torch.testing.assert_close(logits[:7], -logits[7:])
 
 
 @pytest.mark.parametrize("half", [torch.bfloat16, torch.float16], ids=str)
@@ -283,13 +288,16 @@ def test_200_steps_in_half_precision(method, half):
     assert sum(losses[-20:]) < 0.5 * sum(losses[:20])
 
 
+@pytest.mark.usefixtures("float64")
 def test_two_processes_train_as_one():
     first, second = in_two(one_of_two)
     for method in METHODS:
         assert equal(first[method]["state"], second[method]["state"]), method
-        module = make(method, batch_norm=False)
-        losses = train(module, Step(module), [batch(method, seed) for seed in range(4)])
+        module = make(method, batch_norm=False).double()
+        batches = [in_float64(batch(method, seed)) for seed in range(4)]
+        losses = train(module, Step(module), batches)
         of_both = zip(first[method]["losses"], second[method]["losses"], strict=True)
-        assert [sum(pair) / 2 for pair in of_both] == pytest.approx(losses, rel=1e-5), method
+        assert [sum(pair) / 2 for pair in of_both] == pytest.approx(losses, rel=1e-9), method
         for name, value in module.state_dict().items():
-            assert torch.allclose(first[method]["state"][name], value, atol=1e-5), (method, name)
+            found = first[method]["state"][name]
+            torch.testing.assert_close(found, value, rtol=1e-9, atol=1e-9)

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from contrastive_methods import Step, train
+from contrastive_methods import Step, in_float64, train, without_syncing_buffers
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -54,22 +54,23 @@ def anchors_of(both):
     return {name: value[::2] for name, value in both.items()}
 
 
+@pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("method", [PAPER, CODE], ids=["paper", "code"])
 @pytest.mark.parametrize("kind", [PatchMix, RandomPatchMix, SaliencyMixup])
-def test_ratio_one_is_the_method_without_mixing_bit_for_bit(kind, method):
+def test_ratio_one_is_the_method_without_mixing(kind, method):
     unmixed = kind(floor=1.0, clip=1.0, noise=0.0, class_counts=COUNTS)
     mixing, plain = module(mix=unmixed, method=method), module(ContrastiveClassifier, method)
-    both = batch()
+    mixing, plain, both = mixing.double(), plain.double(), in_float64(batch())
     for step in range(2):  # the second with a queue
         losses = [
             mixing.training_step(both, step),
             plain.training_step(anchors_of(both), step),
         ]
-        assert torch.equal(*losses)
+        torch.testing.assert_close(*losses, rtol=1e-9, atol=0)
     for loss in losses:
         loss.backward()
     state, expected = mixing.state_dict(), plain.state_dict()
-    assert torch.equal(state["queue.embedding"], expected["queue.embedding"])
+    torch.testing.assert_close(state["queue.embedding"], expected["queue.embedding"])
     assert torch.equal(state["queue.label"], expected["queue.label"])
     gradients = {name: p.grad for name, p in plain.named_parameters() if p.grad is not None}
     assert gradients
@@ -158,21 +159,23 @@ def one_of_two(rank):
     """Trains on its share of the pairs, and says what came of it."""
     found = {}
     for method in ("paper", "code"):
-        mixing = module(method={"paper": PAPER, "code": CODE}[method])
-        step = DistributedDataParallel(Step(mixing), forward_sync_buffers=False)
-        losses = train(mixing, step, [share(rank, seed) for seed in range(4)])
+        mixing = module(method={"paper": PAPER, "code": CODE}[method]).double()
+        step = without_syncing_buffers(DistributedDataParallel(Step(mixing)))
+        losses = train(mixing, step, [in_float64(share(rank, seed)) for seed in range(4)])
         found[method] = {"losses": losses, "state": mixing.state_dict()}
     return found
 
 
+@pytest.mark.usefixtures("float64")
 def test_two_processes_train_as_one():
     first, second = in_two(one_of_two)
     for name, method in (("paper", PAPER), ("code", CODE)):
-        mixing = module(method=method)
-        losses = train(mixing, Step(mixing), [batch(seed=seed) for seed in range(4)])
-        both = torch.tensor([first[name]["losses"], second[name]["losses"]])
+        mixing = module(method=method).double()
+        batches = [in_float64(batch(seed=seed)) for seed in range(4)]
+        losses = train(mixing, Step(mixing), batches)
+        both = zip(first[name]["losses"], second[name]["losses"], strict=True)
         # Cross-entropy is of a process's own anchors; the contrastive losses are of all.
-        torch.testing.assert_close(both.mean(0), torch.tensor(losses), rtol=1e-4, atol=0)
+        assert [sum(pair) / 2 for pair in both] == pytest.approx(losses, rel=1e-9)
         for key, value in mixing.state_dict().items():
             assert torch.equal(first[name]["state"][key], second[name]["state"][key])
-            torch.testing.assert_close(first[name]["state"][key], value, rtol=0, atol=1e-4)
+            torch.testing.assert_close(first[name]["state"][key], value, rtol=1e-9, atol=1e-9)
