@@ -10,6 +10,7 @@ from jsonargparse import auto_cli
 from datamodules.cache import release_arrays
 from datamodules.dataset import DataError, read_table
 from datamodules.install import install
+from datamodules.memory import keep_freed_memory
 from datamodules.synthetic import synthesize
 from datamodules.verify import verify
 
@@ -30,6 +31,7 @@ def cache(root: Path = Path("data/ham10000"), size: int = 224, saliency: bool = 
 
 
 if __name__ == "__main__":
+    keep_freed_memory()
     try:
         # People type bare flags; jsonargparse wants to be given true or false.
         args = [f"{arg}=true" if arg in FLAGS else arg for arg in sys.argv[1:]]

@@ -13,7 +13,7 @@ from callbacks.checkpoint_io import DISK_FULL
 from callbacks.errors import RunError
 from callbacks.wandb_logger import ResilientWandbLogger
 from datamodules import DataError
-from experiments.memory import keep_freed_memory
+from datamodules.memory import keep_freed_memory
 from lightning_modules import ModelError
 
 GPU = (

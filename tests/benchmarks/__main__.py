@@ -10,7 +10,7 @@ import pandas as pd
 import torch
 
 from callbacks.console import print_table
-from experiments.memory import keep_freed_memory
+from datamodules.memory import keep_freed_memory
 from tests.benchmarks import codecs, loading, methods, pairs, step
 
 BENCHMARKS = {
