@@ -96,8 +96,10 @@ class ClassBalanced(_ByClass):
 class ClassAware(EpochSampler):
     """Classes in turns, in random order, and of each the next few of its shuffled images.
 
-    As BALLAD has it (https://arxiv.org/abs/2111.13745, published code): every class equally often,
-    and no image again before all of its class have been shown.
+    As BALLAD has it (https://arxiv.org/abs/2111.14745, published code): every class equally often,
+    and no image again before all of its class have been shown. The published sampler draws
+    K max N_c, of which the training loop takes the first N: an epoch is as long as here. There the
+    next one goes through a class where the last one stopped, here it shuffles it anew.
 
     Args:
         labels: The class of each of the N training images.
