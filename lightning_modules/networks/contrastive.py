@@ -122,14 +122,16 @@ class CosineClassifier(nn.Linear):
 class BCLNetwork(ContrastiveNetwork):
     """With a cosine classifier, from whose weights a second projector makes class prototypes.
 
-    Both projectors are free of batch norm, which the published code has: its statistics would be
-    those of K prototypes. The second has layer norm instead.
+    In the published code (https://github.com/FlamieZhu/Balanced-Contrastive-Learning) both
+    projectors have batch norm. Here the first has it with ``norm`` ``hidden``, of the views that
+    are compared, where the code's statistics are of the classified view too. The second has layer
+    norm, because statistics of batch norm would be those of K prototypes.
 
     Args:
         encoder: As for :class:`ContrastiveNetwork`.
         num_classes: K; the command line takes it from the data.
         embedding: D.
-        **kwargs: As for :class:`ContrastiveNetwork`.
+        **kwargs: As for :class:`ContrastiveNetwork`; BCL has no predictor.
     """
 
     def __init__(
