@@ -238,6 +238,14 @@ def test_other_data_under_the_same_name_are_refused(lesions, error):
     assert "records another split" in error("fit", *arguments(lesions, "--trainer.max_epochs=2"))
 
 
+def test_a_run_continues_where_lesions_were_joined_without_changing_a_part(lesions):
+    fit(lesions)
+    split = pd.read_csv(RUN / "split.csv")
+    split.loc[0, "lesion_id"] = "HAM_0000000"
+    split.to_csv(RUN / "split.csv", index=False)
+    fit(lesions, "--trainer.max_epochs=2")
+
+
 def test_a_damaged_checkpoint_is_named_and_the_one_before_it_taken(lesions, capsys):
     fit(lesions)
     last = RUN / "last.ckpt"
