@@ -18,7 +18,7 @@ from callbacks.errors import RunError, require
 from callbacks.wandb_logger import ResilientWandbLogger
 
 TILE, GAP, LINE = 168, 8, 18  # pixels: a picture, the space around it, a line of text
-HEADER = ("anchor", "its saliency", "partner", "its saliency", "ratio: 1 is the anchor", "mixed")
+HEADER = ("anchor", "its map", "partner", "its map", "ratio: 1 is the anchor", "mixed")
 
 
 class MixingPicture(Callback):

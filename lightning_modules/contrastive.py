@@ -138,7 +138,7 @@ class ContrastiveClassifier(Classifier):
     def objective(self, contrast: Contrast) -> Tensor:
         loss: Tensor = self.weight * self.contrastive(contrast)
         if self.criterion is not None:
-            loss = loss + self.criterion(contrast.logits, contrast.label)
+            loss = loss + self.criterion(contrast.logits, contrast.target)
         return loss
 
 
