@@ -18,7 +18,7 @@ from lightning_modules.networks.timm_network import TimmNetwork
 class BBNNetwork(nn.Module):
     """A ResNet that ends in two branches, and one classifier of both.
 
-    The branches share all but the last residual block (section 4.1): each has one of its own in
+    The branches share all but the last residual block (section 4.2): each has one of its own in
     its place, a bottleneck in ResNet-50, two plain 3 x 3 convolutions in ResNet-18. Both start
     from the weights of the block that they replace, which the published code leaves random.
 

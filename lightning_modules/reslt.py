@@ -25,7 +25,7 @@ class ResLTNetwork(nn.Module):
     ReLU; this pools after it in both.
 
     In evaluation mode the classifier is tau-normalised, as in the published code
-    (https://github.com/jiequancui/ResLT; https://arxiv.org/abs/1910.09217, eq. 3): it multiplies
+    (https://github.com/jiequancui/ResLT; https://arxiv.org/abs/1910.09217): it multiplies
     by w_c / ||w_c||^gamma and has no bias. So it is in validation as in the test.
 
     Args:
