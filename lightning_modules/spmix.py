@@ -109,6 +109,8 @@ class SPMix(ContrastiveClassifier):
         return self.logits(self.encode(self.network, batch)), label
 
     def mixtures(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """The pairs of the first view, and the ``ratio`` (n, h, w) of each, to be looked at."""
+        """The pairs of the first view to be looked at, with their ``map`` and ``ratio``."""
         first = views(batch, 2, check=True)[0]
+        if self.mix.guide in first:
+            first = first | {"map": first[self.mix.guide]}
         return self.with_ratio(first, self.mix.choose(self.anchors(first)))

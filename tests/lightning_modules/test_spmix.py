@@ -127,6 +127,7 @@ def test_mixtures_are_what_the_step_mixes():
     mixing, both = module(), batch()
     found = mixing.mixtures(both)
     assert found["image"].shape == (12, 3, 32, 32)
+    assert torch.equal(found["map"], first_view(both)["saliency"])
     assert torch.equal(found["ratio"], of_all(mixing, first_view(both))["ratio"])
 
 
