@@ -32,8 +32,7 @@ ROWS = {
         *("hybrid ViT BCL", "hybrid ViT PaCo", "hybrid ViT SPMix"),
         *("the same, the paper's words taken literally", "the same, as in the published code"),
         *("ablation: neither patches nor saliency", "the same, read as no mixing"),
-        *("ablation: patches alone", "the same, shares as in the published code"),
-        *("ablation: saliency alone", "ablation: both"),
+        *("ablation: patches alone", "ablation: saliency alone", "ablation: both"),
     ],
     "forum": [
         *("as posted: head, then all layers", "the same network in one stage"),
