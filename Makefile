@@ -48,8 +48,8 @@ submit: experiments/$(EXP).yaml $(ENV) ## EXP=vgg_ce [SEED=0-4 GPUS=4 NODES=2 SL
 status: $(ENV) ## what runs, and what is left
 	$(PYTHON) -m experiments.status
 
-evaluate: $(ENV) $(RUN)/config.yaml ## EXP=vgg_ce [SEED=1]: score the best checkpoint on the test part
-	$(PYTHON) -m experiments test --config $(RUN)/config.yaml --ckpt_path $(RUN)/best.ckpt $(HERE) $(ARGS)
+evaluate: $(ENV) $(RUN)/config.yaml ## EXP=vgg_ce [SEED=1] [CKPT=last]: score the best checkpoint on the test part
+	$(PYTHON) -m experiments test --config $(RUN)/config.yaml --ckpt_path $(RUN)/$(or $(CKPT),best).ckpt $(HERE) $(ARGS)
 
 predict: $(ENV) $(RUN)/config.yaml ## EXP=vgg_ce IN=folder [OVERLAYS=1]: write predictions.csv for a folder of images
 	$(PYTHON) -m experiments predict --config $(RUN)/config.yaml --ckpt_path $(RUN)/best.ckpt $(HERE) \

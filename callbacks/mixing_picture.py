@@ -18,15 +18,15 @@ from callbacks.errors import RunError, require
 from callbacks.wandb_logger import ResilientWandbLogger
 
 TILE, GAP, LINE = 168, 8, 18  # pixels: a picture, the space around it, a line of text
-HEADER = ("anchor", "its saliency", "partner", "its saliency", "ratio: 1 is the anchor", "mixed")
+HEADER = ("anchor", "its map", "partner", "its map", "ratio: 1 is the anchor", "mixed")
 
 
 class MixingPicture(Callback):
     """Draws some pairs, how they are mixed and what comes of it: ``mixing/epoch<N>.png``.
 
-    A row shows a pair of the epoch's first batch as the network sees it: anchor, partner, their
-    saliency, the ratio of every patch, and the mix. Tokens cannot be looked at: the mix shown is
-    of pixels, each by the ratio of its patch.
+    A row shows a pair of the epoch's first batch as the network sees it: anchor, partner, the maps
+    of their lesions, the ratio of every patch, and the mix. Tokens cannot be looked at: the mix
+    shown is of pixels, each by the ratio of its patch.
 
     The picture is in the run folder and on W&B. It takes nothing from the training's random
     numbers.
@@ -76,7 +76,7 @@ def draw(mixtures: dict[str, Tensor], names: Sequence[str], pairs: int) -> Image
 
     Args:
         mixtures: ``image`` (2n, 3, H, W) in [0, 1] and ``label`` (2n,), anchors and partners in
-            turns; ``saliency`` (2n, 1, H, W) if it counts; ``ratio`` (n, h, w).
+            turns; ``map`` (2n, 1, H, W), saliency or mask, if it counts; ``ratio`` (n, h, w).
         names: Of the classes.
         pairs: How many rows, of as many classes of anchors as possible.
     """
@@ -116,8 +116,8 @@ def _tiles(
     pixels = torch.kron(ratio, torch.ones(patch[0], patch[1]))
     low, mean, high = (f"{x:.2f}" for x in (ratio.min(), ratio.mean(), ratio.max()))
     blank = torch.ones_like(anchor[:1])
-    maps = mixtures["saliency"][2 * i : 2 * i + 2] if "saliency" in mixtures else [blank, blank]
-    unused = "" if "saliency" in mixtures else "not used"
+    maps = mixtures["map"][2 * i : 2 * i + 2] if "map" in mixtures else [blank, blank]
+    unused = "" if "map" in mixtures else "not used"
     mixed = pixels * anchor + (1 - pixels) * partner
     return [
         (_photo(anchor), first),

@@ -13,6 +13,7 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from callbacks.console import in_words
+from callbacks.course import course
 from callbacks.decision import FILE, Decision, outcome
 from callbacks.errors import RunError
 from callbacks.files import replacing
@@ -20,7 +21,7 @@ from callbacks.log_config import commit
 from callbacks.wandb_logger import ResilientWandbLogger
 
 COLUMNS = ("image_id", "lesion_id", "dx", "age", "sex", "localization", "dx_type")
-
+LAST = "last_"  # begins the names of the files about a run's last epoch
 
 KEPT = (
     "config.yaml",
@@ -29,14 +30,18 @@ KEPT = (
     "results.json",
     "test_predictions.csv",
     "test_fidelity.csv",
+    f"{LAST}results.json",
+    f"{LAST}test_predictions.csv",
 )
 
 
 class Results(Callback):
     """Writes ``results.json`` and ``test_predictions.csv`` to the run folder after a test.
 
-    A run without a diagnosis, such as a codec's, has no predictions. W&B keeps what a comparison
-    needs with the run, so that it can be made from there.
+    The test of a run's ``last.ckpt`` goes to ``last_results.json`` and
+    ``last_test_predictions.csv``, beside those of the best epoch; a decision, which is chosen for
+    the best epoch, does not apply to it. A run without a diagnosis, such as a codec's, has no
+    predictions. W&B keeps what a comparison needs with the run, so that it can be made from there.
 
     Args:
         dirpath: The run folder; the command line fills it in.
@@ -53,6 +58,7 @@ class Results(Callback):
         if not trainer.is_global_zero or not whole:  # a trial run is no result
             return
         self.dirpath.mkdir(parents=True, exist_ok=True)
+        last = Path(trainer.ckpt_path or "").name == "last.ckpt"
         record = {
             "name": self.dirpath.parent.name,
             "seed": data.seed,
@@ -60,32 +66,34 @@ class Results(Callback):
             "checkpoint": _checkpoint(trainer),
             "split": hashlib.sha256(data.table["part"].to_csv().encode()).hexdigest()[:12],
             "metrics": {k: v.item() for k, v in computed.items() if v.ndim == 0},
+            "training": course(self.dirpath / "metrics.jsonl", data.class_table["val"].to_dict()),
             "parameters": _parameters(pl_module),
             "commit": commit(),
             "torch": torch.__version__,
         }
         if "probability" in computed:
-            record |= self.diagnosis(computed, metric.class_names, data.table)
-        with replacing(self.dirpath / "results.json") as partial:
+            record |= self.diagnosis(computed, metric.class_names, data.table, last)
+        with replacing(self.dirpath / f"{LAST * last}results.json") as partial:
             partial.write_text(json.dumps(record, indent=2) + "\n")
         for logger in trainer.loggers:
             if isinstance(logger, ResilientWandbLogger):
                 logger.keep_files([self.dirpath / name for name in KEPT], self.dirpath.parents[1])
 
     def diagnosis(
-        self, computed: dict[str, Any], classes: list[str], images: pd.DataFrame
+        self, computed: dict[str, Any], classes: list[str], images: pd.DataFrame, last: bool
     ) -> dict[str, Any]:
-        """Writes the predictions; what the results say of them."""
+        """Writes the predictions, and returns what the results have of them."""
         predictions = images.loc[computed["index"].tolist()].filter(COLUMNS).reset_index(drop=True)
         columns = [f"p_{name}" for name in classes]
         probabilities = pd.DataFrame(computed["probability"].cpu().numpy(), columns=columns)
         table = pd.concat([predictions, probabilities], axis="columns")
-        decided, by_decision = self.decided(computed, classes), None
+        decided = None if last else self.decided(computed, classes)
+        by_decision = None
         if decided is not None:
             table["decision"] = [classes[c] for c in decided.tolist()]
             by_decision = outcome(decided, computed["label"].cpu(), classes)
             print(f"With {FILE}: {in_words(by_decision)}")
-        table.to_csv(self.dirpath / "test_predictions.csv", index=False)
+        table.to_csv(self.dirpath / f"{LAST * last}test_predictions.csv", index=False)
         confusion = computed["confusion"].tolist()
         return {"classes": classes, "decided": by_decision, "confusion": confusion}
 

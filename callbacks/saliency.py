@@ -85,6 +85,8 @@ class Saliency(Callback):
         }
         pictures = self.draw(seen, data.table, data.class_names, names)
         wrong = self.most_wrong(pl_module) if split == "test" else []
+        for earlier in self.folder.glob(f"{split}_mistake*.png") if wrong else ():
+            earlier.unlink()  # of another checkpoint
         if wrong:
             seen_wrong = look(pl_module, data, wrong)
             names = {i: f"{split}_mistake{n:02}" for n, i in enumerate(wrong, start=1)}

@@ -33,10 +33,10 @@ class SplitTable(Callback):
             return
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
         split = data.table.loc[data.table["part"] != "", COLUMNS].reset_index(drop=True)
-        if self.path.exists() and not split.equals(pd.read_csv(self.path)):
+        if self.path.exists() and not _same(split, pd.read_csv(self.path)):
             raise RunError(
                 f"{self.path} records another split than the data in {data.root} give now: "
-                "bring back the data of this run, or give the run another --name."
+                "use the data and the commit of this run, or give the run another --name."
             )
         if stage == "fit" and trainer.is_global_zero:
             if not self.path.exists() and not trainer.fast_dev_run:  # type: ignore[attr-defined]
@@ -48,6 +48,11 @@ class SplitTable(Callback):
             print_table(counts.reset_index(names="class"), f"Images of {data.root}")
             if data.synthetic:
                 mark_synthetic(trainer)
+
+
+def _same(one: pd.DataFrame, other: pd.DataFrame) -> bool:
+    # Not by lesion: when two ids are joined into one, every image may still be where it was.
+    return one.drop(columns="lesion_id").equals(other.drop(columns="lesion_id"))
 
 
 def mark_synthetic(trainer: Trainer) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ MASK_FOLDER = "HAM10000_segmentations_lesion_tschandl"
 OFFICIAL = {"val": "ISIC2018_Task3_Validation", "test": "ISIC2018_Task3_Test"}
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 NO_LESION = "ISIC_0035068"  # in the official test ground truth, but shows no lesion
-
+SAME_LESION = Path(__file__).with_name("same_lesion.csv")  # pairs under two lesion ids
 
 SYNTHETIC = "SYNTHETIC.txt"  # marks a folder of drawings
 
@@ -42,8 +42,14 @@ def read_table(root: Path) -> pd.DataFrame:
         ``test``, and its ``row`` among the images of that source, ordered by ``image_id``. An
         official set whose lesions are not published has each image count as one.
 
+    The ``lesion_id`` is the release's, except for the lesions that the release has under two ids
+    (``same_lesion.csv``), which :func:`join_lesions` gives one: splits must not separate their
+    images, and intervals over lesions must not count them as independent. The metadata file stays
+    as released. Synthetic lesions reuse the release's image ids and are never joined.
+
     Raises:
-        DataError: The metadata is missing, or names an unknown class or an image twice.
+        DataError: The metadata is missing, names an unknown class or an image twice, or gives two
+            diagnoses to a lesion with two ids.
     """
     path = root / METADATA
     if not path.exists():
@@ -58,6 +64,9 @@ def read_table(root: Path) -> pd.DataFrame:
     official = [_official(root, part) for part in OFFICIAL if _ground_truth(root, part).exists()]
     table = pd.concat([table, *official]).sort_values("image_id", ignore_index=True)
     _check(table, path)
+    if not (root / SYNTHETIC).exists():
+        pairs = pd.read_csv(SAME_LESION, comment="#").itertuples(index=False, name=None)
+        table = join_lesions(table, pairs)
     return table.assign(row=table.groupby("source").cumcount())
 
 
@@ -75,6 +84,46 @@ def _check(table: pd.DataFrame, path: Path) -> None:
             f"{path} names {twice.iloc[0]} more than once ({len(twice)} such rows): "
             "remove the repetitions."
         )
+
+
+def join_lesions(table: pd.DataFrame, pairs: Iterable[tuple[str, str]]) -> pd.DataFrame:
+    """The table with a single ``lesion_id`` for all images that ``pairs`` connect.
+
+    It is the last of the lesions' ids in alphabetical order, whatever the order of rows and pairs.
+    For HAM10000 that changes the part of fewer images than the first one would.
+
+    Args:
+        table: A row per image with its ``image_id``, ``lesion_id`` and ``dx``.
+        pairs: Ids of two images of one lesion. A pair is ignored if either image is not in the
+            table.
+
+    Raises:
+        DataError: Two lesions to be joined have different diagnoses.
+    """
+    pairs = list(pairs)
+    paired = table[table["image_id"].isin({image for pair in pairs for image in pair})]
+    lesions = dict(zip(paired["image_id"], paired["lesion_id"], strict=True))
+    parent: dict[str, str] = {}
+
+    def root(lesion: str) -> str:
+        while lesion in parent:
+            lesion = parent[lesion]
+        return lesion
+
+    for pair in pairs:
+        if lesions.keys() >= set(pair):
+            first, last = sorted(root(lesions[image]) for image in pair)
+            if first != last:
+                parent[first] = last
+    joined = table["lesion_id"].replace({lesion: root(lesion) for lesion in parent})
+    for _, rows in table[joined.isin(set(parent.values()))].groupby(joined):
+        if rows["dx"].nunique() > 1:
+            ids, classes = (", ".join(sorted(set(rows[name]))) for name in ("lesion_id", "dx"))
+            raise DataError(
+                f"{ids} are one lesion according to {SAME_LESION.name}, but their diagnoses differ "
+                f"({classes}): correct the metadata."
+            )
+    return table.assign(lesion_id=joined)
 
 
 def _separator(path: Path) -> str:

@@ -96,8 +96,10 @@ class ClassBalanced(_ByClass):
 class ClassAware(EpochSampler):
     """Classes in turns, in random order, and of each the next few of its shuffled images.
 
-    As BALLAD has it (https://arxiv.org/abs/2111.13745, published code): every class equally often,
-    and no image again before all of its class have been shown.
+    As BALLAD has it (https://arxiv.org/abs/2111.14745, published code): every class equally often,
+    and no image again before all of its class have been shown. The published sampler draws
+    K max N_c, of which the training loop takes the first N: an epoch is as long as here. There the
+    next one goes through a class where the last one stopped, here it shuffles it anew.
 
     Args:
         labels: The class of each of the N training images.
@@ -163,29 +165,43 @@ class Paired(EpochSampler):
 
     Pairs stay together in the share of a process. An epoch has N / 2 of them.
 
-    - ``paper``: anchors of all classes alike, so that mixing makes what is rare; the partner is
-      any image of a class with more images than the anchor's. Anchors of the most frequent class,
-      which has none, get any image, and the mix leaves them as they are.
-    - ``code``: what the published code does (https://github.com/Yancy10-1/SPMix), the reverse:
-      every image is an anchor once in two epochs, and partners are of all classes alike.
-
     Args:
         labels: The class of each of the N training images.
-        pairing: Which of the two.
+        anchors: ``balanced`` draws all classes equally often, so that mixing multiplies the rare
+            ones, as in the paper. ``natural`` shows every image once in two epochs, as in the
+            published code (https://github.com/Yancy10-1/SPMix).
+        partners: ``head`` draws from the most frequent class, whatever the anchor: the paper's
+            "head-class image". ``balanced`` draws all classes equally often, as in the code.
+            ``more_frequent`` draws from all classes with more images than the anchor's, or from all
+            images if there is none; the partner then tells something of the anchor's class.
     """
 
-    def __init__(self, labels: Sequence[int], pairing: Literal["paper", "code"] = "paper") -> None:
+    def __init__(
+        self,
+        labels: Sequence[int],
+        anchors: Literal["balanced", "natural"] = "balanced",
+        partners: Literal["head", "balanced", "more_frequent"] = "head",
+    ) -> None:
         super().__init__(labels)
-        self.pairing = pairing
+        self.anchors, self.partners = anchors, partners
 
     def draw(self, generator: np.random.Generator) -> np.ndarray:
         total = len(self.labels)
         half = -(-total // 2)
-        balanced = ClassBalanced(self.labels.tolist()).draw(generator)[:half]
-        if self.pairing == "paper":
-            anchors, partners = balanced, self.more_frequent(balanced, generator)
+        balanced = ClassBalanced(self.labels.tolist())
+        anchors = (
+            balanced.draw(generator)[:half]
+            if self.anchors == "balanced"
+            else self.every_image(half)
+        )
+        if self.partners == "balanced":
+            partners = balanced.draw(generator)[:half]
+        elif self.partners == "head":
+            counts = np.bincount(self.labels)
+            head = np.flatnonzero(counts[self.labels] == counts.max())
+            partners = generator.choice(head, half)
         else:
-            anchors, partners = self.every_image(half), balanced
+            partners = self.more_frequent(anchors, generator)
         return _in_turns(anchors, partners, self.world_size)[:total]
 
     def more_frequent(self, anchors: np.ndarray, generator: np.random.Generator) -> np.ndarray:

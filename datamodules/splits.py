@@ -2,7 +2,8 @@
 
 A split maps the table to the part of each row: ``train``, ``val``, ``test``, or ``""`` for rows
 that it leaves out. Lesions are ordered by a hash of seed and lesion id, so a split is the same on
-every machine and library version, whatever the order of the table.
+every machine and library version, whatever the order of the table. A lesion that the release has
+under two ids is one lesion, because :func:`~datamodules.dataset.read_table` joins it.
 """
 
 from __future__ import annotations
@@ -23,7 +24,10 @@ class Split(ABC):
 
     @abstractmethod
     def __call__(self, table: pd.DataFrame) -> pd.Series[str]:
-        """The part of each row of ``table``, which has ``lesion_id``, ``dx`` and ``source``."""
+        """The part of each row of ``table``, which has ``lesion_id``, ``dx`` and ``source``.
+
+        The table is :func:`~datamodules.dataset.read_table`'s, or some rows of it.
+        """
 
 
 class _ByClass(Split):

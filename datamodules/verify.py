@@ -9,6 +9,8 @@ from collections import Counter, defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 from PIL import Image
 from rich.progress import track
 
@@ -19,8 +21,11 @@ from datamodules.dataset import (
     METADATA,
     NO_LESION,
     OFFICIAL,
+    SAME_LESION,
     DataError,
+    read_table,
 )
+from datamodules.duplicates import Fingerprint, near_duplicates
 
 VAL, TEST = OFFICIAL["val"], OFFICIAL["test"]
 IMAGE, MASK = r"ISIC_\d{7}\.jpg", r"ISIC_\d{7}_segmentation\.png"
@@ -29,14 +34,18 @@ RELEASED = (10_015, 7_470)  # images and lesions
 SHOWN = 20  # names listed of each problem
 
 
-def verify(root: Path = Path("data/ham10000")) -> None:
+def verify(root: Path = Path("data/ham10000"), duplicates: Path | None = None) -> None:
     """Decodes every image and mask, and names the files that are missing, broken or unexpected.
+
+    It also prints images that show the same skin under different lesion ids, or in HAM10000 and in
+    an official set. These are no problem of the files, and nothing is changed.
 
     Args:
         root: Where HAM10000 is installed.
+        duplicates: A CSV file to write all these pairs of images to.
     """
     problems = differences(root)
-    problems["unreadable"] = _unreadable(root)
+    problems["unreadable"], fingerprints = _decoded(root)
     report(root, problems)
     rows = _read(root / METADATA)
     lesions = len({row.get("lesion_id") for row in rows})
@@ -48,6 +57,40 @@ def verify(root: Path = Path("data/ham10000")) -> None:
     print(f"{root}: {len(rows):,} images of {lesions:,} lesions{others}; all can be read.")
     if (len(rows), lesions) != RELEASED:
         print("Note: the release has {:,} images of {:,} lesions.".format(*RELEASED))
+    pairs = _near_duplicates(read_table(root), fingerprints)
+    if duplicates is not None:
+        pairs.to_csv(duplicates, index=False)
+        print(f"{duplicates} lists {len(pairs):,} pairs of near-duplicates.")
+    _note(pairs)
+
+
+def _near_duplicates(table: pd.DataFrame, fingerprints: dict[str, Fingerprint]) -> pd.DataFrame:
+    """Pairs of images that may leak from one part into another, the surest first."""
+    # All images of an official set are in one part, so pairs within it cannot leak.
+    group = table["lesion_id"].where(table["source"] == "ham10000", table["source"])
+    found = near_duplicates([fingerprints[image] for image in table["image_id"]], group.tolist())
+    one, other, keypoints = np.array(found, dtype=int).reshape(-1, 3).T
+    image, lesion, dx = (table[name].to_numpy() for name in ("image_id", "lesion_id", "dx"))
+    ids = {"image_id": image[one], "other_image_id": image[other]}
+    lesions = {"lesion_id": lesion[one], "other_lesion_id": lesion[other]}
+    classes = {"dx": dx[one], "other_dx": dx[other]}
+    return pd.DataFrame(ids | lesions | classes | {"keypoints": keypoints})
+
+
+def _note(pairs: pd.DataFrame) -> None:
+    if pairs.empty:
+        return
+    print(
+        f"Note: {len(pairs):,} pairs of images seem to show the same skin under different lesion "
+        "ids. Look at them. Two images of HAM10000 that show one lesion can be added to "
+        f"{SAME_LESION}, which keeps them in one part of every split. An image of an official set "
+        "that is also in HAM10000 was trained on: its score says nothing about new images."
+    )
+    shown = pairs.head(SHOWN)[["image_id", "other_image_id", "dx", "other_dx", "keypoints"]]
+    for one, other, dx, other_dx, keypoints in shown.itertuples(index=False):
+        print(f"  {one} ({dx}) {other} ({other_dx}): {keypoints} keypoints agree")
+    if len(pairs) > SHOWN:
+        print(f"  ... and {len(pairs) - SHOWN:,} more: --duplicates FILE.csv lists all")
 
 
 def differences(root: Path) -> dict[str, list[str]]:
@@ -110,7 +153,8 @@ def _read(path: Path) -> list[dict[str, str]]:
     return rows
 
 
-def _unreadable(root: Path) -> list[str]:
+def _decoded(root: Path) -> tuple[list[str], dict[str, Fingerprint]]:
+    """The files that cannot be read, and the fingerprint of each image by its id."""
     folders = (*IMAGE_FOLDERS, MASK_FOLDER, f"{VAL}_Input", f"{TEST}_Input")
     files = [
         root / folder / name
@@ -118,18 +162,28 @@ def _unreadable(root: Path) -> list[str]:
         for name in sorted(listed(root / folder))
         if re.fullmatch(f"{IMAGE}|{MASK}", name)
     ]
+    broken, fingerprints = [], {}
     with ThreadPoolExecutor() as pool:
-        broken = track(pool.map(_broken, files), "Decoding", total=len(files))
-        return [f"{f.parent.name}/{f.name}" for f, bad in zip(files, broken, strict=True) if bad]
+        decoded = track(pool.map(_decode, files), "Decoding", total=len(files))
+        for file, (readable, fingerprint) in zip(files, decoded, strict=True):
+            if not readable:
+                broken.append(f"{file.parent.name}/{file.name}")
+            if fingerprint is not None:
+                fingerprints[file.stem] = fingerprint
+    return broken, fingerprints
 
 
-def _broken(path: Path) -> bool:
+def _decode(path: Path) -> tuple[bool, Fingerprint | None]:
+    """Whether a file can be read, and the fingerprint unless it is a mask."""
     try:
         with Image.open(path) as image:
             image.load()
+            if path.parent.name == MASK_FOLDER:
+                return True, None
+            pixels = np.array(image.convert("RGB"))
     except Exception:  # PIL's decoders raise nearly anything on a damaged file
-        return True
-    return False
+        return False, None
+    return True, Fingerprint.of(pixels)
 
 
 def report(root: Path, problems: dict[str, list[str]]) -> None:

@@ -31,13 +31,14 @@ class Views(nn.Module):
 
 
 class RandomCrop(Transform):
-    """Random resized crops, flips and colours, of PaCo's two kinds, drawn for each image.
+    """Random resized crops, flips and colours, of PaCo's kinds, drawn for each image.
 
-    With ``operations`` the first kind, ``randcls``, with ``gray`` and ``blur`` the second, ``sim``
-    (https://arxiv.org/abs/2107.12028, published code). Unlike there, pictures are flipped in both
-    directions, for a lesion has no upright position; a crop that would be wider or higher than the
-    picture is as wide or high; and of RandAugment only those operations are here that leave
-    dermoscopic colours plausible: no inversion, solarising, posterising or equalising.
+    With ``operations`` it is ``randcls``, with ``gray`` and ``blur`` ``sim``, with all three
+    GPaCo's ``randclsstack`` (https://arxiv.org/abs/2107.12028, published code). Unlike there,
+    pictures are flipped in both directions, because a lesion has no upright position; a crop that
+    would be wider or higher than the picture is as wide or high; and of RandAugment only those
+    operations are here that leave dermoscopic colours plausible: no inversion, solarising,
+    posterising or equalising.
 
     Args:
         area: Range of the crop's share of the picture's area.

@@ -16,6 +16,7 @@ from datamodules.dataset import CLASSES
 OVERALL = ("balanced_accuracy", "macro_f1", "macro_auroc", "ece")
 SHOTS = ("many_accuracy", "medium_accuracy", "few_accuracy")
 COST = ("seconds", "images_per_second", "memory_gb")
+HEAD = "nv"  # the most frequent class
 LEARNING_RATE = "lr-.*"  # its name says the optimizer's
 SECTIONS: dict[str, dict[str, list[str]]] = {
     "Overview": {
@@ -29,6 +30,10 @@ SECTIONS: dict[str, dict[str, list[str]]] = {
         "Map in the lesion": ["val/energy", "val/lesion_area"],
         "Highest point in the lesion": ["val/pointing"],
         "Map in the lesion, per class": [f"val/energy_{c}" for c in CLASSES],
+    },
+    "Mixing": {
+        f"Called {HEAD}, {title}": [f"val/called_{HEAD}_{kind}_{c}" for c in CLASSES]
+        for kind, title in (("clean", "as they are"), ("mixed", "when mixed"))
     },
     "System": {name: [f"cost/{name}"] for name in COST},
 }
@@ -48,7 +53,7 @@ def plotted() -> set[str]:
 
 
 def workspace(entity: str, project: str) -> Any:
-    """Sections for overview, per class, saliency and system."""
+    """Sections for overview, per class, saliency, mixing and system."""
     ws: Any = import_module("wandb_workspaces.workspaces")
     sections = [
         ws.Section(name=name, panels=list(_panels(name)), is_open=True) for name in SECTIONS

@@ -37,6 +37,7 @@ class Run:
         options: Flags of the command line.
         after: Row whose run of the same seed this one starts from.
         decide: Rule of a decision that is chosen on validation before the test.
+        last: Whether the last epoch is tested, too.
     """
 
     study: str
@@ -46,6 +47,7 @@ class Run:
     options: tuple[str, ...] = ()
     after: str | None = None
     decide: str | None = None
+    last: bool = False
 
     @property
     def name(self) -> str:
@@ -75,6 +77,8 @@ class Run:
             chooser = "--trainer.callbacks+=callbacks.choose_decision.ChooseDecision"
             rule = f"--trainer.callbacks.rule={self.decide}"
             yield ["validate", *trained, chooser, rule]
+        if self.last:
+            yield ["test", *trained[:-1], f"{self.folder}/last.ckpt"]
         yield ["test", *trained]
 
     def carry_out(self, threads: int | None) -> bool:
@@ -119,16 +123,16 @@ class Study:
         """Reads ``seeds``, ``options`` of all runs, and ``rows``, each with options of its own.
 
         An option's value may name its ``{seed}``; null takes an option of all runs away. Of a
-        row, ``experiment`` (its name, if not given), ``after`` and ``decide`` are no options; see
-        :class:`Run`.
+        row, ``experiment`` (its name, if not given), ``after``, ``decide`` and ``last`` (the
+        file's, if not given) are no options; see :class:`Run`.
         """
         record = yaml.safe_load(path.read_text())
-        names = list(record["rows"])
+        names, last = list(record["rows"]), record.get("last", False)
         for i, (name, row) in enumerate(record["rows"].items()):
             if (first := (row or {}).get("after", name)) not in names[: i + 1]:
                 raise RunError(f"In {path}, {name} comes after {first}: put it below {first}.")
         runs = (
-            _run(path.stem, name, row or {}, seed, record.get("options", {}))
+            _run(path.stem, name, {"last": last} | (row or {}), seed, record.get("options", {}))
             for name, row in record["rows"].items()
             for seed in record["seeds"]
         )
@@ -153,8 +157,8 @@ class Study:
 
 
 def _run(study: str, name: str, row: Mapping[str, Any], seed: int, shared: Options) -> Run:
-    known = {key: row[key] for key in ("after", "decide") if key in row}
-    own = {key: row[key] for key in row if key not in ("after", "decide", "experiment")}
+    known = {key: row[key] for key in ("after", "decide", "last") if key in row}
+    own = {key: row[key] for key in row if key not in ("experiment", *known)}
     options = {key: value for key, value in {**shared, **own}.items() if value is not None}
     flags = tuple(f"--{key}={_flag(value, seed)}" for key, value in options.items())
     return Run(study, name, row.get("experiment", name), seed, flags, **known)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import torch
-import torch.nn.functional as F
+from timm.models.resnet import ResNet
 from torch import Tensor, nn
 
 from lightning_modules.classifier import Classifier
@@ -14,49 +15,44 @@ from lightning_modules.networks.cbam import channels, drop_head
 from lightning_modules.networks.timm_network import TimmNetwork
 
 
-class ResidualBlock(nn.Module):
-    """Two 3 x 3 convolutions with batch norm and a skip; (B, C, h, w) to the same."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.convolutions = nn.Sequential(
-            nn.Conv2d(width, width, 3, padding=1, bias=False),
-            nn.BatchNorm2d(width),
-            nn.ReLU(),
-            nn.Conv2d(width, width, 3, padding=1, bias=False),
-            nn.BatchNorm2d(width),
-        )
-
-    def forward(self, features: Tensor) -> Tensor:
-        return F.relu(features + self.convolutions(features))
-
-
 class BBNNetwork(nn.Module):
-    """A shared encoder, a residual block for each branch, and one classifier of both.
+    """A ResNet that ends in two branches, and one classifier of both.
+
+    The branches share all but the last residual block (section 4.2): each has one of its own in
+    its place, a bottleneck in ResNet-50, two plain 3 x 3 convolutions in ResNet-18. Both start
+    from the weights of the block that they replace, which the published code leaves random.
 
     Args:
-        encoder: Any timm network with a convolutional feature map; its own classifier is removed.
+        encoder: timm's ResNet, or one of its relatives; its own classifier is removed.
         num_classes: K; the command line takes it from the data.
 
     Shape:
         Images (B, 3, H, W) to logits (B, K), both branches counted alike (alpha = 1/2).
+
+    Raises:
+        ModelError: The encoder is no ResNet.
     """
 
     def __init__(self, encoder: TimmNetwork, num_classes: int = 7) -> None:
         super().__init__()
+        if not isinstance(encoder.model, ResNet):
+            raise ModelError(
+                "The branches of BBN are the last residual block: set its encoder to a ResNet, "
+                "such as resnet50.a1_in1k."
+            )
         drop_head(encoder)
-        self.encoder, width = encoder, channels(encoder)
-        self.conventional, self.rebalancing = ResidualBlock(width), ResidualBlock(width)
-        self.classifier = nn.Linear(2 * width, num_classes)
+        self.encoder = encoder
+        blocks: Any = encoder.model.layer4
+        *shared, last = blocks
+        encoder.model.layer4 = nn.Sequential(*shared)
+        self.conventional, self.rebalancing = last, copy.deepcopy(last)
+        self.classifier = nn.Linear(2 * channels(encoder), num_classes)
 
     def mixed(self, natural: Tensor, reversed_: Tensor, alpha: float) -> Tensor:
         """Logits (B, K) of 2 [alpha f_c; (1 - alpha) f_r], each of its own images (B, 3, H, W)."""
-        features = self.encoder.features(torch.cat([natural, reversed_]))
-        first, second = features.chunk(2)
-        f_c, f_r = (
-            branch(part).mean((2, 3))
-            for branch, part in ((self.conventional, first), (self.rebalancing, second))
-        )
+        # One after the other, so that batch norm sees one distribution at a time.
+        f_c = self.conventional(self.encoder.features(natural)).mean((2, 3))
+        f_r = self.rebalancing(self.encoder.features(reversed_)).mean((2, 3))
         return self.classifier(2 * torch.cat([alpha * f_c, (1 - alpha) * f_r], dim=1))
 
     def forward(self, images: Tensor) -> Tensor:
@@ -72,8 +68,12 @@ class BBN(Classifier):
     ones of the reversed distribution. The loss is alpha l(z, y_c) + (1 - alpha) l(z, y_r), and
     alpha = 1 - (t / T)^2 falls with epoch t.
 
+    In the published code (https://github.com/Megvii-Nanjing/BBN) an epoch has every image once and
+    as many of the reversed distribution, where here it has half of each; its ResNet-50 starts from
+    random weights, and the rate falls in steps.
+
     Args:
-        network: Its ``mixed`` takes both halves and alpha.
+        network: A :class:`BBNNetwork`, whose ``mixed`` takes both halves and alpha.
         horizon: T over the number of epochs; the published code trains 90 of 100.
         **kwargs: As for :class:`~lightning_modules.Classifier`.
     """

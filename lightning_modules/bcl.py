@@ -22,7 +22,7 @@ class BCL(Classifier):
     Args:
         network: Encoder, cosine classifier, and the projectors of images and of classes.
         contrastive: As :class:`~lightning_modules.losses.BalancedContrastiveLoss`.
-        weight: Of ``contrastive``, beside 1 of ``criterion``.
+        weight: Weight of ``contrastive``, beside 1 of ``criterion``.
         **kwargs: As for :class:`~lightning_modules.Classifier`; ``criterion`` as
             :class:`~lightning_modules.losses.LogitAdjustedLoss`.
     """

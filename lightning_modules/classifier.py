@@ -81,6 +81,18 @@ class Classifier(LightningModule):
         """Probabilities (B, K)."""
         return self(batch["image"]).float().softmax(dim=1)
 
+    def mixed(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Mixes a batch of pairs as in training, to look at what the network makes of it.
+
+        Args:
+            batch: Images in even rows, each followed by one that it may be mixed with.
+
+        Returns:
+            Logits (n, K) and labels (n,), or soft labels (n, K), of the mixes of the even rows.
+        """
+        batch = self.mix(batch)
+        return self(batch["image"])[::2], batch["label"][::2]
+
     def evaluate(self, batch: dict[str, Tensor], split: str) -> None:
         logits = self(batch["image"])
         self.metrics[split].update(logits, batch["label"], batch["index"])

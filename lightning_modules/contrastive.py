@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import copy
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
@@ -24,17 +23,25 @@ class ContrastiveClassifier(Classifier):
     anchors, and the key network, which follows by an exponential moving average after each
     optimizer step, embeds the second views without gradient, in training mode and with batch norm
     statistics of its own. Without one, all views are anchors and have a gradient. In both cases
-    the second views enter the queue once the loss has been computed.
+    the second views enter the queue once the loss has been computed; where the network has a
+    predictor, it is for the first views alone. Views pass the network one after the other, so that
+    batch norm sees one view at a time.
 
     Args:
         network: Encoder, classifier and projector.
         contrastive: A :class:`~lightning_modules.losses.contrast.Contrast` to a scalar.
         criterion: Logits (B, K) and labels (B,) of the anchors to a scalar, which is added; None
             if ``contrastive`` trains the classifier, as PaCo's does.
-        weight: Of ``contrastive`` in the sum.
+        weight: Weight of ``contrastive`` in the sum.
         queue_size: Q; 0 is no queue.
         momentum: m, in [0, 1]; None is no key network.
+        key_logits: Logits of the second views where they are anchors, which takes ``momentum``
+            None: of their ``own`` features, or once more those of the first views (``query``). The
+            latter is what SPMix's published code does; GPaCo's, on which it is built, does not.
         **kwargs: As for :class:`~lightning_modules.Classifier`.
+
+    Raises:
+        ModelError: ``key_logits`` is ``query`` with a key network, whose views have no logits.
     """
 
     mixes = False
@@ -47,18 +54,24 @@ class ContrastiveClassifier(Classifier):
         weight: float = 1.0,
         queue_size: int = 0,
         momentum: float | None = None,
+        key_logits: Literal["own", "query"] = "own",
         **kwargs: Any,
     ) -> None:
         super().__init__(network, criterion, **kwargs)  # type: ignore[arg-type]
+        if momentum is not None and key_logits == "query":
+            raise ModelError(
+                "The views of a key network are not classified: leave out key_logits, or set "
+                "momentum to null."
+            )
         self.contrastive, self.weight, self.momentum = contrastive, weight, momentum
+        self.key_logits = key_logits
         self.queue = MomentumQueue(queue_size, network.embedding)
-        self.key_network: Any = None
-        if momentum is not None:
-            self.key_network = copy.deepcopy(network).requires_grad_(False)
+        self.key_network: Any = None if momentum is None else network.key_network()
 
     def setup(self, stage: str) -> None:
         if self.momentum is not None:  # the network may have been given other weights
-            self.key_network.load_state_dict(self.network.state_dict())
+            given = self.network.state_dict()
+            self.key_network.load_state_dict({k: given[k] for k in self.key_network.state_dict()})
 
     def on_train_start(self) -> None:
         halves = {torch.float16, torch.bfloat16}
@@ -106,15 +119,16 @@ class ContrastiveClassifier(Classifier):
         network: Any = self.network
         label = torch.cat([self.anchors(first), self.anchors(second)])
         features = self.encode(network, first)
+        queries = network.predict(features)
         if self.momentum is None:
-            features = torch.cat([features, self.encode(network, second)])
-            embedding = network.project(features)
+            of_second = self.encode(network, second)
+            keys = network.project(of_second)
+            repeated = self.key_logits == "query"
+            features = torch.cat([features, features if repeated else of_second])
         else:
             with torch.no_grad():
                 keys = self.key_network.project(self.encode(self.key_network, second))
-            embedding = torch.cat([network.project(features), keys])
-        contrast = Contrast.of_all(embedding, label, self.logits(features))
-        keys = embedding.chunk(2)[1]
+        contrast = Contrast.of_all(torch.cat([queries, keys]), label, self.logits(features))
         return contrast.beside(self.queue.embedding, self.queue.label), keys
 
     def remember(self, keys: Tensor, label: Tensor) -> None:
@@ -124,7 +138,7 @@ class ContrastiveClassifier(Classifier):
     def objective(self, contrast: Contrast) -> Tensor:
         loss: Tensor = self.weight * self.contrastive(contrast)
         if self.criterion is not None:
-            loss = loss + self.criterion(contrast.logits, contrast.label)
+            loss = loss + self.criterion(contrast.logits, contrast.target)
         return loss
 
 

@@ -17,6 +17,13 @@ class SupCon(ContrastiveClassifier):
     it is with ``joint`` false, except that the classifier already learns in the first stage,
     beside the encoder, which gets no gradient from it: so the first stage has a validation.
 
+    The published code (https://github.com/HobbitLong/SupContrast) trains ResNet-50 from random
+    weights, 1,000 epochs in batches of 1,024 with SGD at T 0.1, on crops of 20 to 100 %, four of
+    five with jitter, also of hue; and the classifier 100 epochs in batches of 512 with SGD, at a
+    rate that falls in steps. The experiments here have SPMix's network, optimizer, batch and
+    epochs, T 0.07, which is the code's default, PaCo's crops, and 20 epochs of AdamW for the
+    classifier.
+
     Args:
         network: Encoder, classifier and projector.
         contrastive: As :class:`~lightning_modules.losses.SupConLoss`.

@@ -40,8 +40,8 @@ def fit(lesions, *more):
     return main(["fit", *arguments(lesions, *more)])
 
 
-def use(command, *more):
-    return main([command, f"--config={RUN}/config.yaml", f"--ckpt_path={RUN}/best.ckpt", *more])
+def use(command, *more, checkpoint="best.ckpt"):
+    return main([command, f"--config={RUN}/config.yaml", f"--ckpt_path={RUN}/{checkpoint}", *more])
 
 
 @pytest.fixture
@@ -85,6 +85,14 @@ def test_a_run_from_training_to_predictions(lesions, tmp_path, capsys):
     decided = predictions[columns].idxmax(axis="columns").str.removeprefix("p_")
     accuracy = (decided == predictions["dx"]).mean()
     assert results["metrics"]["accuracy"] == pytest.approx(accuracy)
+    assert results["training"]["best_epoch"] == results["training"]["last_epoch"] == 0
+
+    use("test", checkpoint="last.ckpt")
+    last = json.loads((RUN / "last_results.json").read_text())
+    assert last["checkpoint"]["file"].endswith("last.ckpt")
+    assert last["metrics"] == results["metrics"]  # of the only epoch
+    both = [RUN / f"{epoch}test_predictions.csv" for epoch in ("", "last_")]
+    assert both[0].read_bytes() == both[1].read_bytes()
 
     photos = tmp_path / "photos"
     photos.mkdir()
@@ -236,6 +244,14 @@ def test_other_data_under_the_same_name_are_refused(lesions, error):
     split.loc[0, "part"] = "test"
     split.to_csv(RUN / "split.csv", index=False)
     assert "records another split" in error("fit", *arguments(lesions, "--trainer.max_epochs=2"))
+
+
+def test_a_run_continues_where_lesions_were_joined_without_changing_a_part(lesions):
+    fit(lesions)
+    split = pd.read_csv(RUN / "split.csv")
+    split.loc[0, "lesion_id"] = "HAM_0000000"
+    split.to_csv(RUN / "split.csv", index=False)
+    fit(lesions, "--trainer.max_epochs=2")
 
 
 def test_a_damaged_checkpoint_is_named_and_the_one_before_it_taken(lesions, capsys):

@@ -84,6 +84,17 @@ def test_a_row_is_trained_decided_and_tested(two_rows, machine):
     assert "--model.lr" not in machine.told[-2]
 
 
+def test_the_last_epoch_is_tested_before_the_best_where_it_is_asked_for(two_rows, machine):
+    record = yaml.safe_load(two_rows.read_text()) | {"last": True}
+    record["rows"]["bbn"]["last"] = False
+    two_rows.write_text(yaml.safe_dump(record, sort_keys=False))
+    assert Study.read(two_rows).carry_out(jobs=1) == []
+    tested = [command.split("--ckpt_path ")[1] for command in machine.told if "test " in command]
+    folders = ["runs/t-first/seed0", "runs/t-first/seed1"]
+    assert tested[:4] == [f"{f}/{c}.ckpt" for f in folders for c in ("last", "best")]
+    assert tested[4:] == [f"runs/t-bbn/seed{seed}/best.ckpt" for seed in range(2)]
+
+
 def test_finished_runs_are_left_alone(two_rows, machine):
     Study.read(two_rows).carry_out(jobs=2)
     done = len(machine.told)

@@ -18,6 +18,7 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument("runs", nargs="*", default=["runs/*"], help="folders of runs, or patterns")
     result.add_argument("--project", help="entity/name: runs from W&B in place of folders")
     result.add_argument("--baseline", help="name of the row that the others are set against")
+    result.add_argument("--last", action="store_true", help="last epochs in place of best ones")
     result.add_argument("--resamples", type=int, default=2000, help="of the test part's lesions")
     result.add_argument("--out", type=Path, default=Path("compare"), help="where the files go")
     return result
@@ -34,9 +35,10 @@ def write(comparison: Comparison, folder: Path) -> None:
 def main() -> None:
     options = parser().parse_args()
     try:
-        project = options.project
-        runs, left_out = read_project(project) if project else read_runs(options.runs)
-        notes = [f"Left out: {sentence}" for sentence in left_out]
+        project, last = options.project, options.last
+        runs, left_out = read_project(project, last) if project else read_runs(options.runs, last)
+        notes = ["These are the last epochs, not the best ones on validation."] if last else []
+        notes += [f"Left out: {sentence}" for sentence in left_out]
         comparison = compare(runs, options.resamples, options.baseline, notes)
     except RunError as error:
         sys.exit(f"error: {error}")

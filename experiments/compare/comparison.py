@@ -145,3 +145,6 @@ def _oddities(rows: Iterable[Row]) -> Iterable[str]:
     for row in rows:
         if not row.decided and (names := differing(row.runs)):
             yield f"The seeds of {row.name} differ in more than the seed: {', '.join(names)}."
+        for run in () if row.decided else row.runs:
+            if run.remarks:
+                yield f"Doubtful training of {row.name}, seed {run.seed}: {'; '.join(run.remarks)}."

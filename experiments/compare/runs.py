@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from callbacks.errors import RunError, reason
 from callbacks.history import read_history
+from callbacks.results import LAST
 
 Array = NDArray[Any]
 REQUIRED = ("image_id", "lesion_id", "dx")
@@ -35,6 +36,7 @@ class Run:
         synthetic: Whether its lesions are drawn.
         parameters: Of the network.
         metrics: Of the test part, as the run itself recorded them.
+        remarks: What in its training should make a reader doubt the result.
         predictions: A row for each test image, in the order of their ids, with ``image_id``,
             ``lesion_id``, ``dx``, a ``p_<class>`` for each class, and what else is known of it.
         history: As :func:`callbacks.history.read_history` gives it.
@@ -53,6 +55,7 @@ class Run:
     synthetic: bool
     parameters: int
     metrics: dict[str, float]
+    remarks: tuple[str, ...]
     predictions: pd.DataFrame
     history: pd.DataFrame
     config: dict[str, Any]
@@ -85,11 +88,12 @@ class Run:
         return pd.Index(self.classes).get_indexer(pd.Index(names))
 
 
-def read_runs(patterns: Iterable[str]) -> tuple[list[Run], list[str]]:
+def read_runs(patterns: Iterable[str], last: bool = False) -> tuple[list[Run], list[str]]:
     """The runs in folders, and a sentence for each folder that cannot be read.
 
     Args:
         patterns: Run folders, folders of them, or patterns of either.
+        last: Whether to read the results of the last epoch instead of those of the best.
 
     Raises:
         RunError: There is none, or two are called alike.
@@ -98,7 +102,7 @@ def read_runs(patterns: Iterable[str]) -> tuple[list[Run], list[str]]:
     runs, left_out = [], []
     for folder in _folders(patterns):
         try:
-            runs.append(read_run(folder))
+            runs.append(read_run(folder, last))
         except RunError as error:
             left_out.append(str(error))
     if not runs:
@@ -119,16 +123,17 @@ def one_each(runs: list[Run]) -> list[Run]:
     return runs
 
 
-def read_run(folder: Path) -> Run:
-    """The run of ``runs/<name>/seed<n>``.
+def read_run(folder: Path, last: bool = False) -> Run:
+    """The run of ``runs/<name>/seed<n>``, at its best or at its last epoch.
 
     Raises:
         RunError: The folder is not that of a finished run.
     """
+    epoch = LAST if last else ""
     try:
-        results = json.loads((folder / "results.json").read_text())
+        results = json.loads((folder / f"{epoch}results.json").read_text())
         config = yaml.safe_load((folder / "config.yaml").read_text())
-        predictions = _predictions(folder / "test_predictions.csv", results)
+        predictions = _predictions(folder / f"{epoch}test_predictions.csv", results)
         run = Run(
             name=folder.absolute().parent.name,
             seed=int(results["seed"]),
@@ -138,16 +143,18 @@ def read_run(folder: Path) -> Run:
             synthetic=results["synthetic"],
             parameters=results["parameters"],
             metrics=results["metrics"],
+            remarks=tuple((results.get("training") or {}).get("remarks", ())),
             predictions=predictions,
             history=read_history(folder / "metrics.jsonl"),
             config=config,
             frequency=_frequency(folder / "split.csv", results["classes"]),
             contrast=_contrast(folder / "test_fidelity.csv", predictions["image_id"]),
-            folder=folder,
+            folder=None if last else folder,
         )
     except FileNotFoundError as error:
         missing = Path(error.filename).name
-        raise RunError(f"{folder} has no {missing}: train and evaluate it to its end.") from None
+        how = "test its last.ckpt" if last else "train and evaluate it to its end"
+        raise RunError(f"{folder} has no {missing}: {how}.") from None
     except KeyError as error:
         missing = error.args[0]
         raise RunError(

@@ -19,10 +19,11 @@ class Contrast:
     Args:
         anchors: Embeddings (A, D) of length 1.
         label: Their classes (A,).
-        logits: What the classifier says of them (A, K).
+        logits: Logits (A, K) of the classifier for them.
         keys: Embeddings (N, D) of length 1.
         key_label: Their classes (N,); -1 is a key that is compared with nothing.
         own: The anchors themselves among the keys, as columns (A,); -1 for an anchor that is not.
+        target: Labels that the logits are trained on, (A,) or soft (A, K); ``label`` if not given.
     """
 
     def __init__(
@@ -33,9 +34,11 @@ class Contrast:
         keys: Tensor,
         key_label: Tensor,
         own: Tensor,
+        target: Tensor | None = None,
     ) -> None:
         self.anchors, self.label, self.logits = anchors, label, logits
         self.keys, self.key_label, self.own = keys, key_label, own
+        self.target = label if target is None else target
 
     @classmethod
     def of_all(cls, embedding: Tensor, label: Tensor, logits: Tensor) -> Contrast:
@@ -62,6 +65,7 @@ class Contrast:
             keys=torch.cat([self.keys, keys]),
             key_label=torch.cat([self.key_label, key_label]),
             own=self.own,
+            target=self.target,
         )
 
     def similarity(self, temperature: float) -> Tensor:

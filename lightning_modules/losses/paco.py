@@ -27,6 +27,9 @@ class PaCoLoss(nn.Module):
     of the queue and the number of classes: with 7 classes the published 0.05 and a queue of 8,192
     leave the centre of the largest class 0.4 %.
 
+    GPaCo's published code can also smooth the labels of the centres, which it does for balanced
+    ImageNet alone; there is no such option here.
+
     Args:
         class_counts: Training images per class, N_c; the command line takes them from the data.
         alpha: Weight of a positive key; 0 with gamma 0 gives logit-adjusted cross-entropy.

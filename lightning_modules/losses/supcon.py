@@ -13,7 +13,8 @@ class SupConLoss(nn.Module):
     """Supervised contrastive loss, L_out (https://arxiv.org/abs/2004.11362, eq. 2).
 
     L_i = -1 / |P(i)| sum_{p in P(i)} log(exp(f_i f_p / T) / sum_{a != i} exp(f_i f_a / T)), and the
-    mean of it over the anchors of the global batch that have positives P(i).
+    mean of it over the anchors of the global batch that have positives P(i). The published code
+    also multiplies it by T / 0.07, which is 1 at its default T.
 
     Args:
         temperature: T, by which cosines are divided.

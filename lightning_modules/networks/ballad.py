@@ -129,11 +129,15 @@ class CLIPTowers(Towers):
 
 
 class BALLADNetwork(nn.Module):
-    """Cosines of an image with the descriptions of the classes (https://arxiv.org/abs/2111.13745).
+    """Cosines of an image with the descriptions of the classes (https://arxiv.org/abs/2111.14745).
 
     In the first phase the towers are trained on the natural distribution. In the second they are
     frozen, and a linear adapter A of image features, x to r A(x) + (1 - r) x, is trained on a
     class-balanced one. In both the loss is cross-entropy.
+
+    The published code (https://github.com/gaopengcuhk/BALLAD) reads "a photo of a {class name}.";
+    here the photo is dermoscopic, and the class is described, because names of diagnoses say
+    little to towers that have not read of them.
 
     Args:
         towers: What sees images and reads descriptions.

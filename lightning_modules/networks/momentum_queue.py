@@ -84,8 +84,9 @@ def follow(follower: nn.Module, network: nn.Module, momentum: float) -> None:
 
     Args:
         follower: theta_k, which becomes m theta_k + (1 - m) theta_q.
-        network: theta_q.
+        network: theta_q; parameters that the follower lacks, such as a predictor's, are ignored.
         momentum: m; 0 copies, 1 never moves.
     """
     average = get_ema_multi_avg_fn(momentum)  # of all parameters in one kernel
-    average(list(follower.parameters()), list(network.parameters()), None)
+    own, theirs = dict(follower.named_parameters()), dict(network.named_parameters())
+    average(list(own.values()), [theirs[name] for name in own], None)

@@ -20,7 +20,7 @@ def mixtures(labels=(0, 1, 0, 1, 2, 1), size=16):
     ratio[:, 0, 1] = 0  # above on the right
     return {
         "image": image,
-        "saliency": torch.rand(2 * pairs, 1, size, size),
+        "map": torch.rand(2 * pairs, 1, size, size),
         "label": torch.tensor(labels),
         "ratio": ratio,
     }
@@ -71,9 +71,9 @@ def test_pairs_shown_are_of_as_many_classes_as_there_are():
     assert page.getpixel((LEFT[0] + 5, second_row + 5)) == (128, 128, 128)
 
 
-def test_unmixed_pairs_and_pairs_without_saliency_can_be_drawn():
+def test_unmixed_pairs_and_pairs_without_maps_can_be_drawn():
     plain = mixtures()
-    del plain["saliency"]
+    del plain["map"]
     plain["ratio"][:] = 1
     page = draw(plain, NAMES, pairs=6)
     assert page.getpixel((LEFT[5] + 9, LINE + GAP + 9)) == (255, 0, 0)

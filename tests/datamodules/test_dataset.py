@@ -1,3 +1,5 @@
+from itertools import permutations
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -9,9 +11,11 @@ from datamodules.cache import read_image
 from datamodules.dataset import (
     METADATA,
     NO_LESION,
+    SYNTHETIC,
     DataError,
     FolderDataset,
     LesionDataset,
+    join_lesions,
     read_table,
 )
 
@@ -85,6 +89,77 @@ def test_official_table_of_the_dataverse(tmp_path):
     (tmp_path / "ISIC2018_Task3_Test_GroundTruth.csv").write_text(header + row)
     official = read_table(tmp_path).iloc[-1]
     assert official[["lesion_id", "dx", "source"]].tolist() == ["HAM_9", "vasc", "test"]
+
+
+# The first of the known pairs.
+TWO_IDS = ["HAM_8,ISIC_0033481,nv,histo,40,male,back", "HAM_9,ISIC_0033421,nv,histo,40,male,back"]
+
+
+def test_a_lesion_with_two_ids_gets_one_and_the_metadata_stay(tmp_path):
+    write(tmp_path, *TWO_IDS, *ROWS)
+    released = (tmp_path / METADATA).read_text()
+    assert read_table(tmp_path)[["image_id", "lesion_id"]].to_numpy().tolist() == [
+        ["ISIC_0033421", "HAM_9"],
+        ["ISIC_0033481", "HAM_9"],
+        ["ISIC_1", "HAM_1"],
+        ["ISIC_2", "HAM_2"],
+    ]
+    assert (tmp_path / METADATA).read_text() == released
+
+
+def test_synthetic_lesions_are_not_joined(tmp_path):
+    write(tmp_path, *TWO_IDS)
+    (tmp_path / SYNTHETIC).touch()
+    assert read_table(tmp_path)["lesion_id"].tolist() == ["HAM_9", "HAM_8"]
+
+
+def test_a_lesion_with_two_ids_and_two_diagnoses_is_refused(tmp_path):
+    write(tmp_path, TWO_IDS[0], TWO_IDS[1].replace("nv", "mel"))
+    with pytest.raises(DataError, match=r"HAM_8, HAM_9 are one lesion .* \(mel, nv\)"):
+        read_table(tmp_path)
+
+
+def images_of(*lesions):
+    """An image a, b, c ... of each lesion."""
+    return pd.DataFrame({"image_id": list("abcdefgh")[: len(lesions)], "lesion_id": lesions})
+
+
+@pytest.mark.parametrize(
+    ("pairs", "lesions"),
+    [
+        ([], ["1", "2", "2", "3", "4", "5"]),
+        (["ab"], ["2", "2", "2", "3", "4", "5"]),  # brings the other image of lesion 2 along
+        (["ab", "de"], ["2", "2", "2", "4", "4", "5"]),
+        (["ab", "cd"], ["3", "3", "3", "3", "4", "5"]),  # a chain through lesion 2
+        (["ab", "cd", "de", "ef"], ["5"] * 6),
+        (["ab", "cd", "da"], ["3", "3", "3", "3", "4", "5"]),  # a circle
+        (["bc"], ["1", "2", "2", "3", "4", "5"]),  # one lesion already
+        (["ax", "xf", "yz"], ["1", "2", "2", "3", "4", "5"]),  # x, y and z are absent
+    ],
+)
+def test_joined_lesions_depend_on_no_order(pairs, lesions):
+    table = images_of("1", "2", "2", "3", "4", "5").assign(dx="nv")
+    for order in permutations(pairs):
+        for flipped in (order, [pair[::-1] for pair in order]):
+            joined = join_lesions(table, [tuple(pair) for pair in flipped])
+            assert joined["lesion_id"].tolist() == lesions
+            shuffled = join_lesions(table.sample(frac=1, random_state=0), map(tuple, flipped))
+            pd.testing.assert_frame_equal(shuffled.sort_index(), joined)
+    assert table["lesion_id"].tolist() == ["1", "2", "2", "3", "4", "5"]
+
+
+def test_joined_lesions_are_the_components_of_the_graph():
+    draw = np.random.default_rng(0)
+    for _ in range(50):
+        table = images_of(*map(str, draw.integers(6, size=8))).assign(dx="nv")
+        pairs = [tuple(pair) for pair in draw.choice(list("abcdefghxy"), size=(4, 2))]
+        label = table["lesion_id"].to_numpy(copy=True)
+        edges = [table["image_id"].isin(pair) for pair in pairs if not set(pair) & set("xy")]
+        for _ in range(8):  # spreads the last id along lesions and pairs until nothing changes
+            for edge in edges:
+                members = np.isin(label, label[edge])
+                label[members] = max(label[members])
+        assert join_lesions(table, pairs)["lesion_id"].tolist() == label.tolist()
 
 
 def test_batch_is_indexed_at_once():

@@ -94,17 +94,41 @@ def test_bilateral_is_a_function_of_seed_and_epoch():
     assert placed(Bilateral(LABELS), seed=1, epoch=2, start=64) == first[64:]
 
 
+PAIRINGS = [
+    pytest.param(("balanced", "head"), id="paper"),
+    pytest.param(("natural", "balanced"), id="code"),
+    pytest.param(("balanced", "more_frequent"), id="literal"),
+]
+
+
 def pairs(pairing, rank=0, world_size=1, **where):
     """Anchors and partners (n, 2) of one process's share, whole pairs only."""
-    share = placed(Paired(LABELS, pairing), rank=rank, world_size=world_size, **where)
+    share = placed(Paired(LABELS, *pairing), rank=rank, world_size=world_size, **where)
     return np.array(share[: len(share) // 2 * 2]).reshape(-1, 2)
 
 
 @pytest.mark.parametrize("world_size", [1, 2])
-def test_anchors_of_the_paper_are_balanced_and_their_partners_more_frequent(world_size):
+def test_anchors_of_the_paper_are_balanced_and_their_partners_of_the_head_class(world_size):
     labels = np.array(LABELS)
     for rank in range(world_size):
-        anchor, partner = labels[pairs("paper", rank, world_size, seed=1)].T
+        found = pairs(("balanced", "head"), rank, world_size, seed=1)
+        anchor, partner = labels[found].T
+        frequency = np.bincount(anchor, minlength=3) / len(anchor)
+        assert np.abs(frequency - 1 / 3).max() < 5 * 0.5 / len(anchor) ** 0.5
+        assert (partner == 0).all()
+
+
+def test_classes_of_one_frequency_are_all_head_classes():
+    labels = np.array([0] * 60 + [1] * 60 + [2] * 20)
+    order = np.array(placed(Paired(labels.tolist()), seed=3)).reshape(-1, 2)
+    assert set(labels[order[:, 1]]) == {0, 1}
+
+
+@pytest.mark.parametrize("world_size", [1, 2])
+def test_partners_can_be_of_more_frequent_classes(world_size):
+    labels = np.array(LABELS)
+    for rank in range(world_size):
+        anchor, partner = labels[pairs(("balanced", "more_frequent"), rank, world_size, seed=1)].T
         frequency = np.bincount(anchor, minlength=3) / len(anchor)
         assert np.abs(frequency - 1 / 3).max() < 5 * 0.5 / len(anchor) ** 0.5
         counts = np.bincount(labels)
@@ -118,7 +142,9 @@ def test_anchors_of_the_paper_are_balanced_and_their_partners_more_frequent(worl
 
 def test_classes_of_one_frequency_are_no_partners_of_each_other():
     labels = np.array([0] * 60 + [1] * 20 + [2] * 20)
-    order = np.array(placed(Paired(labels.tolist()), seed=3)).reshape(-1, 2)
+    order = np.array(placed(Paired(labels.tolist(), partners="more_frequent"), seed=3)).reshape(
+        -1, 2
+    )
     anchor, partner = labels[order].T
     assert set(partner[anchor > 0]) == {0}
 
@@ -128,14 +154,14 @@ def test_partners_of_the_code_are_balanced_and_every_image_is_an_anchor(world_si
     labels, anchors = np.array(LABELS), []
     for epoch in (4, 5):
         for rank in range(world_size):
-            found = pairs("code", rank, world_size, seed=1, epoch=epoch)
+            found = pairs(("natural", "balanced"), rank, world_size, seed=1, epoch=epoch)
             anchors += found[:, 0].tolist()
             frequency = np.bincount(labels[found[:, 1]], minlength=3) / len(found)
             assert np.abs(frequency - 1 / 3).max() < 5 * 0.5 / len(found) ** 0.5
     assert sorted(anchors) == list(range(len(LABELS)))
 
 
-@pytest.mark.parametrize("pairing", ["paper", "code"])
+@pytest.mark.parametrize("pairing", PAIRINGS)
 def test_two_processes_share_the_pairs_of_one(pairing):
     whole = pairs(pairing, seed=1, epoch=2)
     first, second = (pairs(pairing, rank, 2, seed=1, epoch=2) for rank in range(2))
@@ -143,12 +169,12 @@ def test_two_processes_share_the_pairs_of_one(pairing):
     assert (both == whole[: len(both)]).all()
 
 
-@pytest.mark.parametrize("pairing", ["paper", "code"])
+@pytest.mark.parametrize("pairing", PAIRINGS)
 def test_pairs_go_on_within_an_epoch(pairing):
-    sampler = Paired(LABELS, pairing)
+    sampler = Paired(LABELS, *pairing)
     whole = placed(sampler, seed=1, epoch=3, rank=1, world_size=2)
     assert placed(sampler, seed=1, epoch=3, start=64, rank=1, world_size=2) == whole[64:]
-    assert placed(Paired(LABELS, pairing), seed=1, epoch=3, rank=1, world_size=2) == whole
+    assert placed(Paired(LABELS, *pairing), seed=1, epoch=3, rank=1, world_size=2) == whole
     assert placed(sampler, seed=1, epoch=5, rank=1, world_size=2) != whole
     assert placed(sampler, seed=2, epoch=3, rank=1, world_size=2) != whole
 

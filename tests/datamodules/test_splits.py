@@ -1,7 +1,7 @@
 import pandas as pd
 import pytest
 
-from datamodules.dataset import DataError
+from datamodules.dataset import METADATA, SAME_LESION, DataError, read_table
 from datamodules.splits import Balanced, KFold, Official, Stratified
 
 SPLITS = [Balanced(8, 4), Stratified(), *(KFold(4, fold) for fold in range(4))]
@@ -25,6 +25,37 @@ def test_no_lesion_is_in_two_parts_and_no_image_in_none(table, split):
     assert set(part) == {"train", "val", "test"}
     assert (part.groupby(table["lesion_id"]).nunique() == 1).all()
     assert (pd.crosstab(table["dx"], part) > 0).all(axis=None)
+
+
+@pytest.fixture
+def pairs() -> list[tuple[str, str]]:
+    """Images of HAM10000 that show one lesion under two ids."""
+    return list(pd.read_csv(SAME_LESION, comment="#").itertuples(index=False, name=None))
+
+
+@pytest.fixture
+def with_pairs(tmp_path, pairs) -> pd.DataFrame:
+    """Lesions of one image each; the metadata give those in ``pairs`` two ids."""
+    images = [*(image for pair in pairs for image in pair), *map(str, range(24))]
+    rows = [(f"HAM_{i * 37 % 61}", image, "nv") for i, image in enumerate(images)]
+    table = pd.DataFrame(rows, columns=["lesion_id", "image_id", "dx"])
+    table.to_csv(tmp_path / METADATA, index=False)
+    return read_table(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "split",
+    [
+        *(Balanced(20, 10, seed) for seed in range(5)),
+        *(Stratified(seed=seed) for seed in range(3)),
+        *(KFold(5, fold) for fold in range(5)),
+    ],
+)
+def test_images_of_one_lesion_with_two_ids_are_in_one_part(with_pairs, pairs, split):
+    assert len(pairs) == 18
+    part = dict(zip(with_pairs["image_id"], split(with_pairs), strict=True))
+    assert set(part.values()) == {"train", "val", "test"}
+    assert [pair for pair in pairs if part[pair[0]] != part[pair[1]]] == []
 
 
 @pytest.mark.parametrize("split", SPLITS)

@@ -38,6 +38,15 @@ def test_a_row_is_a_name_and_its_decision_another(runs):
     assert rows[0].metrics["macro_f1"].seeds is None
 
 
+def test_a_doubtful_training_is_named_on_table_and_page(make_run):
+    training = {"remarks": ["the best epoch is 1 of 9, in the first tenth"]}
+    runs = [read_run(make_run("ce", seed=s, training=training if s else None)) for s in range(2)]
+    comparison = compare(runs, resamples=20)
+    said = "Doubtful training of ce, seed 1: the best epoch is 1 of 9, in the first tenth."
+    assert said in table.markdown(comparison)
+    assert said in page.render(comparison)
+
+
 def test_seeds_are_averaged_within_each_resample(runs):
     found = compare(runs[:3], resamples=50)
     ce = found.rows[0]

@@ -1,5 +1,6 @@
 import json
 
+import pandas as pd
 import pytest
 
 from callbacks.errors import RunError
@@ -21,6 +22,21 @@ def test_finds_runs_wherever_a_pattern_ends(make_run, pattern):
     runs, left_out = read_runs([pattern, pattern])
     assert [run.name for run in runs] == ["ce"]
     assert left_out == []
+
+
+def test_reads_the_last_epochs_in_place_of_the_best(make_run):
+    folder = make_run("ce")
+    make_run("untested")
+    for name in ("results.json", "test_predictions.csv"):
+        (folder / f"last_{name}").write_bytes((folder / name).read_bytes())
+    reverse = pd.read_csv(folder / "test_predictions.csv").iloc[::-1]
+    reverse["p_mel"] = 1.0
+    reverse.to_csv(folder / "last_test_predictions.csv", index=False)
+    (run,), left_out = read_runs(["runs/*"], last=True)
+    assert (run.probability[:, 0] == 1).all()
+    assert (read_run(folder).probability[:, 0] < 1).all()
+    (sentence,) = left_out
+    assert sentence == "runs/untested/seed0 has no last_results.json: test its last.ckpt."
 
 
 def cut(path):

@@ -55,6 +55,11 @@ def gpaco(encoder: Encoder) -> Classifier:
     return paco(encoder, momentum=None)
 
 
+def predicting(encoder: Encoder) -> Classifier:
+    network = ContrastiveNetwork(encoder, embedding=16, predictor_layers=2)
+    return PaCo(network, PaCoLoss(COUNTS), queue_size=QUEUE, momentum=0.9, optimizer=sgd)
+
+
 def bcl(encoder: Encoder) -> Classifier:
     network, criterion = BCLNetwork(encoder, embedding=16), LogitAdjustedLoss(COUNTS)
     return BCL(network, BalancedContrastiveLoss(), criterion=criterion, optimizer=sgd)
@@ -67,7 +72,7 @@ def proco(encoder: Encoder) -> Classifier:
 
 
 METHODS: dict[str, Callable[[Encoder], Classifier]] = {
-    method.__name__: method for method in (supcon, paco, gpaco, bcl, proco)
+    method.__name__: method for method in (supcon, paco, gpaco, predicting, bcl, proco)
 }
 
 

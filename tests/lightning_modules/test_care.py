@@ -11,10 +11,12 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from lightning_modules.care import CARE, attention_loss, bounding_boxes, grad_cam, normalise
+from lightning_modules.losses import CostSensitiveLoss, FocalLoss
 from lightning_modules.mixes import Mixup
 from lightning_modules.networks import TimmNetwork
 
 NAMES = ("mel", "nv", "bcc", "akiec", "bkl", "df", "vasc")
+COUNTS = [1113, 6705, 514, 327, 1099, 115, 142]
 RARE = (3, 5, 6)
 SIZE, GRID = 16, 4
 
@@ -199,7 +201,7 @@ def naive(module: CARE, batch: dict, classes: tuple = RARE) -> list:
 
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("boxes", [True, False])
-@pytest.mark.parametrize("reduction", ["sum", "mean"])
+@pytest.mark.parametrize("reduction", ["batch", "sum", "mean"])
 @pytest.mark.parametrize("seed", range(3))
 def test_naive_loop(boxes, reduction, seed):
     module = care(boxes=boxes, reduction=reduction, outside_weight=0.7).double()
@@ -207,10 +209,32 @@ def test_naive_loop(boxes, reduction, seed):
     batch["mask"][3], batch["mask"][5] = 1, 0  # fills the image; is not there
     losses = naive(module, batch)
     assert len(losses) == 5
-    expected = sum(losses) / (len(losses) if reduction == "mean" else 1)
+    expected = sum(losses) * {"batch": 96 / 14, "sum": 1, "mean": 1 / 5}[reduction]
     found = attention(module, batch)
     torch.testing.assert_close(found, expected)
     torch.testing.assert_close(gradients(module, found), gradients(module, expected))
+
+
+@pytest.mark.usefixtures("float64")
+def test_strength_is_the_published_one_in_every_batch():
+    """A sum over 96 images, of which batches of any size are equal shares on average."""
+    module, whole = care().double(), a_batch(size=96, dtype=torch.float64)
+    published = sum(naive(module, whole))
+    assert attention(module, whole).item() == pytest.approx(published.item(), rel=1e-9)
+    for size in (8, 32):
+        parts = [{k: v[i : i + size] for k, v in whole.items()} for i in range(0, 96, size)]
+        mean = sum(attention(module, part).item() for part in parts) / len(parts)
+        assert mean == pytest.approx(published.item(), rel=1e-9)
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("criterion", [CostSensitiveLoss(class_counts=COUNTS), FocalLoss()])
+def test_other_criteria(criterion):
+    module, batch = care(alpha=0.3).double(), a_batch(dtype=torch.float64)
+    module.criterion = criterion
+    expected = 0.7 * criterion(module(batch["image"]), batch["label"])
+    expected = expected + 0.3 * 96 / 14 * sum(naive(module, batch))
+    torch.testing.assert_close(module.training_step(batch, 0), expected)
 
 
 @pytest.mark.usefixtures("float64")
@@ -230,7 +254,7 @@ def test_batches_without_anything_to_attend_to_have_no_gradient():
         batch | {"mask": torch.zeros_like(batch["mask"])},
         batch | {"image": torch.full_like(batch["image"], 0.5)},
     ):
-        for reduction in ("sum", "mean"):
+        for reduction in ("batch", "sum", "mean"):
             module = care(reduction=reduction)
             loss = attention(module, without)
             assert loss.item() == 0
@@ -244,7 +268,8 @@ def test_the_gradient_is_that_of_the_formula():
     found = gradients(module, module.training_step(batch, 0))
     logits = module(batch["image"])
     classification = F.cross_entropy(logits, batch["label"])
-    formula = gradients(module, 0.7 * classification + 0.3 * sum(naive(module, batch)))
+    published = 96 / 14 * sum(naive(module, batch))
+    formula = gradients(module, 0.7 * classification + 0.3 * published)
     torch.testing.assert_close(found, formula)
     # The attention reaches the encoder, and leaves the head to the classification.
     plain = gradients(module, 0.7 * F.cross_entropy(module(batch["image"]), batch["label"]))
@@ -261,7 +286,7 @@ def test_alpha_0_is_plain_training():
 
 
 @pytest.mark.usefixtures("float64")
-@pytest.mark.parametrize("reduction", ["sum", "mean"])
+@pytest.mark.parametrize("reduction", ["batch", "sum", "mean"])
 def test_two_processes_are_one(reduction, monkeypatch):
     """The mean over processes of their gradients is the gradient of the whole batch."""
     module, batch = care(reduction=reduction).double(), a_batch(size=21, dtype=torch.float64)

@@ -227,11 +227,12 @@ def lightning(momentum: float = 0.9) -> PaCo:
 
 
 @pytest.mark.filterwarnings("ignore:You defined a `validation_step`")
-def test_resumed_equals_never_stopped(tmp_path):
-    whole = trained(lightning(), tmp_path, epochs=2)
-    trained(lightning(), tmp_path, epochs=1)
+@pytest.mark.parametrize("method", ["paco", "predicting"])
+def test_resumed_equals_never_stopped(method, tmp_path):
+    whole = trained(make(method), tmp_path, epochs=2)
+    trained(make(method), tmp_path, epochs=1)
     torch.manual_seed(1)
-    resumed = trained(lightning(), tmp_path, epochs=2, checkpoint=tmp_path / "1.ckpt")
+    resumed = trained(make(method), tmp_path, epochs=2, checkpoint=tmp_path / "1.ckpt")
     assert equal(resumed.state_dict(), whole.state_dict())
     assert whole.queue.pointer == 2 * 4 * 8 % QUEUE
     assert not equal(whole.key_network.state_dict(), whole.network.state_dict())

@@ -36,6 +36,29 @@ def test_prediction_is_the_sum_of_the_branches(network, batch):
     assert torch.equal(network(batch["image"]), branches.sum(0))
 
 
+@pytest.mark.parametrize("gamma", [0.7, 0.3, 0.0])
+def test_evaluation_divides_by_norms_and_leaves_out_the_bias(network, batch, gamma):
+    network.eval()
+    network.classifier.weight.data *= torch.arange(1, 8)[:, None]
+    features = network.specialise(network.encoder.features(batch["image"])).mean((2, 3))
+    network.gamma = gamma
+    found = network.branches(batch["image"])
+    for branch, own in zip(found, features.chunk(3, dim=1), strict=True):
+        for c, w in enumerate(network.classifier.weight):
+            expected = own @ w / w.square().sum() ** (gamma / 2)
+            torch.testing.assert_close(branch[:, c], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_classifier_is_as_trained_in_training_and_on_demand(network):
+    features = torch.rand(3, 8, network.classifier.in_features)
+    as_trained = network.classifier(features)
+    assert torch.equal(network.classify(features), as_trained)
+    network.eval()
+    assert not torch.allclose(network.classify(features), as_trained, atol=1e-3)
+    network.gamma = None
+    assert torch.equal(network.classify(features), as_trained)
+
+
 def test_individual_loss_against_a_loop(network, batch):
     branches = network.branches(batch["image"])
     groups = [set(NAMES), set(NAMES) - {"nv"}, {"akiec", "df", "vasc"}]

@@ -7,8 +7,9 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from lightning_modules import ContrastiveClassifier, ModelError, SPMix
+from lightning_modules.contrastive import views
 from lightning_modules.losses import PaCoLoss, SupConLoss
-from lightning_modules.mixes import PatchMix, RandomPatchMix, SaliencyMixup
+from lightning_modules.mixes import PairMixup, PatchMix, RandomPatchMix, SaliencyMixup
 from lightning_modules.networks import ContrastiveNetwork, HybridViT
 from tests.processes import in_two
 
@@ -18,7 +19,7 @@ PAPER = {"momentum": 0.9, "criterion": "cross-entropy", "contrastive": "SupCon"}
 CODE = {"momentum": None, "criterion": None, "contrastive": "GPaCo"}
 
 
-def module(kind=SPMix, method=PAPER, mix=None, cnn=None, queue_size=8, size=32, depth=6):
+def module(kind=SPMix, method=PAPER, mix=None, cnn=None, queue_size=8, size=32, depth=6, **options):
     torch.manual_seed(0)
     # Without a CNN there is no batch norm, which would make anchors depend on their partners.
     encoder = HybridViT("test_vit", pretrained=False, cnn=cnn, size=size, options={"depth": depth})
@@ -31,21 +32,22 @@ def module(kind=SPMix, method=PAPER, mix=None, cnn=None, queue_size=8, size=32, 
         queue_size=queue_size,
         optimizer=torch.optim.AdamW,
         class_names=NAMES,
-        **({"mix": mix or PatchMix(noise=0.0, class_counts=COUNTS)} if kind is SPMix else {}),
+        **({"mix": mix or PatchMix(noise=0.0)} if kind is SPMix else {}),
+        **options,
     )
     found.log = lambda *_, **__: None
     return found.train()
 
 
-def batch(pairs=6, size=32, views=2, seed=1):
+def batch(pairs=6, size=32, number=2, seed=1):
     generator = torch.Generator().manual_seed(seed)
     rows = 2 * pairs
     label = torch.tensor([0, 1, 2, 1, 2, 0]).repeat(pairs)[:rows]
     return {
-        "image": torch.rand(views * rows, 3, size, size, generator=generator),
-        "saliency": torch.rand(views * rows, 1, size, size, generator=generator),
-        "label": label.repeat(views),
-        "index": torch.arange(rows).repeat(views),
+        "image": torch.rand(number * rows, 3, size, size, generator=generator),
+        "saliency": torch.rand(number * rows, 1, size, size, generator=generator),
+        "label": label.repeat(number),
+        "index": torch.arange(rows).repeat(number),
     }
 
 
@@ -56,9 +58,16 @@ def anchors_of(both):
 
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("method", [PAPER, CODE], ids=["paper", "code"])
-@pytest.mark.parametrize("kind", [PatchMix, RandomPatchMix, SaliencyMixup])
-def test_ratio_one_is_the_method_without_mixing(kind, method):
-    unmixed = kind(floor=1.0, clip=1.0, noise=0.0, class_counts=COUNTS)
+@pytest.mark.parametrize(
+    "unmixed",
+    [
+        *(kind(floor=1.0, clip=1.0) for kind in (PatchMix, RandomPatchMix)),
+        *(kind(floor=1.0, clip=1.0) for kind in (SaliencyMixup, PairMixup)),
+        PatchMix(probability=0.0),
+    ],
+    ids=lambda mix: f"{type(mix).__name__}-{mix.probability}",
+)
+def test_ratio_one_is_the_method_without_mixing(unmixed, method):
     mixing, plain = module(mix=unmixed, method=method), module(ContrastiveClassifier, method)
     mixing, plain, both = mixing.double(), plain.double(), in_float64(batch())
     for step in range(2):  # the second with a queue
@@ -94,7 +103,7 @@ def test_key_network_mixes_tokens_of_its_own():
             parameter.zero_()
     seen = []
     for network in (mixing.network, mixing.key_network):
-        seen.append(mixing.encode(network, {k: v[:12] for k, v in batch().items()}))
+        seen.append(mixing.encode(network, of_all(mixing, first_view(batch()))))
     assert seen[0].abs().sum() > 0
     assert seen[1].abs().sum() == 0
     assert not any(p.requires_grad for p in mixing.key_network.parameters())
@@ -119,8 +128,85 @@ def test_mixtures_are_what_the_step_mixes():
     mixing, both = module(), batch()
     found = mixing.mixtures(both)
     assert found["image"].shape == (12, 3, 32, 32)
-    first = {name: value[:12] for name, value in both.items()}
-    assert torch.equal(found["ratio"], mixing.mix.ratio(first, (2, 2)))
+    assert torch.equal(found["map"], first_view(both)["saliency"])
+    assert torch.equal(found["ratio"], of_all(mixing, first_view(both))["ratio"])
+
+
+def test_a_pair_is_mixed_in_both_views_or_in_none():
+    mixing = module(mix=PatchMix(probability=0.5))
+    seen = record_encoded(mixing)
+    torch.manual_seed(3)
+    mixing.training_step(batch(pairs=40), 0)
+    first, second = ((view["ratio"] < 1).any((1, 2)) for view in seen)
+    assert torch.equal(first, second)
+    assert 0 < first.sum() < 40
+
+
+def test_the_second_view_alone_can_be_mixed():
+    mixing = module(mixed_views="second")
+    seen = record_encoded(mixing)
+    mixing.training_step(batch(), 0)
+    assert (seen[0]["ratio"] == 1).all()
+    assert (seen[1]["ratio"] < 1).any((1, 2)).all()
+
+
+def record_encoded(mixing):
+    """The views that are encoded, as they come."""
+    seen, encode = [], mixing.encode
+
+    def noted(network, view):
+        seen.append(view)
+        return encode(network, view)
+
+    mixing.encode = noted
+    return seen
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("method", [PAPER, CODE], ids=["paper", "code"])
+def test_clean_anchors_can_train_the_classifier(method):
+    mixing, both = module(method=method, classify="clean").double(), in_float64(batch())
+    contrast, _ = mixing.compare(*views(both, 2, check=True))
+    images = torch.cat([view["image"][::2] for view in views(both, 2, check=True)])
+    expected = mixing.network(images if method is CODE else images[:6])
+    torch.testing.assert_close(contrast.logits, expected)
+    plain, _ = module(method=method).double().compare(*views(both, 2, check=True))
+    torch.testing.assert_close(contrast.anchors, plain.anchors)
+    assert not torch.allclose(contrast.logits, plain.logits)
+
+
+def test_soft_labels_have_the_mean_ratio():
+    mixing, both = module(soft_label=True), batch()
+    first, second = views(both, 2, check=True)
+    contrast, _ = mixing.compare(first, second)
+    ratio = of_all(mixing, first)["ratio"]
+    for i in range(6):
+        expected = torch.zeros(3)
+        expected[first["label"][2 * i]] += ratio[i].mean()
+        expected[first["label"][2 * i + 1]] += 1 - ratio[i].mean()
+        torch.testing.assert_close(contrast.target[i], expected)
+    assert torch.equal(contrast.label, first["label"][::2])  # positives are of the anchor's class
+    for wrong in ({"method": CODE}, {"classify": "clean"}):
+        with pytest.raises(ModelError, match="soft_label needs a criterion"):
+            module(soft_label=True, **wrong)
+
+
+def test_pairs_are_mixed_to_be_looked_at_as_in_training():
+    mixing = module().eval()
+    pairs = first_view(batch())
+    logits, label = mixing.mixed(pairs)
+    mixes = mixing.mix.encode(mixing.network.encoder, of_all(mixing, pairs))
+    torch.testing.assert_close(logits, mixing.network.classify(mixes))
+    assert torch.equal(label, pairs["label"][::2])
+
+
+def first_view(both):
+    return views(both, 2, check=True)[0]
+
+
+def of_all(mixing, view):
+    """A view with the ratio of all of its pairs."""
+    return mixing.with_ratio(view, torch.ones(len(view["label"]) // 2, dtype=torch.bool))
 
 
 def test_pairs_need_an_even_number_of_images():
@@ -142,7 +228,7 @@ def test_pairs_need_an_even_number_of_images():
     ids=["block-bf16", "block-fp16", "hybrid-bf16", "hybrid-fp16"],
 )
 def test_steps_in_half_precision(method, network, half, steps):
-    mixing = module(method=method, mix=PatchMix(class_counts=COUNTS), **network)
+    mixing = module(method=method, mix=PatchMix(), **network)
     batches = [batch(pairs=2, seed=seed % 5) for seed in range(steps)]
     losses = train(mixing, Step(mixing), batches, half)
     assert torch.tensor(losses).isfinite().all()
@@ -151,8 +237,8 @@ def test_steps_in_half_precision(method, network, half, steps):
 
 def share(rank, seed):
     """Half of the pairs, in both views."""
-    views = [{k: v.chunk(2)[i] for k, v in batch(seed=seed).items()} for i in range(2)]
-    return {k: torch.cat([view[k].chunk(2)[rank] for view in views]) for k in views[0]}
+    both = views(batch(seed=seed), 2, check=True)
+    return {k: torch.cat([view[k].chunk(2)[rank] for view in both]) for k in both[0]}
 
 
 def one_of_two(rank):

@@ -4,13 +4,19 @@ import pytest
 import torch
 
 from lightning_modules import ModelError
-from lightning_modules.mixes import PatchMix, RandomPatchMix, SaliencyMixup
+from lightning_modules.mixes import (
+    FillingPatchMix,
+    PairMixup,
+    PatchMix,
+    RandomPatchMix,
+    SaliencyMixup,
+    SalientHalfMix,
+)
 from lightning_modules.mixes.spmix import blend
 from lightning_modules.networks import HybridViT, TimmNetwork
 
-COUNTS = [60, 600, 6]
 GRID = (4, 4)
-ORDERS = ["paper", "code"]
+MERGES = ["maps", "ratios", "anchor"]
 
 
 def view(pairs=3, size=32, seed=0, labels=(0, 1)):
@@ -25,7 +31,20 @@ def view(pairs=3, size=32, seed=0, labels=(0, 1)):
 
 
 def mix(kind=PatchMix, **options):
-    return kind(**{"class_counts": COUNTS, "noise": 0.0} | options)
+    return kind(**{"noise": 0.0} | options)
+
+
+def mixed(module, batch, grid=GRID):
+    """The batch with the ratio of its pairs."""
+    return module(batch, grid, module.choose(batch["label"][::2]))
+
+
+def ratio_of(module, batch, grid=GRID):
+    return mixed(module, batch, grid)["ratio"]
+
+
+def encoded(module, encoder, batch):
+    return module.encode(encoder, mixed(module, batch, module.grid(encoder, batch)))
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +71,7 @@ def min_max(values):
 @pytest.mark.parametrize(("floor", "clip"), [(0.0, 0.8), (0.5, 0.8), (0.0, 1.0)])
 def test_ratio_of_the_paper_by_a_loop(floor, clip):
     batch = view()
-    ratio = mix(floor=floor, clip=clip).ratio(batch, GRID)
+    ratio = ratio_of(mix(floor=floor, clip=clip), batch)
     for i in range(3):
         merged = torch.maximum(batch["saliency"][2 * i, 0], batch["saliency"][2 * i + 1, 0])
         expected = min_max(patch.mean() for patch in patches(merged))
@@ -63,7 +82,7 @@ def test_ratio_of_the_paper_by_a_loop(floor, clip):
 @pytest.mark.parametrize(("floor", "clip"), [(0.0, 0.8), (0.5, 0.8), (0.0, 1.0)])
 def test_ratio_of_the_code_by_a_loop(floor, clip):
     batch = view()
-    ratio = mix(order="code", floor=floor, clip=clip).ratio(batch, GRID)
+    ratio = ratio_of(mix(merge="ratios", floor=floor, clip=clip), batch)
     for i in range(3):
         both = [
             min_max(patch.mean() for patch in patches(batch["saliency"][row, 0]))
@@ -73,39 +92,68 @@ def test_ratio_of_the_code_by_a_loop(floor, clip):
         torch.testing.assert_close(ratio[i].flatten(), expected)
 
 
-@pytest.mark.parametrize("kind", [PatchMix, RandomPatchMix])
-@pytest.mark.parametrize("order", ORDERS)
-def test_ratios_are_from_floor_to_clip(kind, order):
-    ratio = mix(kind, order=order, floor=0.3, clip=0.8, noise=2.0).ratio(view(50), GRID)
+@pytest.mark.parametrize("kind", [RandomPatchMix, PairMixup])
+def test_ratios_without_maps_are_drawn_evenly(kind):
+    batch = view(4000)
+    del batch["saliency"]
+    torch.manual_seed(0)
+    ratio = ratio_of(mix(kind, floor=0.5, clip=0.8), batch, (2, 2))
+    if kind is PairMixup:
+        assert torch.equal(ratio, ratio[:, :1, :1].expand(-1, 2, 2))
+        ratio = ratio[:, 0, 0]
+    quantiles = torch.quantile(ratio.flatten(), torch.tensor([0.0, 0.25, 0.5, 0.75, 1.0]))
+    expected = torch.tensor([0.5, 0.575, 0.65, 0.725, 0.8])
+    deviation = 0.3 * 0.5 / ratio.numel() ** 0.5  # of the median, the least certain of them
+    torch.testing.assert_close(quantiles, expected, rtol=0, atol=5 * deviation)
+
+
+def test_the_more_salient_half_is_kept():
+    batch = view(50)
+    ratio = ratio_of(mix(SalientHalfMix, merge="ratios", floor=0.5, clip=0.8), batch)
+    for i in range(50):
+        kept = []
+        for row in (2 * i, 2 * i + 1):
+            means = torch.stack([p.mean() for p in patches(batch["saliency"][row, 0])])
+            kept.append(set(means.argsort(descending=True)[:9].tolist()))  # with the lower median
+        unmixed = (ratio[i].flatten() == 1).nonzero().flatten().tolist()
+        assert set(unmixed) == kept[0] | kept[1]
+    others = ratio[ratio < 1]
+    assert others.min() >= 0.5
+    assert others.max() <= 0.8
+
+
+@pytest.mark.parametrize("merge", MERGES)
+def test_ratios_are_from_floor_to_clip(merge):
+    ratio = ratio_of(mix(merge=merge, floor=0.3, clip=0.8, noise=2.0), view(50))
     assert ratio.min() >= 0.3
     assert ratio.max() <= 0.8
     assert torch.equal(ratio.flatten(1).amax(1), torch.full((50,), 0.8))
-    if order == "paper":
+    if merge != "ratios":  # of which the larger one is taken
         assert torch.equal(ratio.flatten(1).amin(1), torch.full((50,), 0.3))
 
 
-@pytest.mark.parametrize("order", ORDERS)
-def test_ratio_of_a_pair_is_the_same_both_ways(order):
+@pytest.mark.parametrize("merge", ["maps", "ratios"])
+def test_ratio_of_a_pair_is_the_same_both_ways(merge):
     batch = view()
     swapped = batch | {"saliency": batch["saliency"].unflatten(0, (-1, 2)).flip(1).flatten(0, 1)}
-    module = mix(order=order)
-    assert torch.equal(module.ratio(batch, GRID), module.ratio(swapped, GRID))
+    module = mix(merge=merge)
+    assert torch.equal(ratio_of(module, batch), ratio_of(module, swapped))
 
 
-@pytest.mark.parametrize("order", ORDERS)
-def test_flipped_pair_has_the_flipped_grid(order):
+@pytest.mark.parametrize("merge", MERGES)
+def test_flipped_pair_has_the_flipped_grid(merge):
     batch = view()
-    module = mix(order=order)
-    ratio = module.ratio(batch | {"saliency": batch["saliency"].flip(3)}, GRID)
-    torch.testing.assert_close(ratio, module.ratio(batch, GRID).flip(2))
+    module = mix(merge=merge)
+    ratio = ratio_of(module, batch | {"saliency": batch["saliency"].flip(3)})
+    torch.testing.assert_close(ratio, ratio_of(module, batch).flip(2))
 
 
-@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("merge", MERGES)
 @pytest.mark.parametrize("constant", [0.0, 0.3, 0.7])
-def test_constant_maps_have_a_ratio(order, constant):
+def test_constant_maps_have_a_ratio(merge, constant):
     batch = view()
     batch["saliency"] = torch.full_like(batch["saliency"], constant)
-    ratio = mix(order=order, noise=0.5).ratio(batch, GRID)
+    ratio = ratio_of(mix(merge=merge, noise=0.5), batch)
     assert torch.equal(ratio, torch.full((3, *GRID), 0.8))
 
 
@@ -125,23 +173,50 @@ def test_noise_is_in_standard_deviations_of_the_map():
 
 def test_noise_is_torchs_and_none_is_none():
     torch.manual_seed(7)
-    first = mix(noise=0.5).ratio(view(), GRID)
-    second = mix(noise=0.5).ratio(view(), GRID)
+    first = ratio_of(mix(noise=0.5), view())
+    second = ratio_of(mix(noise=0.5), view())
     torch.manual_seed(7)
-    assert torch.equal(mix(noise=0.5).ratio(view(), GRID), first)
+    assert torch.equal(ratio_of(mix(noise=0.5), view()), first)
     assert not torch.equal(first, second)
     state = torch.get_rng_state()
-    mix().ratio(view(), GRID)
+    ratio_of(mix(), view())
     assert torch.equal(torch.get_rng_state(), state)
 
 
-@pytest.mark.parametrize(
-    ("labels", "mixed"), [((0, 1), True), ((1, 0), False), ((2, 0), True), ((0, 0), False)]
-)
-def test_only_anchors_that_are_rarer_are_mixed(labels, mixed):
-    ratio = mix().ratio(view(labels=labels), GRID)
-    assert (ratio < 1).any() == mixed
-    assert (mix(only_rarer=False).ratio(view(labels=labels), GRID) < 1).any()
+def test_anchors_own_map_is_its_alone():
+    batch = view()
+    module = mix(merge="anchor")
+    other = batch | {"saliency": batch["saliency"].clone()}
+    other["saliency"][1::2] = torch.rand(3, 1, 32, 32)
+    assert torch.equal(ratio_of(module, batch), ratio_of(module, other))
+
+
+def test_masks_guide_as_saliency_does():
+    batch = view()
+    other = {"mask": batch["saliency"], "image": batch["image"], "label": batch["label"]}
+    assert torch.equal(ratio_of(mix(guide="mask"), other), ratio_of(mix(), batch))
+    with pytest.raises(ModelError, match="set data.mask"):
+        ratio_of(mix(guide="mask"), batch)
+
+
+@pytest.mark.parametrize("probability", [0.0, 0.3, 1.0])
+def test_a_share_of_the_pairs_is_mixed(probability):
+    torch.manual_seed(0)
+    batch = view(4000, size=2)
+    ratio = ratio_of(mix(probability=probability, noise=0.5), batch, (2, 2))
+    share = (ratio < 1).any((1, 2)).float().mean()
+    deviation = (probability * (1 - probability) / 4000) ** 0.5
+    assert abs(share - probability) <= 5 * deviation
+
+
+def test_classes_are_filled_up_with_mixes():
+    torch.manual_seed(0)
+    counts = [60, 600, 6]
+    label = torch.arange(3).repeat_interleave(4000)
+    chosen = mix(FillingPatchMix, class_counts=counts).choose(label).view(3, 4000).float().mean(1)
+    expected = 1 - torch.tensor(counts) / 600
+    deviation = (expected * (1 - expected) / 4000).sqrt()
+    assert (abs(chosen - expected) <= 5 * deviation).all()
 
 
 @torch.no_grad()
@@ -151,27 +226,27 @@ def test_order_of_the_patches_is_that_of_the_tokens(encoder):
     batch = view(pairs=1)
     batch["saliency"] = torch.ones_like(batch["saliency"])
     batch["saliency"][:, :, 8:16, 24:] = 0  # row 1, column 3
-    module = mix(clip=1.0)
+    module = mix(floor=0.0, clip=1.0)
     tokens = plain.tokens(batch["image"])
     seen = {}
     plain.encode_tokens = lambda mixed: seen.setdefault("tokens", mixed)
-    module.encode(plain, batch)
+    encoded(module, plain, batch)
     partners = (seen["tokens"][0] != tokens[0]).any(1).nonzero().flatten().tolist()
     assert partners == [1 * 4 + 3]
     assert torch.equal(seen["tokens"][0, 7], tokens[1, 7])  # ratio 0: the partner's
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("kind", [PatchMix, RandomPatchMix, SaliencyMixup])
+@pytest.mark.parametrize("kind", [PatchMix, RandomPatchMix, SaliencyMixup, PairMixup])
 def test_ratio_one_is_no_mixing_bit_for_bit(encoder, kind):
     """Against the same operations on as many rows, or a processor may sum in another order."""
     batch = view()
     module = mix(kind, floor=1.0, clip=1.0)
-    if kind is SaliencyMixup:
+    if kind in (SaliencyMixup, PairMixup):
         expected = encoder.encode(batch["image"][::2])
     else:
         expected = encoder.encode_tokens(encoder.tokens(batch["image"])[::2])
-    torch.testing.assert_close(module.encode(encoder, batch), expected, rtol=0, atol=0)
+    torch.testing.assert_close(encoded(module, encoder, batch), expected, rtol=0, atol=0)
 
 
 @torch.no_grad()
@@ -187,9 +262,9 @@ def test_images_are_mixed_by_the_pixel(encoder):
     module = mix(SaliencyMixup)
     seen = {}
     encoder_like = type("Encoder", (), {"encode": lambda _, images: seen.setdefault("x", images)})()
-    module.encode(encoder_like, batch)
+    encoded(module, encoder_like, batch)
     merged = torch.maximum(batch["saliency"][0, 0], batch["saliency"][1, 0])
-    ratio = min_max(merged.flatten()).view(32, 32).clamp(max=0.8)
+    ratio = (0.5 + min_max(merged.flatten()).view(32, 32) / 2).clamp(max=0.8)
     expected = ratio * batch["image"][0] + (1 - ratio) * batch["image"][1]
     torch.testing.assert_close(seen["x"][0], expected)
 
@@ -197,7 +272,7 @@ def test_images_are_mixed_by_the_pixel(encoder):
 @torch.no_grad()
 def test_halves_are_mixed_in_float32_and_stay_halves():
     encoder = HybridViT("test_vit", pretrained=False, size=32).eval().bfloat16()
-    vectors = mix().encode(encoder, view())
+    vectors = encoded(mix(), encoder, view())
     assert vectors.dtype == torch.bfloat16
     assert vectors.isfinite().all()
 
@@ -206,7 +281,7 @@ def test_partners_have_gradients():
     network = HybridViT("test_vit", pretrained=False, size=32)
     batch = view(pairs=1)
     batch["image"].requires_grad_()
-    vectors = mix().encode(network, batch)
+    vectors = encoded(mix(), network, batch)
     (vectors * torch.randn_like(vectors)).sum().backward()
     assert (batch["image"].grad.abs().sum((1, 2, 3)) > 0).all()
 
@@ -215,11 +290,11 @@ def test_what_is_missing_is_said():
     batch = view()
     del batch["saliency"]
     with pytest.raises(ModelError, match="set data.saliency"):
-        mix().ratio(batch, GRID)
-    assert mix(RandomPatchMix).ratio(batch, GRID).shape == (3, *GRID)
+        ratio_of(mix(), batch)
+    assert ratio_of(mix(RandomPatchMix), batch).shape == (3, *GRID)
     with pytest.raises(ModelError, match="HybridViT"):
-        mix().encode(TimmNetwork("test_resnet", pretrained=False), view())
-    with pytest.raises(ModelError, match="class_counts"):
-        PatchMix()
+        encoded(mix(), TimmNetwork("test_resnet", pretrained=False), view())
+    with pytest.raises(ModelError, match="probability of mixing is 1.5"):
+        mix(probability=1.5)
     with pytest.raises(ModelError, match="floor=0.9"):
         mix(floor=0.9)
