@@ -13,7 +13,8 @@ from filelock import FileLock, Timeout
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.cli import ArgsType, LightningArgumentParser, LightningCLI
 
-from callbacks.checkpoint_io import epochs_done, finished
+from callbacks.checkpoint_io import epochs_done, reached
+from callbacks.ending import Ending, ended
 from callbacks.errors import RunError
 from callbacks.finite_loss import FiniteLoss
 from callbacks.log_config import LogConfig, refuse_changes
@@ -134,17 +135,21 @@ class ExperimentCLI(LightningCLI):
             return
         path, checkpoint = found
         epochs, steps = epochs_done(checkpoint), checkpoint["global_step"]
-        if finished(checkpoint, self.trainer.max_epochs, self.trainer.max_steps):
+        limit = reached(checkpoint, self.trainer.max_epochs, self.trainer.max_steps)
+        if (end := limit or ended(checkpoint, self.trainer)) is not None:
+            more = (
+                f"with a larger --trainer.{limit}" if limit else "without it, or with a wider bound"
+            )
             print(
-                f"{folder} is finished: {epochs} epochs. Score it with `make evaluate`, or train "
-                "on with a larger --trainer.max_epochs."
+                f"{folder} is finished: {epochs} epochs, {steps} steps, ended by {end}. Score it "
+                f"with `make evaluate`, or train on {more}."
             )
             sys.exit(0)
         print(f"Going on from {path}: {epochs} epochs, {steps} steps.")
         fit["ckpt_path"] = str(path)
 
     def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Callback]) -> Trainer:
-        trainer: Trainer = super()._instantiate_trainer(config, [*callbacks, Moved()])
+        trainer: Trainer = super()._instantiate_trainer(config, [*callbacks, Ending(), Moved()])
         return trainer
 
     def fit(self, **kwargs: Any) -> None:
