@@ -12,16 +12,19 @@ import yaml
 from filelock import FileLock, Timeout
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.cli import ArgsType, LightningArgumentParser, LightningCLI
+from pytorch_lightning.loggers import Logger
 
 from callbacks.checkpoint_io import epochs_done, reached
 from callbacks.ending import Ending, ended
 from callbacks.errors import RunError
 from callbacks.finite_loss import FiniteLoss
+from callbacks.history import History
 from callbacks.log_config import LogConfig, refuse_changes
 from callbacks.moved import Moved
 from callbacks.preemption import Preemption
 from datamodules import HAM10000
 from experiments.failures import for_users
+from experiments.options import refuse_training, refuse_values
 from experiments.place import moved_from, refuse_contradictions, run_dir, run_group, run_id
 from experiments.resume import resume_from
 
@@ -94,7 +97,10 @@ class ExperimentCLI(LightningCLI):
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         super().parse_arguments(parser, args)
         options = self.config[self.config.subcommand]
-        if self.config.subcommand != "fit":
+        refuse_values(options)
+        if self.config.subcommand == "fit":
+            refuse_training(options)
+        else:
             refuse_contradictions(options)
 
     def _parse_ckpt_path(self) -> None:
@@ -125,6 +131,7 @@ class ExperimentCLI(LightningCLI):
         fit["weights_only"] = True
         if fit["trainer"].fast_dev_run:
             return
+        self._refuse_no_batches()
         found = resume_from(folder, self.trainer.accumulate_grad_batches)
         if found is None:
             return  # nothing is lost with other options than those of a run that learned nothing
@@ -148,7 +155,20 @@ class ExperimentCLI(LightningCLI):
         print(f"Going on from {path}: {epochs} epochs, {steps} steps.")
         fit["ckpt_path"] = str(path)
 
+    def _refuse_no_batches(self) -> None:
+        limit, batches = self.trainer.limit_train_batches, self.datamodule.batches_per_epoch
+        if (limit if isinstance(limit, int) else int(batches * limit)) < 1:
+            raise RunError(
+                f"--trainer.limit_train_batches={limit} leaves none of the {batches} batches of "
+                "an epoch: set a number of batches from 1, or a larger share."
+            )
+
     def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Callback]) -> Trainer:
+        """Each run keeps its own record, whatever other loggers it is given."""
+        loggers = config["logger"] if isinstance(config["logger"], list) else [config["logger"]]
+        if self.subcommand == "fit" and not any(isinstance(each, History) for each in loggers):
+            others = [each for each in loggers if isinstance(each, Logger)]
+            config["logger"] = [History(config["default_root_dir"]), *others]
         trainer: Trainer = super()._instantiate_trainer(config, [*callbacks, Ending(), Moved()])
         return trainer
 
