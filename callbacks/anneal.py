@@ -33,7 +33,7 @@ class Anneal(Callback):
         before: float | None = None,
     ) -> None:
         if not 0 <= begin <= until <= 1:
-            raise ValueError(f"0 <= begin <= until <= 1 does not hold: {begin}, {until}.")
+            raise RunError(f"Anneal needs 0 <= begin <= until <= 1, not {begin} and {until}.")
         self.attribute, self.start, self.end = attribute, start, end
         self.begin, self.until = begin, until
         self.before = start if before is None else before
@@ -52,11 +52,14 @@ class Anneal(Callback):
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.max_epochs is None or trainer.max_epochs < 1:
-            raise RunError(f"Anneal of {self.attribute} needs trainer.max_epochs.")
+            raise RunError(f"Anneal of {self.attribute} needs trainer.max_epochs: set it.")
         owner: Any = pl_module
         *owners, name = self.attribute.split(".")
         for part in owners:
             owner = getattr(owner, part, None)
         if not hasattr(owner, name):
-            raise RunError(f"Anneal finds no {self.attribute} in {type(pl_module).__name__}.")
+            raise RunError(
+                f"Anneal finds no {self.attribute} in {type(pl_module).__name__}: correct its "
+                "attribute."
+            )
         setattr(owner, name, self.value(trainer.current_epoch / trainer.max_epochs))

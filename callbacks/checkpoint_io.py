@@ -15,6 +15,7 @@ from lightning_fabric.plugins import TorchCheckpointIO
 from callbacks.errors import RunError
 
 DISK_FULL = {errno.ENOSPC, errno.EDQUOT}
+ENDED = "ended"  # what stopped a training before its limits, in its checkpoints
 KEPT = {"last.ckpt": "previous.ckpt"}
 
 
@@ -72,7 +73,10 @@ def load_state(path: str | os.PathLike[str], map_location: Any = "cpu") -> dict[
     except (torch.OutOfMemoryError, MemoryError):
         raise
     except Exception as error:  # a truncated zip raises half a dozen types
-        raise RunError(f"{path} is damaged ({type(error).__name__}): take another one.") from error
+        raise RunError(
+            f"{path} is damaged ({type(error).__name__}): use a copy of it, or another checkpoint "
+            "of the run, such as last.ckpt."
+        ) from error
     return state
 
 
@@ -81,10 +85,21 @@ def epochs_done(checkpoint: dict[str, Any]) -> int:
     return int(checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"])
 
 
+def reached(
+    checkpoint: dict[str, Any], max_epochs: int | None, max_steps: int | None
+) -> str | None:
+    """The limit that a run has come to, ``max_epochs`` or ``max_steps``; None and -1 are none."""
+    limits = {
+        "max_epochs": (epochs_done(checkpoint), max_epochs),
+        "max_steps": (checkpoint["global_step"], max_steps),
+    }
+    ends = (k for k, (done, limit) in limits.items() if limit is not None and 0 <= limit <= done)
+    return next(ends, None)
+
+
 def finished(checkpoint: dict[str, Any], max_epochs: int | None, max_steps: int | None) -> bool:
-    """Whether a run has come to either limit; None and -1 are none."""
-    done = (epochs_done(checkpoint), max_epochs), (checkpoint["global_step"], max_steps)
-    return any(limit is not None and 0 <= limit <= reached for reached, limit in done)
+    """Whether a run has come to either limit, or was ended before by what it was trained with."""
+    return ENDED in checkpoint or reached(checkpoint, max_epochs, max_steps) is not None
 
 
 @contextmanager

@@ -67,6 +67,8 @@ class FiniteLoss(Callback):
         names = ", ".join(table.loc[index[:SHOWN], "image_id"])
         raise RunError(
             f"The loss is {loss.item()} at step {step} (epoch {epoch}), of {len(index)} images "
-            f"from {names} on; {self.path} holds the weights and the batch. Without a smaller "
-            "learning rate or --trainer.precision=32 the run comes here again."
+            f"from {names} on; {self.path} holds the weights and the batch. The run would "
+            "come here again: set --trainer.precision=32-true if it was lower and start the same "
+            "command, or start a new run, with a --name of its own, at a smaller "
+            "--model.optimizer.lr."
         )

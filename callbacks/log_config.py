@@ -76,7 +76,8 @@ def refuse_changes(record: Path, now: dict[str, Any]) -> None:
             flag = key.replace(".init_args", "")
             raise RunError(
                 f"{record.parent} was started with {flag} = {before.get(key)!r}, now it is "
-                f"{after.get(key)!r}: give this run another --name, or remove the folder."
+                f"{after.get(key)!r}: give this run another --name, or rename "
+                "the folder, whose run can be used as before."
             )
 
 

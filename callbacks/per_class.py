@@ -22,8 +22,15 @@ class PerClass(Callback):
     and after a test, and sends the confusion matrix of each to W&B.
     """
 
+    epoch = 0  # of the last validation, from 1
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.state.fn == "fit" and not trainer.sanity_checking:
+            self.epoch = trainer.current_epoch + 1
+
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.show(trainer, pl_module, "val", f"Validation, epoch {trainer.current_epoch}")
+        if self.epoch:
+            self.show(trainer, pl_module, "val", f"Validation, epoch {self.epoch}")
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.show(trainer, pl_module, "test", f"Test of {trainer.ckpt_path}")

@@ -48,6 +48,25 @@ class Preemption(Callback):
         if trainer.world_size > 1:  # on the CPU, so that no GPU waits for the answer
             self.group = dist.new_group(backend="gloo")
 
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.state.fn != "fit":
+            self.leave_at_once()
+
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.leave_at_once()
+
+    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.leave_at_once()
+
+    def leave_at_once(self) -> None:
+        """Obeys SIGTERM where there is nothing to save; Lightning passes over it."""
+
+        def leave(number: int, _: FrameType | None) -> None:
+            os.write(2, b"\nSIGTERM: the results are not written; start the same command again.\n")
+            raise SystemExit(128 + number)
+
+        signal.signal(signal.SIGTERM, leave)
+
     def listen(self) -> None:
         for number in SIGNALS:
             signal.signal(number, self.note)

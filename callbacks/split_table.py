@@ -34,9 +34,10 @@ class SplitTable(Callback):
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
         split = data.table.loc[data.table["part"] != "", COLUMNS].reset_index(drop=True)
         if self.path.exists() and not _same(split, pd.read_csv(self.path)):
+            anew = ", or give the run another --name" if stage == "fit" else ""
             raise RunError(
                 f"{self.path} records another split than the data in {data.root} give now: "
-                "use the data and the commit of this run, or give the run another --name."
+                f"use the data and the commit of this run{anew}."
             )
         if stage == "fit" and trainer.is_global_zero:
             if not self.path.exists() and not trainer.fast_dev_run:  # type: ignore[attr-defined]

@@ -36,10 +36,11 @@ class ResilientWandbLogger(WandbLogger):
     defined one by one: a glob with a summary also matches images and tables, and hides them.
 
     Args:
-        project: Where the run is shown; a sweep knows its own.
-        name: How the run is called on the dashboard.
+        project: Where the run is shown; if not given, WANDB_PROJECT or longderm. A sweep knows
+            its own.
+        name: How the run is called on the dashboard, if not by WANDB_NAME.
         id: What a resumed run is recognised by; in a sweep the agent's id is kept.
-        group: What the seeds have in common: the experiment.
+        group: What the seeds have in common, if not given by WANDB_RUN_GROUP: the experiment.
         job_type: A label such as "train".
         tags: Labels to filter by.
         save_dir: The run folder.
@@ -51,7 +52,7 @@ class ResilientWandbLogger(WandbLogger):
 
     def __init__(
         self,
-        project: str = "longderm",
+        project: str | None = None,
         name: str | None = None,
         id: str | None = None,
         group: str | None = None,
@@ -63,10 +64,10 @@ class ResilientWandbLogger(WandbLogger):
     ) -> None:
         in_sweep = os.environ.keys() & {"WANDB_RUN_ID", "WANDB_SWEEP_ID"}
         super().__init__(
-            project=project,
-            name=name,
+            project=project or os.environ.get("WANDB_PROJECT") or "longderm",
+            name=os.environ.get("WANDB_NAME") or name,
             id=None if in_sweep else id,
-            group=group,
+            group=os.environ.get("WANDB_RUN_GROUP") or group,
             job_type=job_type,
             tags=tags,
             save_dir=save_dir,
@@ -147,6 +148,8 @@ class ResilientWandbLogger(WandbLogger):
         self.finish()  # wandb takes two runs in one process for one
         ResilientWandbLogger._running = self
         folder = Path(str(self.save_dir), "wandb").absolute()
+        if "WANDB_DIR" in os.environ:
+            rank_zero_info(f"WANDB_DIR is not used: what W&B writes lies in {folder}.")
         os.environ.setdefault("WANDB_DATA_DIR", str(folder))  # or tables fill the home directory
         for mode, else_ in ((None, "logging offline under the same id"), ("offline", ONLY_HISTORY)):
             try:

@@ -9,7 +9,7 @@ import yaml
 from pytorch_lightning import Callback, LightningModule, Trainer
 
 from callbacks.checkpoint_io import epochs_done, finished, load_state
-from callbacks.errors import RunError
+from callbacks.errors import RunError, reason
 
 
 class WarmStart(Callback):
@@ -54,7 +54,8 @@ class WarmStart(Callback):
             pl_module.get_submodule(self.target).load_state_dict(self._weights(checkpoint))
         except (RuntimeError, AttributeError) as error:
             raise RunError(
-                f"{checkpoint} is of another network than {self.target} here: {error}"
+                f"{checkpoint} is of another network than {self.target} here ({reason(error)}): "
+                f"name a run of the same network with --trainer.callbacks.{self.option}."
             ) from error
 
     def _weights(self, checkpoint: Path) -> dict[str, torch.Tensor]:

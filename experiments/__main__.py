@@ -10,29 +10,27 @@ from typing import Any, NoReturn
 
 import yaml
 from filelock import FileLock, Timeout
-from pytorch_lightning import LightningModule
+from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.cli import ArgsType, LightningArgumentParser, LightningCLI
+from pytorch_lightning.loggers import Logger
 
-from callbacks.checkpoint_io import epochs_done, finished
+from callbacks.checkpoint_io import epochs_done, reached
+from callbacks.ending import Ending, ended
 from callbacks.errors import RunError
 from callbacks.finite_loss import FiniteLoss
+from callbacks.history import History
 from callbacks.log_config import LogConfig, refuse_changes
+from callbacks.moved import Moved
 from callbacks.preemption import Preemption
 from datamodules import HAM10000
 from experiments.failures import for_users
+from experiments.options import refuse_training, refuse_values
+from experiments.place import moved_from, refuse_contradictions, run_dir, run_group, run_id
 from experiments.resume import resume_from
 
 BASE = {"default_config_files": [str(Path(__file__).with_name("base.yaml"))]}
 MEMBERS = "members.txt"  # of an ensemble, in the place of a checkpoint
 COMMANDS = ("fit", "validate", "test", "predict")
-
-
-def run_dir(name: str, seed: int) -> str:
-    return f"runs/{name}/seed{seed}"
-
-
-def run_id(name: str, seed: int) -> str:
-    return f"{name}-seed{seed}"
 
 
 class Parser(LightningArgumentParser):
@@ -55,18 +53,6 @@ class ExperimentCLI(LightningCLI):
         parser.add_lightning_class_args(Preemption, "preemption")
         parser.add_lightning_class_args(FiniteLoss, "finite_loss")
 
-        run = ("name", "seed_everything")
-        for target, name in (
-            ("default_root_dir", run_dir),
-            ("callbacks.init_args.dirpath", run_dir),
-            ("logger.init_args.save_dir", run_dir),
-            ("logger.init_args.id", run_id),
-            ("logger.init_args.name", run_id),
-        ):
-            parser.link_arguments(run, f"trainer.{target}", compute_fn=name)
-        for callback in ("preemption", "finite_loss"):
-            parser.link_arguments(run, f"{callback}.dirpath", compute_fn=run_dir)
-        parser.link_arguments("name", "trainer.logger.init_args.group")
         parser.link_arguments("seed_everything", "data.seed")
 
         for source, target in (
@@ -88,6 +74,35 @@ class ExperimentCLI(LightningCLI):
             model = f"model.init_args.{target}"
             parser.link_arguments(f"data.{source}", model, apply_on="instantiate")
 
+    def _prepare_subcommand_parser(
+        self, klass: type, subcommand: str, **kwargs: Any
+    ) -> LightningArgumentParser:
+        """Tells all that writes to a run folder which one it is."""
+        parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
+        # A training may start from a checkpoint of another run; all else is about its checkpoint.
+        run = ("name", "seed_everything", *(["ckpt_path"] if subcommand != "fit" else []))
+        for target, place in (
+            ("trainer.default_root_dir", run_dir),
+            ("trainer.callbacks.init_args.dirpath", run_dir),
+            ("trainer.logger.init_args.save_dir", run_dir),
+            ("trainer.logger.init_args.id", run_id),
+            ("trainer.logger.init_args.name", run_id),
+            ("trainer.logger.init_args.group", run_group),
+            ("preemption.dirpath", run_dir),
+            ("finite_loss.dirpath", run_dir),
+        ):
+            parser.link_arguments(run, target, compute_fn=place)
+        return parser
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
+        super().parse_arguments(parser, args)
+        options = self.config[self.config.subcommand]
+        refuse_values(options)
+        if self.config.subcommand == "fit":
+            refuse_training(options)
+        else:
+            refuse_contradictions(options)
+
     def _parse_ckpt_path(self) -> None:
         """Lightning would build whatever classes a checkpoint names; config.yaml is the record."""
 
@@ -101,10 +116,11 @@ class ExperimentCLI(LightningCLI):
         self._before_use("predict")
 
     def _before_use(self, command: str) -> None:
-        options = self.config_init[command]
-        folder = Path(options["ckpt_path"] or "").parent
+        options, folder = self.config_init[command], Path(self.trainer.default_root_dir)
         if (folder / MEMBERS).exists():
             raise RunError(f"{folder} is an ensemble: score it, or predict, with `make ensemble`.")
+        if (before := moved_from(folder)) and self.trainer.is_global_zero:
+            print(f"{folder} was trained as {before}; what is written now goes to {folder}.")
         options["weights_only"] = True
         if "verbose" in options:
             options["verbose"] = False  # Lightning's table of all metrics; PerClass prints ours
@@ -115,6 +131,7 @@ class ExperimentCLI(LightningCLI):
         fit["weights_only"] = True
         if fit["trainer"].fast_dev_run:
             return
+        self._refuse_no_batches()
         found = resume_from(folder, self.trainer.accumulate_grad_batches)
         if found is None:
             return  # nothing is lost with other options than those of a run that learned nothing
@@ -125,14 +142,35 @@ class ExperimentCLI(LightningCLI):
             return
         path, checkpoint = found
         epochs, steps = epochs_done(checkpoint), checkpoint["global_step"]
-        if finished(checkpoint, self.trainer.max_epochs, self.trainer.max_steps):
+        limit = reached(checkpoint, self.trainer.max_epochs, self.trainer.max_steps)
+        if (end := limit or ended(checkpoint, self.trainer)) is not None:
+            more = (
+                f"with a larger --trainer.{limit}" if limit else "without it, or with a wider bound"
+            )
             print(
-                f"{folder} is finished: {epochs} epochs. Score it with `make evaluate`, or train "
-                "on with a larger --trainer.max_epochs."
+                f"{folder} is finished: {epochs} epochs, {steps} steps, ended by {end}. Score it "
+                f"with `make evaluate`, or train on {more}."
             )
             sys.exit(0)
         print(f"Going on from {path}: {epochs} epochs, {steps} steps.")
         fit["ckpt_path"] = str(path)
+
+    def _refuse_no_batches(self) -> None:
+        limit, batches = self.trainer.limit_train_batches, self.datamodule.batches_per_epoch
+        if (limit if isinstance(limit, int) else int(batches * limit)) < 1:
+            raise RunError(
+                f"--trainer.limit_train_batches={limit} leaves none of the {batches} batches of "
+                "an epoch: set a number of batches from 1, or a larger share."
+            )
+
+    def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Callback]) -> Trainer:
+        """Each run keeps its own record, whatever other loggers it is given."""
+        loggers = config["logger"] if isinstance(config["logger"], list) else [config["logger"]]
+        if self.subcommand == "fit" and not any(isinstance(each, History) for each in loggers):
+            others = [each for each in loggers if isinstance(each, Logger)]
+            config["logger"] = [History(config["default_root_dir"]), *others]
+        trainer: Trainer = super()._instantiate_trainer(config, [*callbacks, Ending(), Moved()])
+        return trainer
 
     def fit(self, **kwargs: Any) -> None:
         """Trains, unless another process is training the same run."""

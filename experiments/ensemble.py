@@ -13,6 +13,7 @@ from torch import nn
 from callbacks.errors import RunError
 from experiments.__main__ import MEMBERS, ExperimentCLI, main
 from experiments.failures import for_users
+from experiments.place import refuse_name
 from experiments.trained import HERE, load
 from lightning_modules import Classifier
 from lightning_modules.networks import Ensemble
@@ -29,12 +30,18 @@ def carry_out(
     Raises:
         RunError: The runs have different splits, classes or image sizes, or the name is taken.
     """
+    refuse_name(name)
     members = [load(run, *options) for run in runs]
     alike(runs, [member.datamodule for member in members])
     first = runs[0]
     seed = members[0].datamodule.seed
 
     class Together(ExperimentCLI):
+        def _before_use(self, command: str) -> None:
+            """The members have their weights already."""
+            if command == "test":
+                self.config_init[command]["verbose"] = False
+
         def test(self, **kwargs: Any) -> None:
             self.trainer.test(**kwargs | {"model": joined(members, views), "ckpt_path": None})
 
@@ -49,8 +56,8 @@ def carry_out(
         (target / file).write_bytes((first / file).read_bytes())
     (target / MEMBERS).write_text("".join(f"{run}\n" for run in runs) + f"views {views}\n")
     command = ["predict", f"--data.predict_folder={folder}"] if folder else ["test"]
-    recorded = [f"--config={first}/config.yaml", f"--ckpt_path={first}/best.ckpt"]
-    main([command[0], *recorded, *HERE, f"--name={name}", *command[1:], *options], Together)
+    recorded = [f"--config={target}/config.yaml", f"--ckpt_path={target}/{MEMBERS}"]
+    main([command[0], *recorded, *HERE, *command[1:], *options], Together)
 
 
 def joined(members: Sequence[ExperimentCLI], views: int) -> Classifier:

@@ -18,6 +18,7 @@ from jsonargparse import auto_cli
 
 from callbacks.errors import RunError
 from callbacks.preemption import GO_ON
+from experiments.place import refuse_name
 
 FOLDER = Path(__file__).parent
 # Since 22.05 srun has to be told the cores of a process although sbatch knows them.
@@ -111,6 +112,8 @@ class Job:
 
     @property
     def run(self) -> str:
+        if self.name is not None:
+            refuse_name(self.name)
         return self.name or str(yaml.safe_load(self._file.read_text())["name"])
 
     @property

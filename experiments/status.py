@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from callbacks.checkpoint_io import epochs_done
+from callbacks.checkpoint_io import epochs_done, finished
 from callbacks.console import print_table
 from callbacks.errors import RunError
 from callbacks.history import best_values
@@ -31,7 +31,7 @@ def status() -> pd.DataFrame:
 
 def _row(folder: Path, queue: Queue) -> dict[str, Any]:
     name, seed = folder.parent.name, folder.name.removeprefix("seed")
-    found, wanted = resume_from(folder), _wanted(folder / "config.yaml")
+    found, (wanted, steps) = resume_from(folder), _limits(folder / "config.yaml")
     done = epochs_done(found[1]) if found else 0
     best = best_values(folder / "metrics.jsonl").get("val/balanced_accuracy", float("nan"))
     if (name, seed) in queue:
@@ -40,18 +40,18 @@ def _row(folder: Path, queue: Queue) -> dict[str, Any]:
     elif (folder / "results.json").exists():
         state = "evaluated"
     else:
-        state = "finished" if wanted is not None and done >= wanted else "not finished"
+        over = found is not None and finished(found[1], wanted, steps)
+        state = "finished" if over else "not finished"
     epochs = f"{done}/{'?' if wanted is None else wanted}"
     return {"run": name, "seed": seed, "epochs": epochs, "best val": best, "state": state}
 
 
-def _wanted(config: Path) -> int | None:
-    """Epochs that a run is to have; None if it has not begun, or is bounded by steps."""
+def _limits(config: Path) -> tuple[int | None, int | None]:
+    """Epochs and steps that a run is to have; None where there is no such limit."""
     if not config.exists():
-        return None
-    record = yaml.safe_load(config.read_text()) or {}
-    epochs: int | None = record.get("trainer", {}).get("max_epochs")
-    return epochs
+        return None, None
+    trainer = (yaml.safe_load(config.read_text()) or {}).get("trainer", {})
+    return trainer.get("max_epochs"), trainer.get("max_steps")
 
 
 def main() -> None:

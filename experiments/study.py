@@ -88,7 +88,10 @@ class Run:
         """
         record = self.folder / RECORD
         if record.exists() and record.read_text() != self.asked:
-            print(f"{self.folder} was trained with other options ({record}): remove the folder.")
+            print(
+                f"{self.folder} was trained with other options ({record}): rename the folder, "
+                "whose run can be used as before."
+            )
             return False
         if (self.folder / "results.json").exists():
             return True

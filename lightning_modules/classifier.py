@@ -128,10 +128,16 @@ class Classifier(LightningModule):
             group["lr"] *= factor
         if self.make_scheduler is None:
             return optimizer
-        schedule: LRSchedulerConfigType = {
-            "scheduler": self.make_scheduler(optimizer, self.steps),
-            "interval": "step",
-        }
+        steps = self.steps
+        try:
+            scheduler = self.make_scheduler(optimizer, steps)
+        except (TypeError, ValueError) as error:
+            raise ModelError(
+                "model.lr_scheduler must be a schedule over the steps of the training, such as "
+                f"lightning_modules.schedules.WarmupCosine; this one takes no number of steps: "
+                f"{error}."
+            ) from error
+        schedule: LRSchedulerConfigType = {"scheduler": scheduler, "interval": "step"}
         return {"optimizer": optimizer, "lr_scheduler": schedule}
 
     def parameter_groups(self) -> dict[float, list[nn.Parameter]]:
@@ -155,6 +161,11 @@ class Classifier(LightningModule):
         limit = trainer.limit_train_batches
         batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
         per_epoch = math.ceil(batches / trainer.accumulate_grad_batches)
+        if per_epoch < 1:
+            raise ModelError(
+                f"trainer.limit_train_batches={limit} leaves none of {self.batches_per_epoch} "
+                "batches: set a number of batches from 1, or a larger share."
+            )
         bounds = (per_epoch * (trainer.max_epochs or 0), trainer.max_steps)
         if not (ends := [bound for bound in bounds if bound > 0]):
             raise ModelError("A schedule needs an end: set trainer.max_epochs or max_steps.")

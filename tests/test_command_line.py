@@ -10,11 +10,13 @@ import yaml
 from filelock import FileLock
 from PIL import Image
 
+from callbacks.checkpoint_io import epochs_done
 from callbacks.decision import Decision
 from datamodules.dataset import image_files
 from experiments.__main__ import main, run
 from experiments.failures import mendable
 from experiments.resume import resume_from
+from experiments.status import status
 
 ROOT = Path(__file__).parents[1]
 PLAIN = ROOT / "tests" / "plain.yaml"
@@ -117,6 +119,47 @@ def test_the_same_command_goes_on_and_says_when_it_is_finished(lesions, capsys):
     cli = fit(lesions, "--trainer.max_epochs=2")
     assert "Going on from runs/demo/seed0/last.ckpt: 1 epochs" in capsys.readouterr().out
     assert cli.trainer.current_epoch == 2
+
+
+def test_a_training_that_a_callback_stopped_is_finished(lesions, capsys):
+    stop = [
+        "--model.optimizer.lr=0.0",
+        "--trainer.max_epochs=8",
+        "--trainer.callbacks+=pytorch_lightning.callbacks.EarlyStopping",
+        "--trainer.callbacks.monitor=val/balanced_accuracy",
+        "--trainer.callbacks.mode=max",
+    ]
+    fit(lesions, *stop, "--trainer.callbacks.patience=1")
+    assert epochs_done(resume_from(RUN)[1]) == 2
+    assert status()["state"].tolist() == ["finished"]
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as finished:
+        fit(lesions, *stop, "--trainer.callbacks.patience=1")
+    assert finished.value.code == 0
+    said = capsys.readouterr().out
+    assert "is finished: 2 epochs" in said
+    assert "ended by EarlyStopping on val/balanced_accuracy (patience 1)" in said
+    fit(lesions, *stop, "--trainer.callbacks.patience=3")  # as is advised
+    assert epochs_done(resume_from(RUN)[1]) == 4
+
+
+@pytest.mark.parametrize(
+    ("limits", "end"),
+    [
+        (["--trainer.max_steps=3"], "max_steps"),
+        (["--trainer.max_time={microseconds: 1}", "--trainer.max_epochs=9"], "max_time (0:00:00"),
+    ],
+)
+def test_a_training_that_ran_out_of_time_or_steps_is_finished(lesions, capsys, limits, end):
+    fit(lesions, *limits)
+    assert status()["state"].tolist() == ["finished"]
+    steps = resume_from(RUN)[1]["global_step"]
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as finished:
+        fit(lesions, *limits)
+    assert finished.value.code == 0
+    assert f"ended by {end}" in capsys.readouterr().out
+    assert resume_from(RUN)[1]["global_step"] == steps
 
 
 def test_another_seed_and_another_name_are_other_runs(lesions):

@@ -141,4 +141,10 @@ def _load(model: Any, name: str, file: Path) -> None:
         state["pos_embed"] = resample_abs_pos_embed(
             state["pos_embed"], list(model.patch_embed.grid_size), num_prefix_tokens=prefix
         )
+    own = model.state_dict()
+    if misfits := [key for key in sorted(wanted) if state[key].shape != own[key].shape]:
+        raise ModelError(
+            f"{file} holds weights of another shape than {name} has here, {misfits[0]} among "
+            "them: correct --model.network.weights, or the options of the network."
+        )
     model.load_state_dict({key: state[key] for key in wanted}, strict=False)

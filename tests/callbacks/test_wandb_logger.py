@@ -39,6 +39,19 @@ def test_without_a_key_it_logs_offline(caplog, monkeypatch):
     assert Path("run/wandb/artifacts/staging").exists()  # and not in the home directory
 
 
+def test_what_is_heard_of_wandbs_environment(caplog, monkeypatch):
+    for variable in ("PROJECT", "NAME", "RUN_GROUP", "DIR"):
+        monkeypatch.setenv(f"WANDB_{variable}", f"my-{variable}")
+    logger = make_logger()
+    heard = [logger._wandb_init[key] for key in ("project", "name", "group")]
+    assert heard == ["my-PROJECT", "my-NAME", "my-RUN_GROUP"]
+    assert ResilientWandbLogger(project="given")._wandb_init["project"] == "given"
+    with caplog.at_level("INFO"):
+        fit(logger)
+    assert "WANDB_DIR is not used: what W&B writes lies in" in caplog.text
+    assert offline_run().exists()
+
+
 def test_a_resumed_run_goes_on_in_the_same_run(monkeypatch):
     monkeypatch.setenv("WANDB_API_KEY", KEY)
     with WandbServer() as server:

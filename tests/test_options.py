@@ -1,0 +1,115 @@
+"""Options out of range: one sentence, before anything is made."""
+
+import signal
+import time
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+from pytorch_lightning import Callback
+
+from experiments.__main__ import run
+from tests.processes import execute, start
+from tests.test_command_line import RUN, arguments, fit
+
+SCHEDULE = "--model.lr_scheduler=torch.optim.lr_scheduler."
+
+
+class Endless(Callback):
+    """A batch of a prediction that takes too long."""
+
+    def on_predict_batch_start(self, *_, **__):
+        Path("begun").touch()
+        time.sleep(300)
+
+
+@pytest.fixture
+def said(lesions, monkeypatch):
+    def of(*flags):
+        monkeypatch.setattr("sys.argv", ["experiments", "fit", *arguments(lesions, *flags)])
+        with pytest.raises(SystemExit) as exit_:
+            run()
+        return str(exit_.value.code)
+
+    return of
+
+
+@pytest.mark.parametrize(
+    ("flag", "sentence"),
+    [
+        ("--name=a/b", "error: --name 'a/b' is no name of a run: use 1 to 100 letters"),
+        ("--name=", "error: --name '' is no name"),
+        ("--seed_everything=-1", "from 0 to 4294967295"),
+        ("--seed_everything=4294967296", "from 0 to 4294967295"),
+        ("--data.size=0", "error: --data.size=0: set it to 1 or more"),
+        ("--data.batch_size=0", "error: --data.batch_size=0: set it to 1 or more"),
+        ("--data.batch_size=-4", "error: --data.batch_size=-4: set it to 1 or more"),
+        ("--data.num_workers=-1", "error: --data.num_workers=-1: set it to 0 or more"),
+        ("--trainer.accumulate_grad_batches=0", "set it to 1 or more"),
+        ("--trainer.max_epochs=0", "trains nothing"),
+        ("--trainer.enable_checkpointing=false", "neither be resumed nor evaluated"),
+        ("--trainer.strategy=ddp_spawn", "set --trainer.strategy=ddp."),
+        ("--trainer.devices=0", "out of range"),
+        ("--trainer.devices=-1", "out of range"),
+        ("--trainer.devices=all", "out of range"),
+        ("--trainer.limit_train_batches=0", "leaves none of the"),
+        ("--trainer.limit_train_batches=0.001", "leaves none of the"),
+        ("--trainer.limit_train_batches=-1", "out of range"),
+        ("--trainer.limit_train_batches=1.5", "out of range"),
+        (f"{SCHEDULE}ReduceLROnPlateau", "must be a schedule over the steps"),
+        ("--model.optimizer.lr=-1", "out of range: Invalid learning rate: -1"),
+        ("--trainer.val_check_interval=1000", "out of range"),
+    ],
+)
+def test_one_sentence_and_nothing_made(said, flag, sentence):
+    assert sentence in said(flag)
+    assert not list(Path().glob("**/*.ckpt"))
+
+
+@pytest.mark.skipif(torch.backends.mps.is_available(), reason="here its wish is granted")
+def test_an_accelerator_that_is_not_there(said):
+    assert "does not have the accelerator" in said("--trainer.accelerator=mps")
+
+
+def test_tasks_that_slurm_does_not_spread(said, monkeypatch):
+    job = {"JOB_ID": "1", "NTASKS": "8", "JOB_NAME": "train", "NODELIST": "node1", "PROCID": "0"}
+    for name, value in (job | {"NNODES": "1", "LOCALID": "0"}).items():
+        monkeypatch.setenv(f"SLURM_{name}", value)
+    assert "ask for --ntasks-per-node" in said()
+
+
+def test_weights_of_another_shape(said):
+    gray = timm.create_model("test_resnet", in_chans=1).state_dict()
+    torch.save(gray, "gray.pth")
+    sentence = said("--model.network.weights=gray.pth")
+    assert "gray.pth holds weights of another shape than test_resnet has here, conv1" in sentence
+
+
+@pytest.mark.parametrize("logger", ["false", "true", "pytorch_lightning.loggers.CSVLogger"])
+def test_every_run_keeps_its_own_record(lesions, logger):
+    fit(lesions, f"--trainer.logger={logger}", "--trainer.limit_train_batches=2")
+    assert "val/balanced_accuracy" in (RUN / "metrics.jsonl").read_text()
+
+
+def test_the_epoch_whose_numbers_are_shown(lesions, capsys):
+    every = ["--trainer.max_epochs=3", "--trainer.check_val_every_n_epoch=2"]
+    fit(lesions, *every, "--trainer.limit_train_batches=2")
+    assert "Validation, epoch 2 " in capsys.readouterr().out
+
+
+def test_a_prediction_obeys_sigterm(lesions, tmp_path):
+    fit(lesions, "--trainer.limit_train_batches=2")
+    (RUN / "predictions.csv").write_text("of an earlier call")
+    recorded = [f"--config={RUN}/config.yaml", f"--ckpt_path={RUN}/best.ckpt"]
+    endless = ["--trainer.callbacks+=tests.test_options.Endless"]
+    images = f"--data.predict_folder={lesions}/HAM10000_images_part_1"
+    log = tmp_path / "log"
+    process = start(execute, tmp_path, log, "predict", *recorded, images, *endless)
+    while process.is_alive() and not (tmp_path / "begun").exists():
+        time.sleep(0.1)
+    process.terminate()
+    process.join(120)
+    assert process.exitcode == 128 + signal.SIGTERM
+    assert "SIGTERM: the results are not written" in log.read_text()
+    assert (RUN / "predictions.csv").read_text() == "of an earlier call"
