@@ -19,6 +19,9 @@ RUN = runs/$(EXP)/seed$(SEED)
 HERE = --trainer.accelerator=auto --trainer.devices=1 --trainer.num_nodes=1 \
     --trainer.strategy=auto --trainer.sync_batchnorm=false
 
+# A name as one word of the shell, whatever it holds.
+quoted = '$(subst ','\'',$(1))'
+
 .DEFAULT_GOAL := help
 .PHONY: help demo data verify train study submit status evaluate predict decide compare export card ensemble sweep dashboard sync test check audit bench
 
@@ -30,8 +33,8 @@ demo: $(ENV) ## train and evaluate SPMix with a small network on drawn lesions, 
 	$(PYTHON) -m experiments fit --config experiments/demo.yaml
 	$(PYTHON) -m experiments test --config runs/demo/seed0/config.yaml --ckpt_path runs/demo/seed0/best.ckpt
 
-data: $(ENV) ## install HAM10000; SRC=folder takes archives that you have
-	$(PYTHON) -m datamodules install $(if $(SRC),--src $(SRC)) $(ARGS)
+data: $(ENV) ## install HAM10000; SRC=folder takes archives that you have, SRC=archive.zip one
+	$(PYTHON) -m datamodules install $(if $(SRC),--src $(call quoted,$(SRC))) $(ARGS)
 
 verify: $(ENV) ## name every missing, unreadable and unexpected file of the data
 	$(PYTHON) -m datamodules verify $(ARGS)
@@ -51,9 +54,9 @@ status: $(ENV) ## what runs, and what is left
 evaluate: $(ENV) $(RUN)/config.yaml ## EXP=vgg_ce [SEED=1] [CKPT=last]: score the best checkpoint on the test part
 	$(PYTHON) -m experiments test --config $(RUN)/config.yaml --ckpt_path $(RUN)/$(or $(CKPT),best).ckpt $(HERE) $(ARGS)
 
-predict: $(ENV) $(RUN)/config.yaml ## EXP=vgg_ce IN=folder [OVERLAYS=1]: write predictions.csv for a folder of images
+predict: $(ENV) $(RUN)/config.yaml ## EXP=vgg_ce IN=folder [OVERLAYS=1]: write predictions.csv for a folder of images, or one
 	$(PYTHON) -m experiments predict --config $(RUN)/config.yaml --ckpt_path $(RUN)/best.ckpt $(HERE) \
-	    $(if $(IN),--data.predict_folder "$(IN)") \
+	    $(if $(IN),--data.predict_folder $(call quoted,$(IN))) \
 	    $(if $(OVERLAYS),--trainer.callbacks+=callbacks.overlays.Overlays) $(ARGS)
 
 decide: $(RUN)/config.yaml $(ENV) ## EXP=vgg_ce RULE=Sensitivity: choose a decision on the validation part
@@ -61,13 +64,13 @@ decide: $(RUN)/config.yaml $(ENV) ## EXP=vgg_ce RULE=Sensitivity: choose a decis
 	    --trainer.callbacks+=callbacks.choose_decision.ChooseDecision --trainer.callbacks.rule=$(RULE) $(ARGS)
 
 compare: $(ENV) ## [RUNS="runs/imbalance-*"] [BASELINE=imbalance-ce]: runs to a table and a page
-	$(PYTHON) -m experiments.compare $(RUNS) $(if $(BASELINE),--baseline "$(BASELINE)") $(ARGS)
+	$(PYTHON) -m experiments.compare $(RUNS) $(if $(BASELINE),--baseline $(call quoted,$(BASELINE))) $(ARGS)
 
 export: $(ENV) $(RUN)/config.yaml ## EXP=vgg_ce [SEED=1]: write ONNX and torch.export, and check both
 	$(PYTHON) -m experiments.export $(RUN) $(ARGS)
 
 ensemble: $(ENV) ## RUNS="runs/vgg_ce/seed*" [VIEWS=8] [IN=folder]: runs and views that decide together
-	$(PYTHON) -m experiments.ensemble $(RUNS) $(if $(VIEWS),--views $(VIEWS)) $(if $(IN),--folder "$(IN)") $(ARGS)
+	$(PYTHON) -m experiments.ensemble $(RUNS) $(if $(VIEWS),--views $(VIEWS)) $(if $(IN),--folder $(call quoted,$(IN))) $(ARGS)
 
 card: $(ENV) $(RUN)/config.yaml ## EXP=vgg_ce [SEED=1]: write the model card of an evaluated run
 	$(PYTHON) -m experiments.card $(RUN)

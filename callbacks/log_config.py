@@ -17,7 +17,8 @@ from callbacks.wandb_logger import ResilientWandbLogger
 
 HELD = ("model.", "data.", "trainer.accumulate_grad_batches", "trainer.limit_train_batches")
 # Where the data lie, how they are loaded, and what a checkpoint replaces.
-MAY_CHANGE = ("data.root", "data.num_workers", "data.predict_folder", ".pretrained", ".weights")
+MAY_CHANGE = ("data.root", "data.cache_dir", "data.num_workers", "data.predict_folder",
+              ".pretrained", ".weights")  # fmt: skip
 
 
 class LogConfig(SaveConfigCallback):

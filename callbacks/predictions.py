@@ -18,7 +18,8 @@ class Predictions(Callback):
 
     The decision is the likeliest class, or by the rule that was chosen for the run.
 
-    An image that cannot be read has no probabilities, and ``unreadable`` for its decision.
+    An image that cannot be read has no probabilities, ``unreadable`` for its decision, and the
+    reason in a column of its own.
 
     Args:
         dirpath: The run folder; the command line fills it in.
@@ -54,13 +55,20 @@ class Predictions(Callback):
         decided = (self.decision or Decision(tuple(names)))(outputs.cpu())
         decision = pd.Series([names[i] for i in decided.tolist()])
         rows["decision"] = decision.where(readable, "unreadable")
+        rows["reason"] = [
+            "" if known else dataset.why_unreadable(i)
+            for i, known in zip(batch["index"].tolist(), readable, strict=True)
+        ]
         self.rows.append(rows)
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         table = pd.concat(self.rows, ignore_index=True)
         self.path.parent.mkdir(parents=True, exist_ok=True)
         table.to_csv(self.path, index=False)
-        unreadable = table.loc[table["decision"] == "unreadable", "image"]
+        failed = table[table["decision"] == "unreadable"]
+        unreadable = failed["image"] + " (" + failed["reason"] + ")"
         print(f"{len(table) - len(unreadable)} predictions in {self.path}")
         if len(unreadable):
             print(f"{len(unreadable)} images cannot be read: {', '.join(unreadable[:20])}")
+        if remark := trainer.predict_dataloaders.dataset.remark:  # type: ignore[union-attr]
+            print(remark)

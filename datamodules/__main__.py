@@ -17,17 +17,25 @@ from datamodules.verify import verify
 FLAGS = ("--official", "--saliency")
 
 
-def cache(root: Path = Path("data/ham10000"), size: int = 224, saliency: bool = False) -> None:
+def cache(
+    root: Path = Path("data/ham10000"),
+    size: int = 224,
+    saliency: bool = False,
+    cache_dir: Path | None = None,
+) -> None:
     """Decode all pixels now, before a training or a cluster job needs them.
 
     Args:
-        root: Where the release is installed; the cache is kept in root/cache.
+        root: Where the release is installed.
         size: Height and width of the cached images.
         saliency: Whether to cache the saliency of the images too.
+        cache_dir: Folder of the cache. If not given, root/cache, or ~/.cache/longderm where that
+            cannot be written.
     """
     table = read_table(root)
     for source in table["source"].unique():
-        release_arrays(root, table, source, size, ["mask", *(["saliency"] if saliency else [])])
+        maps = ["mask", *(["saliency"] if saliency else [])]
+        release_arrays(root, table, source, size, maps, cache_dir)
 
 
 if __name__ == "__main__":

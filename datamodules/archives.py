@@ -16,7 +16,8 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import IO, NamedTuple
 
 from datamodules.dataset import IMAGE_FOLDERS, MASK_FOLDER, METADATA, DataError
-from datamodules.verify import IMAGE, MASK, TEST, VAL, listed
+from datamodules.folders import listed
+from datamodules.verify import IMAGE, MASK, TEST, VAL
 
 LARGEST = 20 * 10**9  # bytes that an archive may unpack to; the release's stay below 1.5e9
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from datamodules.errors import DataError as DataError
+from datamodules.folders import files_below, listed
+from datamodules.pixels import is_photo, reason
+from datamodules.tables import UNKNOWN, read_csv
+
 # The order of the ISIC 2018 ground truth, which the published code of SPMix and CARE follows.
 CLASSES = ("mel", "nv", "bcc", "akiec", "bkl", "df", "vasc")
 
@@ -20,15 +27,11 @@ METADATA = "HAM10000_metadata.csv"
 IMAGE_FOLDERS = ("HAM10000_images_part_1", "HAM10000_images_part_2")
 MASK_FOLDER = "HAM10000_segmentations_lesion_tschandl"
 OFFICIAL = {"val": "ISIC2018_Task3_Validation", "test": "ISIC2018_Task3_Test"}
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 NO_LESION = "ISIC_0035068"  # in the official test ground truth, but shows no lesion
 SAME_LESION = Path(__file__).with_name("same_lesion.csv")  # pairs under two lesion ids
 
 SYNTHETIC = "SYNTHETIC.txt"  # marks a folder of drawings
-
-
-class DataError(Exception):
-    """What is wrong with the data, where, and what to do, in one sentence for the user."""
+SHOWN = 20  # names in a message
 
 
 def read_table(root: Path) -> pd.DataFrame:
@@ -40,7 +43,8 @@ def read_table(root: Path) -> pd.DataFrame:
     Returns:
         A row per image with the release's columns, its ``source``: ``ham10000``, ``val`` or
         ``test``, and its ``row`` among the images of that source, ordered by ``image_id``. An
-        official set whose lesions are not published has each image count as one.
+        official set whose lesions are not published has each image count as one, and so has an
+        image whose ``lesion_id`` is unknown.
 
     The ``lesion_id`` is the release's, except for the lesions that the release has under two ids
     (``same_lesion.csv``), which :func:`join_lesions` gives one: splits must not separate their
@@ -48,8 +52,8 @@ def read_table(root: Path) -> pd.DataFrame:
     as released. Synthetic lesions reuse the release's image ids and are never joined.
 
     Raises:
-        DataError: The metadata is missing, names an unknown class or an image twice, or gives two
-            diagnoses to a lesion with two ids.
+        DataError: The metadata is missing, is no table, names an unknown class or an image twice,
+            or gives two diagnoses to a lesion with two ids.
     """
     path = root / METADATA
     if not path.exists():
@@ -57,20 +61,40 @@ def read_table(root: Path) -> pd.DataFrame:
             f"No data in {root}: `make data` installs HAM10000 (`make data SRC=folder` from "
             "archives that you have), and `make demo` draws synthetic lesions to try things out."
         )
-    table = pd.read_csv(path, sep=_separator(path)).assign(source="ham10000")
-    missing = {"lesion_id", "image_id", "dx"} - set(table)
-    if missing:
-        raise DataError(f"{path} has no column {sorted(missing)}: install the data again.")
     official = [_official(root, part) for part in OFFICIAL if _ground_truth(root, part).exists()]
-    table = pd.concat([table, *official]).sort_values("image_id", ignore_index=True)
-    _check(table, path)
+    table = pd.concat([release_table(path), *official])
+    table = table.sort_values("image_id", ignore_index=True)
+    twice = table.loc[table["image_id"].duplicated(), "image_id"]
+    if len(twice):
+        raise DataError(
+            f"{path} names {twice.iloc[0]} more than once ({len(twice)} such rows): "
+            "remove the repetitions."
+        )
     if not (root / SYNTHETIC).exists():
         pairs = pd.read_csv(SAME_LESION, comment="#").itertuples(index=False, name=None)
         table = join_lesions(table, pairs)
     return table.assign(row=table.groupby("source").cumcount())
 
 
-def _check(table: pd.DataFrame, path: Path) -> None:
+def release_table(path: Path) -> pd.DataFrame:
+    """The rows of a table in the release's format, each with an image, a class and a lesion.
+
+    Raises:
+        DataError: It is no table, lacks columns, or has rows without an image or a known class.
+    """
+    table = read_csv(path)
+    missing = {"lesion_id", "image_id", "dx"} - set(table)
+    if missing:
+        raise DataError(
+            f"{path} has no column {', '.join(sorted(missing))}, but {', '.join(table)}: rename "
+            "its columns as in HAM10000, or install the data again."
+        )
+    if table.empty or table["image_id"].isna().any():
+        nameless = table["image_id"].isna().sum()
+        raise DataError(
+            f"{path} has {len(table)} rows, {nameless} of them without an image_id: complete or "
+            "remove them."
+        )
     unknown = table.loc[~table["dx"].isin(CLASSES), ["image_id", "dx"]]
     if len(unknown):
         image, dx = unknown.iloc[0]
@@ -78,12 +102,16 @@ def _check(table: pd.DataFrame, path: Path) -> None:
             f"{path} gives {image} the class {dx!r}, which is none of {', '.join(CLASSES)} "
             f"({len(unknown)} such rows): correct or remove them."
         )
-    twice = table.loc[table["image_id"].duplicated(), "image_id"]
-    if len(twice):
-        raise DataError(
-            f"{path} names {twice.iloc[0]} more than once ({len(twice)} such rows): "
-            "remove the repetitions."
-        )
+    lesion = table["lesion_id"].fillna("").str.strip()
+    known = ~lesion.str.lower().isin(UNKNOWN)
+    lesion = lesion.where(known, table["image_id"])
+    return table.assign(lesion_id=lesion, source="ham10000")
+
+
+def without_lesion_id(table: pd.DataFrame) -> int:
+    """How many images of HAM10000 count as lesions of their own, because theirs are unknown."""
+    own = table["source"] == "ham10000"
+    return int((own & (table["lesion_id"] == table["image_id"])).sum())
 
 
 def join_lesions(table: pd.DataFrame, pairs: Iterable[tuple[str, str]]) -> pd.DataFrame:
@@ -126,35 +154,61 @@ def join_lesions(table: pd.DataFrame, pairs: Iterable[tuple[str, str]]) -> pd.Da
     return table.assign(lesion_id=joined)
 
 
-def _separator(path: Path) -> str:
-    # The Dataverse serves the table tab-separated unless asked for the original.
-    with path.open() as file:
-        return "\t" if "\t" in file.readline() else ","
-
-
 def _ground_truth(root: Path, part: str) -> Path:
     return root / f"{OFFICIAL[part]}_GroundTruth.csv"
 
 
 def _official(root: Path, part: str) -> pd.DataFrame:
-    table = pd.read_csv(_ground_truth(root, part))
-    if "dx" not in table:  # the challenge's table is one-hot, the Dataverse's like HAM10000's
-        one_hot = table[[name.upper() for name in CLASSES]]
-        dx = one_hot.idxmax(axis="columns").map(str.lower)
-        table = pd.DataFrame({"lesion_id": table["image"], "image_id": table["image"], "dx": dx})
+    path = _ground_truth(root, part)
+    table = read_csv(path)
+    # The challenge's table is one-hot, the Dataverse's like HAM10000's.
+    table = release_table(path) if "dx" in table else from_one_hot(path, table)
     return table[table["image_id"] != NO_LESION].assign(source=part)
+
+
+def from_one_hot(path: Path, table: pd.DataFrame) -> pd.DataFrame:
+    """A table of the challenge, with a column per class, in the format of HAM10000's.
+
+    Raises:
+        DataError: It lacks columns, or an image is not of exactly one class.
+    """
+    columns = [name.upper() for name in CLASSES]
+    missing = {"image", *columns} - set(table)
+    if missing:
+        raise DataError(f"{path} has no column {', '.join(sorted(missing))}: install it again.")
+    hot = table[columns] == 1
+    unclear = table.loc[hot.sum(axis="columns") != 1, "image"]
+    if len(unclear):
+        raise DataError(
+            f"{path} does not give {unclear.iloc[0]} one of the classes {', '.join(columns)} "
+            f"({len(unclear)} such rows): correct or remove them."
+        )
+    dx = hot.idxmax(axis="columns").map(str.lower)
+    return pd.DataFrame({"lesion_id": table["image"], "image_id": table["image"], "dx": dx})
 
 
 def image_files(root: Path) -> dict[str, Path]:
     """Image id to file."""
     folders = (*IMAGE_FOLDERS, *(f"{name}_Input" for name in OFFICIAL.values()))
-    return {path.stem: path for name in folders for path in (root / name).glob("ISIC_*.jpg")}
+    return {path.stem: path for name in folders for path in _named(root / name, "ISIC_*.jpg")}
 
 
 def mask_files(root: Path) -> dict[str, Path]:
     """Image id to the file of its lesion mask; the official sets have none."""
-    files = (root / MASK_FOLDER).glob("ISIC_*_segmentation.png")
+    files = _named(root / MASK_FOLDER, "ISIC_*_segmentation.png")
     return {path.stem.removesuffix("_segmentation"): path for path in files}
+
+
+def _named(folder: Path, pattern: str) -> list[Path]:
+    names = [name for name in listed(folder) if fnmatchcase(standard(name), pattern)]
+    return [folder / name for name in names]
+
+
+def standard(name: str) -> str:
+    """A file name with its ending as released: .JPG and .jpeg become .jpg, .PNG becomes .png."""
+    stem, dot, ending = name.rpartition(".")
+    ending = ending.lower()
+    return f"{stem}{dot}{'jpg' if ending == 'jpeg' else ending}"
 
 
 class LesionDataset(Dataset[dict[str, Tensor]]):
@@ -209,43 +263,70 @@ def _channels_first(pixels: np.ndarray) -> Tensor:
 
 
 class FolderDataset(Dataset[dict[str, Tensor]]):
-    """The images of any folder, decoded on the fly as the cache would.
+    """The photos of any folder, decoded on the fly as the cache would.
 
     An item is a dict: ``image`` (3, H, W) uint8, ``index`` in :attr:`files`, and ``readable``;
     an image that cannot be read is black.
 
     Args:
-        folder: Searched with its subfolders.
+        folder: A folder, which is searched with its subfolders, or a single photo. What operating
+            systems hide in folders is passed over; :attr:`left_out` has every other file that is
+            no photo.
         size: Height and width of the images.
         read: A file and the size to (size, size, 3) uint8.
 
     Raises:
-        DataError: The folder does not exist or holds no image.
+        DataError: The folder does not exist, cannot be searched, or holds no photo.
     """
 
     def __init__(self, folder: Path, size: int, read: Callable[[Path, int], np.ndarray]) -> None:
-        self.files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
+        folder = folder.expanduser()
+        if not folder.exists():
+            raise DataError(f"{folder} does not exist: name a folder of photos, or a photo.")
+        found = files_below(folder) if folder.is_dir() else [folder]
+        self.files = [file for file in found if is_photo(file)]
+        self.folder = folder if folder.is_dir() else folder.parent
+        self.left_out = sorted(set(found) - set(self.files))
+        self.size, self.read = size, read
         if not self.files:
-            raise DataError(
-                f"{folder} holds no image ({', '.join(IMAGE_SUFFIXES)}): name another folder."
-            )
-        self.folder, self.size, self.read = folder, size, read
+            raise DataError(" ".join(filter(None, (f"{folder} holds no image.", self.remark))))
+
+    @property
+    def remark(self) -> str:
+        """A sentence that counts and names the files that are no photos, if there are any."""
+        if not self.left_out:
+            return ""
+        kinds = Counter(file.suffix.lower() or "no ending" for file in self.left_out)
+        names = [str(file.relative_to(self.folder)) for file in self.left_out]
+        more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+        return (
+            f"{len(names)} files were left out, because Pillow decodes no photo in them "
+            f"({', '.join(f'{count} {kind}' for kind, count in kinds.most_common())}): "
+            f"{', '.join(names[:SHOWN])}{more}. If they are photos, convert them to JPEG or PNG."
+        )
 
     def __len__(self) -> int:
         return len(self.files)
 
     def __getitems__(self, items: Sequence[int]) -> dict[str, Tensor]:
         pixels = [self._read(self.files[item]) for item in items]
-        black = np.zeros((self.size, self.size, 3), dtype=np.uint8)
-        images = np.stack([black if image is None else image for image in pixels])
+        images = np.zeros((len(items), self.size, self.size, 3), dtype=np.uint8)
+        for image, read in zip(images, pixels, strict=True):
+            if not isinstance(read, str):
+                image[:] = read
         return {
             "image": _channels_first(images),
             "index": torch.tensor(items),
-            "readable": torch.tensor([image is not None for image in pixels]),
+            "readable": torch.tensor([not isinstance(read, str) for read in pixels]),
         }
 
-    def _read(self, file: Path) -> np.ndarray | None:
+    def why_unreadable(self, item: int) -> str:
+        """The reason why a file cannot be read; it is empty if it can."""
+        read = self._read(self.files[item])
+        return read if isinstance(read, str) else ""
+
+    def _read(self, file: Path) -> np.ndarray | str:
         try:
             return self.read(file, self.size)
-        except Exception:  # PIL raises half a dozen types for damaged files
-            return None
+        except Exception as error:  # Pillow raises half a dozen types for damaged files
+            return reason(file, error)

@@ -19,12 +19,16 @@ from torch.utils.data import DataLoader, Dataset
 from datamodules.cache import read_image, read_mask, release_arrays
 from datamodules.dataset import (
     CLASSES,
+    NO_LESION,
+    SHOWN,
     SYNTHETIC,
     DataError,
     FolderDataset,
     LesionDataset,
+    image_files,
     mask_files,
     read_table,
+    without_lesion_id,
 )
 from datamodules.loader import ResumableLoader, as_is, leave_signals_to_the_trainer
 from datamodules.samplers import EpochSampler, Natural
@@ -43,7 +47,7 @@ class HAM10000(LightningDataModule):
     random is stored, and an interrupted run goes on exactly.
 
     Args:
-        root: Where ``make data`` put the release. Decoded pixels are kept in ``root/cache``.
+        root: Folder into which ``make data`` put the release.
         split: Which lesions train, select and test.
         task: All seven classes, or melanoma against nevus (the other images are left out).
         size: Height and width of the images, in pixels.
@@ -55,8 +59,13 @@ class HAM10000(LightningDataModule):
         saliency: Whether batches hold the fine-grained saliency of the image.
         sampler: Labels to the order of an epoch; every image once, shuffled, if not given.
         train_transform: Batch to batch, in training, on the model's device.
-        predict_folder: The images that ``predict`` is asked about.
+        predict_folder: Folder of the photos to predict, or a single photo.
         seed: The run's seed; the command line takes it from ``seed_everything``.
+        cache_dir: Folder of the decoded pixels. If not given, ``root/cache``, or
+            ``~/.cache/longderm`` where that cannot be written.
+
+    Raises:
+        DataError: ``size`` is not positive.
     """
 
     trainer: Trainer  # attached before any hook is called
@@ -75,9 +84,13 @@ class HAM10000(LightningDataModule):
         train_transform: nn.Module | None = None,
         predict_folder: Path | None = None,
         seed: int = 0,
+        cache_dir: Path | None = None,
     ) -> None:
         super().__init__()
-        self.root, self.split, self.size, self.seed = Path(root), split, size, seed
+        if size < 1:
+            raise DataError(f"data.size={size} is no size of an image: give at least 1 pixel.")
+        self.root, self.split, self.size, self.seed = Path(root).expanduser(), split, size, seed
+        self.cache_dir = cache_dir
         self.class_names = TASKS[task]
         self.batch_size, self.num_workers = batch_size, num_workers
         self._mapped: dict[str, dict[str, np.ndarray]] = {}
@@ -130,8 +143,22 @@ class HAM10000(LightningDataModule):
 
     def prepare_data(self) -> None:
         if self.trainer.state.fn != "predict":
+            self._remark()
             for source in self.table.loc[self.table["part"] != "", "source"].unique():
                 self._arrays(source)
+
+    def _rowless(self) -> list[str]:
+        return sorted(image_files(self.root).keys() - {NO_LESION, *self._release["image_id"]})
+
+    def _remark(self) -> None:
+        """Prints what the table and the folders hold that is not used as it is."""
+        if lone := without_lesion_id(self.table):
+            print(f"{lone:,} images have no lesion_id: each counts as a lesion of its own.")
+        if rowless := self._rowless():
+            print(
+                f"{len(rowless):,} images are left out, because the metadata have no row for "
+                f"them: {', '.join(rowless[:SHOWN])}{' ...' if len(rowless) > SHOWN else ''}"
+            )
 
     def setup(self, stage: str) -> None:
         self.train_transform.to(self.trainer.strategy.root_device)
@@ -232,6 +259,8 @@ class HAM10000(LightningDataModule):
 
     def _arrays(self, source: str) -> dict[str, np.ndarray]:
         if source not in self._mapped:  # once: a running training needs no files but its maps
-            arrays = release_arrays(self.root, self._release, source, self.size, self.maps)
+            arrays = release_arrays(
+                self.root, self._release, source, self.size, self.maps, self.cache_dir
+            )
             self._mapped[source] = arrays
         return self._mapped[source]

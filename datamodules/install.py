@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import io
 import os
 import shutil
 from collections.abc import Iterable
@@ -13,6 +12,7 @@ from pathlib import Path
 from datamodules.archives import OFFICIAL_RELEASE, RELEASE, Piece, below, entries, find
 from datamodules.dataset import MASK_FOLDER, DataError
 from datamodules.download import REMOTES, byte_bar, fetch
+from datamodules.tables import rows
 from datamodules.verify import differences, report
 
 LICENCE = """\
@@ -120,12 +120,11 @@ def _move(aside: Path, folder: Path) -> None:
 
 
 def _as_csv(path: Path, origin: Path) -> None:
-    """The Dataverse's tab-separated export as the comma-separated original."""
-    text = path.read_text(encoding="utf-8-sig", errors="replace")
-    header = text.partition("\n")[0]
-    if "image" not in header:
+    """A table of any encoding and separator, such as the Dataverse's tabs, as released."""
+    header, *found = rows(path, origin)
+    if not {"image_id", "image"} & set(header):
         raise DataError(f"{origin} is no table of images: get it once more.")
-    if "\t" in header:
-        with path.open("w", encoding="utf-8", newline="") as file:
-            rows = csv.reader(io.StringIO(text), delimiter="\t")
-            csv.writer(file, lineterminator="\n").writerows(rows)
+    if path.read_bytes().startswith(",".join(header).encode()):
+        return
+    with path.open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file, lineterminator="\n").writerows([header, *found])

@@ -67,6 +67,11 @@ class Balanced(_ByClass):
 
     def __init__(self, test_images: int = 40, val_images: int = 20, seed: int = 0) -> None:
         super().__init__(seed)
+        if min(test_images, val_images) < 1:
+            raise DataError(
+                f"data.split.test_images={test_images} and data.split.val_images={val_images}: "
+                "each must be at least 1."
+            )
         self.wanted = {"test": test_images, "val": val_images}
 
     def assign(self, dx: str, images: pd.Series[int]) -> dict[str, str]:
@@ -106,6 +111,11 @@ class Stratified(_ByClass):
         self, val_fraction: float = 0.1, test_fraction: float = 0.2, seed: int = 0
     ) -> None:
         super().__init__(seed)
+        if not (val_fraction > 0 and test_fraction > 0 and val_fraction + test_fraction < 1):
+            raise DataError(
+                f"data.split.val_fraction={val_fraction} and data.split.test_fraction="
+                f"{test_fraction}: each must be above 0, and their sum below 1."
+            )
         self.val, self.test = val_fraction, test_fraction
 
     def assign(self, dx: str, images: pd.Series[int]) -> dict[str, str]:

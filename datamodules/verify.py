@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import os
 import re
 from collections import Counter, defaultdict
 from concurrent.futures import ThreadPoolExecutor
@@ -11,8 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from PIL import Image
-from rich.progress import track
 
 from datamodules.dataset import (
     CLASSES,
@@ -22,16 +18,24 @@ from datamodules.dataset import (
     NO_LESION,
     OFFICIAL,
     SAME_LESION,
+    SHOWN,
     DataError,
+    from_one_hot,
     read_table,
+    release_table,
+    standard,
+    without_lesion_id,
 )
 from datamodules.duplicates import Fingerprint, near_duplicates
+from datamodules.folders import listed
+from datamodules.pixels import read_inside, read_rgb, reason
+from datamodules.progress import track
+from datamodules.tables import read_csv
 
 VAL, TEST = OFFICIAL["val"], OFFICIAL["test"]
 IMAGE, MASK = r"ISIC_\d{7}\.jpg", r"ISIC_\d{7}_segmentation\.png"
 
 RELEASED = (10_015, 7_470)  # images and lesions
-SHOWN = 20  # names listed of each problem
 
 
 def verify(root: Path = Path("data/ham10000"), duplicates: Path | None = None) -> None:
@@ -47,21 +51,28 @@ def verify(root: Path = Path("data/ham10000"), duplicates: Path | None = None) -
     problems = differences(root)
     problems["unreadable"], fingerprints = _decoded(root)
     report(root, problems)
-    rows = _read(root / METADATA)
-    lesions = len({row.get("lesion_id") for row in rows})
+    images, lesions, lone = _counts(root / METADATA)
     counts = {f"masks in {MASK_FOLDER}": len(listed(root / MASK_FOLDER))}
     counts |= {
         f"images in {part}_Input": len(listed(root / f"{part}_Input")) for part in (VAL, TEST)
     }
     others = "".join(f", {count:,} {what}" for what, count in counts.items() if count)
-    print(f"{root}: {len(rows):,} images of {lesions:,} lesions{others}; all can be read.")
-    if (len(rows), lesions) != RELEASED:
+    print(f"{root}: {images:,} images of {lesions:,} lesions{others}; all can be read.")
+    if lone:
+        print(f"Note: {lone:,} images have no lesion_id: each counts as a lesion of its own.")
+    if (images, lesions) != RELEASED:
         print("Note: the release has {:,} images of {:,} lesions.".format(*RELEASED))
     pairs = _near_duplicates(read_table(root), fingerprints)
     if duplicates is not None:
         pairs.to_csv(duplicates, index=False)
         print(f"{duplicates} lists {len(pairs):,} pairs of near-duplicates.")
     _note(pairs)
+
+
+def _counts(metadata: Path) -> tuple[int, int, int]:
+    """Images, lesions as released, and images that count as lesions of their own."""
+    table = release_table(metadata)
+    return len(table), table["lesion_id"].nunique(), without_lesion_id(table)
 
 
 def _near_duplicates(table: pd.DataFrame, fingerprints: dict[str, Fingerprint]) -> pd.DataFrame:
@@ -117,40 +128,31 @@ def _compare(
     ending: str,
 ) -> None:
     expected = {image + ending for image in ids}
-    found = Counter(name for folder in folders for name in listed(root / folder))
+    found = Counter(standard(name) for folder in folders for name in listed(root / folder))
     optional = {NO_LESION + ending}
     problems["missing"] += sorted(expected - set(found) - optional)
     problems["in two folders"] += sorted(name for name in found if found[name] > 1)
     problems["unexpected"] += [
         f"{folder}/{name}"
         for folder in folders
-        for name in sorted(set(listed(root / folder)) - expected - optional)
+        for name in listed(root / folder)
+        if standard(name) not in expected | optional
     ]
 
 
-def _ids(problems: dict[str, list[str]], table: Path) -> set[str]:
-    rows = _read(table)
-    counts = Counter(row["image_id"] for row in rows)
-    problems["in more than one row"] += sorted(name for name in counts if counts[name] > 1)
-    problems["of an unknown class"] += [
-        f"{row['image_id']} ({row['dx']})" for row in rows if row["dx"] not in CLASSES
-    ]
-    return set(counts)
-
-
-def _read(path: Path) -> list[dict[str, str]]:
-    """The rows of a table; those of one-hot columns get ``image_id`` and ``dx`` as well."""
+def _ids(problems: dict[str, list[str]], path: Path) -> set[str]:
     if not path.exists():
         raise DataError(f"{path} is missing: `install` puts it there.")
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        rows = list(csv.DictReader(file))
-    for row in rows:
-        if "image" in row:
-            hot = [name for name in CLASSES if row.get(name.upper()) in {"1", "1.0"}]
-            row |= {"image_id": row["image"], "dx": hot[0] if len(hot) == 1 else "none"}
-        if None in row.values() or not {"image_id", "dx"} <= set(row):
-            raise DataError(f"{path} has a damaged row, {row}: install it again.")
-    return rows
+    table = read_csv(path)
+    if "image" in table and "dx" not in table:
+        table = from_one_hot(path, table)
+    if not {"image_id", "dx"} <= set(table) or table["image_id"].isna().any():
+        raise DataError(f"{path} has no image_id or no dx in some row: install it again.")
+    counts = Counter(table["image_id"])
+    problems["in more than one row"] += sorted(name for name in counts if counts[name] > 1)
+    unknown = table.loc[~table["dx"].isin(CLASSES), ["image_id", "dx"]]
+    problems["of an unknown class"] += [f"{image} ({dx})" for image, dx in unknown.to_numpy()]
+    return set(counts)
 
 
 def _decoded(root: Path) -> tuple[list[str], dict[str, Fingerprint]]:
@@ -159,31 +161,29 @@ def _decoded(root: Path) -> tuple[list[str], dict[str, Fingerprint]]:
     files = [
         root / folder / name
         for folder in folders
-        for name in sorted(listed(root / folder))
-        if re.fullmatch(f"{IMAGE}|{MASK}", name)
+        for name in listed(root / folder)
+        if re.fullmatch(f"{IMAGE}|{MASK}", standard(name))
     ]
     broken, fingerprints = [], {}
     with ThreadPoolExecutor() as pool:
-        decoded = track(pool.map(_decode, files), "Decoding", total=len(files))
-        for file, (readable, fingerprint) in zip(files, decoded, strict=True):
-            if not readable:
-                broken.append(f"{file.parent.name}/{file.name}")
-            if fingerprint is not None:
-                fingerprints[file.stem] = fingerprint
+        decoded = track(pool.map(_decode, files), "Decoding", len(files))
+        for file, result in zip(files, decoded, strict=True):
+            if isinstance(result, str):
+                broken.append(f"{file.parent.name}/{file.name} ({result})")
+            elif result is not None:
+                fingerprints[file.stem] = result
     return broken, fingerprints
 
 
-def _decode(path: Path) -> tuple[bool, Fingerprint | None]:
-    """Whether a file can be read, and the fingerprint unless it is a mask."""
+def _decode(path: Path) -> Fingerprint | str | None:
+    """The fingerprint of an image, nothing for a mask, or why the file cannot be read."""
     try:
-        with Image.open(path) as image:
-            image.load()
-            if path.parent.name == MASK_FOLDER:
-                return True, None
-            pixels = np.array(image.convert("RGB"))
-    except Exception:  # PIL's decoders raise nearly anything on a damaged file
-        return False, None
-    return True, Fingerprint.of(pixels)
+        if path.parent.name == MASK_FOLDER:
+            read_inside(path)
+            return None
+        return Fingerprint.of(read_rgb(path))
+    except Exception as error:  # PIL's decoders raise nearly anything on a damaged file
+        return reason(path, error)
 
 
 def report(root: Path, problems: dict[str, list[str]]) -> None:
@@ -194,10 +194,6 @@ def report(root: Path, problems: dict[str, list[str]]) -> None:
     if problems:
         counts = ", ".join(f"{len(names):,} {problem}" for problem, names in problems.items())
         raise DataError(
-            f"Of the files and rows of {root}, {counts}: remove what is there and wrong, and "
-            "install again from a whole release, which puts back what is missing."
+            f"Of the files and rows of {root}, {counts}: move elsewhere what is there and "
+            "wrong, and install again from a whole release, which puts back what is missing."
         )
-
-
-def listed(folder: Path) -> list[str]:
-    return os.listdir(folder) if folder.is_dir() else []

@@ -20,7 +20,8 @@ from callbacks.errors import RunError
 FOLDER = Path(__file__).parent
 RECORD = "study.txt"
 # Where a run is trained and what it shows there: with others it would still be the same run.
-ELSEWHERE = ("data.root", "data.num_workers", "trainer.accelerator", "trainer.devices",
+ELSEWHERE = ("data.root", "data.cache_dir", "data.num_workers",
+             "trainer.accelerator", "trainer.devices",
              "trainer.num_nodes", "trainer.strategy", "trainer.enable_progress_bar")  # fmt: skip
 Options = Mapping[str, Any]
 

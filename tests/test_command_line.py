@@ -101,13 +101,18 @@ def test_a_run_from_training_to_predictions(lesions, tmp_path, capsys):
     tested = predictions.iloc[0]
     Image.open(image_files(lesions)[tested["image_id"]]).save(photos / "a.png")
     (photos / "b.jpg").write_bytes(b"no image")
+    (photos / "c.heic").write_bytes(b"\0\0\0\x18ftypheic")
     use("predict", f"--data.predict_folder={photos}")
     table = pd.read_csv(RUN / "predictions.csv")
     assert table["image"].tolist() == ["a.png", "b.jpg"]
     assert table["decision"].tolist() == [decided[0], "unreadable"]
     assert table.loc[0, columns].to_numpy(float) == pytest.approx(tested[columns].to_numpy(float))
     assert table.loc[1, columns].isna().all()
-    assert "1 images cannot be read: b.jpg" in capsys.readouterr().out
+    assert table["reason"].fillna("").tolist() == ["", "no image of a known format"]
+    out = capsys.readouterr().out
+    assert "1 images cannot be read: b.jpg (no image of a known format)" in out
+    assert "1 files were left out" in out
+    assert "c.heic" in out
 
 
 def test_the_same_command_goes_on_and_says_when_it_is_finished(lesions, capsys):

@@ -1,11 +1,13 @@
+import errno
 import os
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from datamodules import cache
+from datamodules import cache, progress
 from datamodules.cache import cached, read_image, read_mask, release_arrays
 from datamodules.dataset import DataError, image_files, read_table
 
@@ -61,6 +63,7 @@ def test_all_unreadable_files_are_named_and_nothing_is_left(files, tmp_path):
     with pytest.raises(DataError, match=r"(?s)2 of 6 image files.*ISIC_1.*ISIC_4") as error:
         cached(tmp_path / "cache", "image", files, 8)
     assert "make data" in str(error.value)
+    assert "delete" not in str(error.value)
     assert not [p for p in os.listdir(tmp_path / "cache") if not p.endswith(".lock")]
 
 
@@ -68,6 +71,81 @@ def test_too_little_space(files, tmp_path, monkeypatch):
     monkeypatch.setattr(cache.shutil, "disk_usage", lambda _: Usage())
     with pytest.raises(DataError, match="GB are free"):
         cached(tmp_path / "cache", "image", files, 8)
+
+
+@pytest.mark.parametrize("trouble", [MemoryError(), PermissionError(13, "Permission denied")])
+def test_what_is_no_damage_of_the_files_is_not_called_so(files, tmp_path, monkeypatch, trouble):
+    def read(path, size):
+        raise trouble
+
+    monkeypatch.setitem(cache.READERS, "image", read)
+    with pytest.raises(DataError, match="the files themselves may be whole") as error:
+        cached(tmp_path / "cache", "image", files, 8)
+    assert "make data" not in str(error.value)
+    assert "delete" not in str(error.value)
+
+
+@pytest.mark.parametrize("size", [0, -1])
+def test_a_size_that_is_none(lesions, size):
+    with pytest.raises(DataError, match=f"data.size={size} is no size"):
+        release_arrays(lesions, read_table(lesions), "ham10000", size)
+
+
+def test_links_to_nothing_are_named(files, tmp_path):
+    for file in files[2:4]:
+        file.unlink()
+        file.symlink_to(tmp_path / "annex" / file.name)
+    with pytest.raises(DataError, match=r"(?s)2 of 6 image files.*links.*ISIC_2.*ISIC_3.*annex"):
+        cached(tmp_path / "cache", "image", files, 8)
+
+
+@pytest.mark.parametrize("damage", [b"", b"\x93NUMPY", None])
+def test_a_damaged_map_is_built_again(files, tmp_path, damage):
+    rows = np.array(cached(tmp_path / "cache", "image", files, 8))
+    (path,) = (tmp_path / "cache").glob("*.npy")
+    path.write_bytes(path.read_bytes()[:-9] if damage is None else damage)
+    assert np.array_equal(cached(tmp_path / "cache", "image", files, 8), rows)
+
+
+@pytest.fixture
+def read_only(monkeypatch):
+    """A folder that refuses files, even from root."""
+    temporary = cache.tempfile.TemporaryFile
+
+    def refusing(dir):
+        if "share" in dir.parts:
+            raise OSError(errno.EROFS, "Read-only file system")
+        return temporary(dir=dir)
+
+    monkeypatch.setattr(cache.tempfile, "TemporaryFile", refusing)
+
+
+def test_data_that_cannot_be_written_are_cached_elsewhere(files, tmp_path, read_only, capsys):
+    share, other = tmp_path / "share" / "cache", tmp_path / "home"
+    rows = cached(share, "image", files, 8, other)
+    assert f"{share} cannot be written, so pixels are cached in {other}" in capsys.readouterr().out
+    assert [path.suffix for path in sorted(other.iterdir())] == [".lock", ".npy"]
+    with pytest.raises(DataError, match=r"share/cache \(Read-only.*data\.cache_dir"):
+        cached(share, "image", files, 8)
+    for file in other.iterdir():  # as if it had been written when that was allowed
+        file.rename(share / file.name)
+    assert np.array_equal(cached(share, "image", files, 8), rows)
+
+
+def test_the_cache_may_lie_anywhere(lesions, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    table = read_table(lesions)
+    release_arrays(lesions, table, "ham10000", 9, cache_dir=Path("~/my cache"))
+    assert len(list((tmp_path / "my cache").glob("image-9-*.npy"))) == 1
+    assert not list((lesions / "cache").glob("image-9-*"))
+
+
+def test_a_log_has_progress_from_the_start(files, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(progress, "EVERY", 0)
+    cached(tmp_path / "cache", "image", files, 8)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "Caching images at 8 px: 6 files"
+    assert lines[-1].startswith("Caching images at 8 px: 6 of 6")
 
 
 class Usage:

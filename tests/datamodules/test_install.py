@@ -551,7 +551,10 @@ def test_verify_names_what_is_missing_broken_or_unexpected(root, capsys):
     (root / IMAGE_FOLDERS[1] / f"{IDS[2]}.jpg").unlink()
     (root / MASK_FOLDER / f"{IDS[0]}_segmentation.png").unlink()
     (root / f"{VAL}_Input" / "ISIC_0034321.jpg").unlink()
-    (root / IMAGE_FOLDERS[0] / "Thumbs.db").touch()
+    (root / IMAGE_FOLDERS[0] / "notes.txt").touch()
+    for name in ("Thumbs.db", ".DS_Store", f"._{IDS[0]}.jpg", "desktop.ini"):
+        (root / IMAGE_FOLDERS[0] / name).touch()
+        (root / MASK_FOLDER / name).touch()
     broken = root / IMAGE_FOLDERS[0] / f"{IDS[0]}.jpg"
     broken.write_bytes(truncated(broken.read_bytes()))
     mask = root / MASK_FOLDER / f"{IDS[1]}_segmentation.png"
@@ -562,8 +565,28 @@ def test_verify_names_what_is_missing_broken_or_unexpected(root, capsys):
     out = capsys.readouterr().out
     assert f"Missing:\n  {IDS[2]}.jpg\n  {IDS[0]}_segmentation.png\n  ISIC_0034321.jpg\n" in out
     assert f"In two folders:\n  {IDS[1]}.jpg\n" in out
-    assert f"Unexpected:\n  {IMAGE_FOLDERS[0]}/Thumbs.db\n" in out
-    assert f"Unreadable:\n  {IMAGE_FOLDERS[0]}/{broken.name}\n  {MASK_FOLDER}/{mask.name}\n" in out
+    assert f"Unexpected:\n  {IMAGE_FOLDERS[0]}/notes.txt\n" in out
+    unreadable = rf"Unreadable:\n  {IMAGE_FOLDERS[0]}/{broken.name} \(.*truncated.*\)\n"
+    assert re.search(rf"{unreadable}  {MASK_FOLDER}/{mask.name} \(.*truncated.*\)\n", out, re.I)
+
+
+def test_verify_passes_over_what_systems_leave(root, capsys):
+    for folder in (*IMAGE_FOLDERS, MASK_FOLDER, f"{VAL}_Input"):
+        for name in (".DS_Store", "Thumbs.db", f"._{IDS[0]}.jpg", "desktop.ini"):
+            (root / folder / name).touch()
+        (root / folder / "__MACOSX").mkdir()
+    verify(root)
+    assert f"3 masks in {MASK_FOLDER}" in capsys.readouterr().out
+
+
+def test_verify_takes_other_endings_and_counts_images_without_a_lesion(root, capsys):
+    file = root / IMAGE_FOLDERS[0] / f"{IDS[0]}.jpg"
+    file.rename(file.with_suffix(".JPG"))
+    (root / METADATA).write_text(TABLE.replace("HAM_0", "").replace("HAM_1", ""))
+    verify(root)
+    out = capsys.readouterr().out
+    assert "3 images of 3 lesions" in out
+    assert "2 images have no lesion_id: each counts as a lesion of its own" in out
 
 
 def test_verify_names_wrong_rows(root, capsys):

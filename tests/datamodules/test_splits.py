@@ -86,6 +86,20 @@ def test_balanced_refuses_what_is_impossible(table):
         Balanced(39, 0)(table)  # nothing would be left for training
 
 
+@pytest.mark.parametrize("numbers", [(0, 4), (4, 0), (-1, 4), (4, -3)])
+def test_balanced_refuses_numbers_below_one(numbers):
+    with pytest.raises(DataError, match="at least 1"):
+        Balanced(*numbers)
+
+
+@pytest.mark.parametrize(
+    "fractions", [(0, 0.2), (0.1, -1), (0.5, 0.5), (2, 0.1), (float("nan"), 0.1)]
+)
+def test_stratified_refuses_fractions_that_are_none(fractions):
+    with pytest.raises(DataError, match="sum below 1"):
+        Stratified(*fractions)
+
+
 def test_stratified_takes_the_fractions_of_the_lesions(table):
     lesions = table.drop_duplicates("lesion_id")
     counts = pd.crosstab(lesions["dx"], Stratified(0.1, 0.2)(table)[lesions.index])
