@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from callbacks.errors import RunError
+from callbacks.files import write_json
 
 FILE = "decision.json"
 
@@ -50,7 +51,7 @@ class Decision:
         return (scores.softmax(1) @ costs).argmin(1)
 
     def save(self, folder: Path) -> None:
-        (folder / FILE).write_text(json.dumps(asdict(self), indent=2) + "\n")
+        write_json(folder / FILE, asdict(self))
 
     @classmethod
     def load(cls, folder: Path) -> Decision | None:

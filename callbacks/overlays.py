@@ -9,6 +9,7 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from callbacks.attention_maps import attention_maps
+from callbacks.files import as_text
 from callbacks.overlay import picture
 
 
@@ -43,7 +44,7 @@ class Overlays(Callback):
             target = self.folder / f"{file}.png"  # two files may differ in their suffix alone
             target.parent.mkdir(parents=True, exist_ok=True)
             heat = {name: each[at] for name, each in maps.items()}
-            caption = f"{file.name}: {names[int(likeliest)]} ({sure:.0%})"
+            caption = f"{as_text(Path(file.name))}: {names[int(likeliest)]} ({sure:.0%})"
             picture(batch["image"][at], heat, caption).save(target)
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

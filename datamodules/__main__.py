@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from pathlib import Path
 
@@ -30,6 +31,8 @@ def cache(root: Path = Path("data/ham10000"), size: int = 224, saliency: bool = 
 
 
 if __name__ == "__main__":
+    if isinstance(sys.stdout, io.TextIOWrapper):  # no locale ends a command
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         # People type bare flags; jsonargparse wants to be given true or false.
         args = [f"{arg}=true" if arg in FLAGS else arg for arg in sys.argv[1:]]

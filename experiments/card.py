@@ -12,6 +12,7 @@ import pandas as pd
 
 from callbacks.decision import Decision
 from callbacks.errors import RunError
+from callbacks.files import write_text
 from experiments.compare.comparison import compare
 from experiments.compare.rows import Estimate
 from experiments.compare.runs import Run, read_run
@@ -148,7 +149,7 @@ def main() -> None:
         run = read_run(folder)
         if not (folder / "split.csv").exists():
             raise RunError(f"{folder} has no split.csv: a card tells of a run that was trained.")
-        (folder / "card.md").write_text(card(run, folder))
+        write_text(folder / "card.md", card(run, folder))
     except RunError as error:
         sys.exit(f"error: {error}")
     print(f"The model card is {folder / 'card.md'}.")

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from callbacks.decision import Decision
 from callbacks.errors import RunError
+from callbacks.files import replacing
 from callbacks.log_config import commit
 from experiments.failures import for_users
 from experiments.trained import load
@@ -78,11 +79,13 @@ def export(run: Path, out: Path, *options: str) -> dict[str, str]:
         expected = deployed(pixels)[0]
         free = ({0: torch.export.Dim("batch")},)
         program = torch.export.export(deployed, (pixels,), dynamic_shapes=free)
-        torch.export.save(program, native, extra_files={"metadata": json.dumps(metadata)})
-        _to_onnx(program, onnx, metadata)
-        # Another batch size than it was traced with.
-        check(torch.export.load(native).module()(pixels[:2])[0], expected[:2], native)
-        check(_with_onnxruntime(onnx, pixels[:2]), expected[:2], onnx)
+        # Checked with another batch size than it was traced with, before it is put in its place.
+        with replacing(native) as partial:
+            torch.export.save(program, partial, extra_files={"metadata": json.dumps(metadata)})
+            check(torch.export.load(partial).module()(pixels[:2])[0], expected[:2], native)
+        with replacing(onnx) as partial:
+            _to_onnx(program, partial, metadata)
+            check(_with_onnxruntime(partial, pixels[:2]), expected[:2], onnx)
     return metadata
 
 

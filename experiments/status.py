@@ -49,7 +49,7 @@ def _wanted(config: Path) -> int | None:
     """Epochs that a run is to have; None if it has not begun, or is bounded by steps."""
     if not config.exists():
         return None
-    record = yaml.safe_load(config.read_text()) or {}
+    record = yaml.safe_load(config.read_text("utf-8")) or {}
     epochs: int | None = record.get("trainer", {}).get("max_epochs")
     return epochs
 

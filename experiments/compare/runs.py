@@ -131,8 +131,8 @@ def read_run(folder: Path, last: bool = False) -> Run:
     """
     epoch = LAST if last else ""
     try:
-        results = json.loads((folder / f"{epoch}results.json").read_text())
-        config = yaml.safe_load((folder / "config.yaml").read_text())
+        results = json.loads((folder / f"{epoch}results.json").read_text("utf-8"))
+        config = yaml.safe_load((folder / "config.yaml").read_text("utf-8"))
         predictions = _predictions(folder / f"{epoch}test_predictions.csv", results)
         run = Run(
             name=folder.absolute().parent.name,
