@@ -5,15 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning import LightningModule, Trainer
 from torch import Tensor
 
 from callbacks.attention_maps import attention_maps
 from callbacks.files import as_text
+from callbacks.looker import Looker
 from callbacks.overlay import picture
 
 
-class Overlays(Callback):
+class Overlays(Looker):
     """Draws a picture beside each prediction: ``overlays/<image>.png``, in the run folder.
 
     Args:
