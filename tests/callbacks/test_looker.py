@@ -16,19 +16,12 @@ from experiments.__main__ import main
 
 PLAIN = Path(__file__).parents[1] / "plain.yaml"
 HOOKS = [
-    "on_fit_start",
-    "on_train_start",
     "on_train_batch_start",
-    "on_train_batch_end",
-    "on_train_epoch_end",
     "on_validation_epoch_end",
     "on_validation_end",
     "on_fit_end",
-    "on_test_start",
-    "on_test_batch_end",
     "on_test_end",
     "on_predict_batch_end",
-    "on_predict_end",
 ]
 # They make what others need, or change or stop a run, which must fail where they fail.
 ACTING = {"Anneal", "ChooseDecision", "FidelityTable", "FiniteLoss", "Freeze", "LogConfig"}
