@@ -130,11 +130,11 @@ def check(found: Outputs, probability: Tensor, cost: Tensor, file: Path) -> None
     there = len(found.probability)
     apart = (found.probability - probability[:there]).abs().max().item()
     if not apart <= TOLERANCE:
-        raise RunError(f"{file} would give other probabilities, by up to {apart:.1e}: not written.")
+        raise RunError(f"{file} gives other probabilities, by up to {apart:.1e}: not kept.")
     cost = cost[:there]
     lost = cost.gather(1, found.decision[:, None].long()).squeeze(1) - cost.amin(1)
     if not (lost <= TOLERANCE * cost.abs().amax(1).clamp(min=1)).all():
-        raise RunError(f"{file} would decide other classes than the run: not written.")
+        raise RunError(f"{file} decides other classes than the run: not kept.")
     print(f"{file}: the same probabilities, within {apart:.1e}, and the same decisions")
 
 
