@@ -5,12 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import wandb
-from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning import LightningModule, Trainer
 
+from callbacks.looker import Looker
 from callbacks.wandb_logger import ResilientWandbLogger
 
 
-class BestArtifact(Callback):
+class BestArtifact(Looker):
     """Uploads ``best.ckpt`` and ``config.yaml`` when a training ends.
 
     A run does so with ``--trainer.callbacks+=callbacks.artifact.BestArtifact``. A copy of the

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -43,7 +44,8 @@ def attention_maps(model: nn.Module, images: Tensor) -> tuple[Tensor, dict[str, 
             if hasattr(vit.patch_embed, "backbone"):
                 with _replacing_output(vit.blocks[-1].norm1) as leaves:
                     logits = model(images)
-                    return logits.detach(), {"Grad-CAM": grad_cam(leaves[0], logits, vit)}
+                    heat = grad_cam(leaves[0], logits, vit, images.shape[2:])
+                    return logits.detach(), {"Grad-CAM": heat}
             return _rollout(model, vit, images)
         with _replacing_features(model) as leaves:
             logits = model(images)
@@ -52,13 +54,16 @@ def attention_maps(model: nn.Module, images: Tensor) -> tuple[Tensor, dict[str, 
             return logits.detach(), {"Grad-CAM": grad_cam(leaves[0], logits)}
 
 
-def grad_cam(features: Tensor, logits: Tensor, vit: Any = None) -> Tensor:
+def grad_cam(
+    features: Tensor, logits: Tensor, vit: Any = None, shape: Sequence[int] = ()
+) -> Tensor:
     """ReLU(sum_k a_k A_k), with a_k the mean over positions of the gradient of the largest logit.
 
     Args:
         features: A (B, C, h, w), or tokens (B, L, C), of which ``logits`` are a function.
         logits: (B, K).
         vit: The transformer whose tokens these are: some of them are no places.
+        shape: Height and width of the images that the transformer saw.
 
     Returns:
         (B, h, w).
@@ -66,7 +71,7 @@ def grad_cam(features: Tensor, logits: Tensor, vit: Any = None) -> Tensor:
     (gradient,) = torch.autograd.grad(logits.amax(1).sum(), features)
     maps, gradient = features.detach().float(), gradient.float()
     if features.ndim == 3:
-        maps, gradient = _places(maps, vit), _places(gradient, vit)
+        maps, gradient = _places(maps, vit, shape), _places(gradient, vit, shape)
     return torch.einsum("bk,bkhw->bhw", gradient.mean((2, 3)), maps).relu()
 
 
@@ -151,18 +156,28 @@ def _rollout(model: nn.Module, vit: Any, images: Tensor) -> tuple[Tensor, dict[s
         logits = model(images)
     total = rollout(seen[: len(layers)])  # an ensemble may ask several times
     pooled = total[:, 0] if vit.global_pool == "token" else total.mean(1)
-    return logits, {"rollout": _places(pooled[..., None], vit).squeeze(1)}
+    return logits, {"rollout": _places(pooled[..., None], vit, images.shape[2:]).squeeze(1)}
 
 
-def _places(tokens: Tensor, vit: Any) -> Tensor:
-    """Tokens (B, L, C) to their places in the image (B, C, h, w)."""
+def _places(tokens: Tensor, vit: Any, shape: Sequence[int]) -> Tensor:
+    """Tokens (B, L, C) to their places in images of a shape (H, W): (B, C, h, w)."""
+    patches = tokens if vit is None else tokens[:, vit.num_prefix_tokens :]
+    return patches.transpose(1, 2).unflatten(2, _grid(patches.shape[1], vit, shape))
+
+
+def _grid(places: int, vit: Any, shape: Sequence[int]) -> tuple[int, int]:
+    """Rows and columns of the tokens of this image, which may not be of the size built for."""
+    side = math.isqrt(places)
+    known = [(side, side)]
     if vit is not None:
-        patches = tokens[:, vit.num_prefix_tokens :]
-        return patches.transpose(1, 2).unflatten(2, tuple(vit.patch_embed.grid_size))
-    side = round(tokens.shape[1] ** 0.5)
-    if side**2 != tokens.shape[1]:
-        raise RunError(f"{tokens.shape[1]} tokens are no square of places: no map can be drawn.")
-    return tokens.transpose(1, 2).unflatten(2, (side, side))
+        embed = vit.patch_embed
+        known.insert(0, embed.grid_size or (0, 0))
+        if hasattr(embed, "dynamic_feat_size"):
+            known.insert(0, embed.dynamic_feat_size(tuple(shape)))
+    for rows, columns in known:
+        if rows * columns == places:
+            return rows, columns
+    raise RunError(f"{places} tokens are no square of places: no map can be drawn.")
 
 
 @contextmanager

@@ -7,10 +7,11 @@ from typing import Any
 
 import torch
 import wandb
-from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning import LightningModule, Trainer
 from torch import Tensor
 from torchmetrics.functional.classification import binary_precision_recall_curve, binary_roc
 
+from callbacks.looker import Looker
 from callbacks.saliency import first_lesions
 from callbacks.wandb_logger import ResilientWandbLogger
 
@@ -18,7 +19,7 @@ POINTS = 200  # of a curve; more are not seen
 BARS = ("precision", "recall", "f1")
 
 
-class Charts(Callback):
+class Charts(Looker):
     """Sends W&B, after a training and after a test, what one number per epoch does not tell.
 
     ``val/pr_curve`` and ``val/roc_curve`` have a line for each class against the others,
@@ -65,6 +66,8 @@ def curves(probability: Tensor, label: Tensor, names: Sequence[str]) -> dict[str
             precision, recall, _ = binary_precision_recall_curve(probability[:, c], target)
             roc.append((thinned(false), thinned(true)))
             pr.append((thinned(recall), thinned(precision)))
+    if not occurring:  # all images are of one class
+        return {}
     return {
         "pr_curve": _lines(pr, occurring, "Precision over recall", "recall"),
         "roc_curve": _lines(roc, occurring, "ROC", "false-positive rate"),

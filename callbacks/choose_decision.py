@@ -7,7 +7,7 @@ from typing import Any
 
 from pytorch_lightning import Callback, LightningModule, Trainer
 
-from callbacks.console import in_words
+from callbacks.console import decimals, in_words
 from callbacks.decision import FILE, Decision, Rule, Validation, fit_temperature, outcome
 from callbacks.errors import RunError
 
@@ -44,5 +44,7 @@ class ChooseDecision(Callback):
         decision = Decision(tuple(metric.class_names), temperature, **self.rule.choose(seen))
         decision.save(self.dirpath)
         values = outcome(decision(probability), label, metric.class_names)
-        print(f"Chosen on validation, in {self.dirpath / FILE}: temperature {temperature:.3f};")
+        print(
+            f"Chosen on validation, in {self.dirpath / FILE}: temperature {decimals(temperature)};"
+        )
         print(in_words(values))

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning import LightningModule, Trainer
 
 from callbacks.errors import require
+from callbacks.looker import Looker
 from callbacks.wandb_logger import ResilientWandbLogger
 
 
-class Collapse(Callback):
+class Collapse(Looker):
     """Looks after every validation whether image or diagnosis are lost.
 
     The image is lost where the reconstructions explain nothing of it: each image's mean colour
@@ -45,8 +46,9 @@ class Collapse(Callback):
 def what_is_lost(computed: dict[str, Any]) -> list[str]:
     """Image, diagnosis, or neither, in words."""
     lost = []
-    if computed["explained"] <= 0:
+    if computed.get("explained", 1) <= 0:
         lost.append("the reconstructions tell less of the images than their mean colours")
-    if (computed["confusion"].sum(0) > 0).sum() == 1:
+    occurring, decided = ((computed["confusion"].sum(axis) > 0).sum() for axis in (1, 0))
+    if occurring > 1 and decided == 1:
         lost.append("all images are given the same class")
     return lost

@@ -8,10 +8,12 @@ from time import perf_counter
 from typing import Any
 
 import torch
-from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning import LightningModule, Trainer
+
+from callbacks.looker import Looker
 
 
-class Cost(Callback):
+class Cost(Looker):
     """Logs what every epoch of training takes, its validation not counted.
 
     - ``cost/seconds``: how long it took;

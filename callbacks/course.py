@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from callbacks.console import decimals
 from callbacks.history import read_history
 
 METRIC = "val/balanced_accuracy"
@@ -44,7 +45,7 @@ def course(path: Path, images: Mapping[str, int]) -> dict[str, Any] | None:
         "best": float(best[METRIC]),
         "last": float(last[METRIC]),
     }
-    error = standard_error({c: float(best[f"val/recall_{c}"]) for c in images}, images)
+    error = standard_error({c: float(best.get(f"val/recall_{c}", np.nan)) for c in images}, images)
     return found | {"remarks": remarks(found, error)}
 
 
@@ -57,7 +58,7 @@ def remarks(found: Mapping[str, Any], error: float) -> list[str]:
     if found["best"] - found["last"] > FAR * error:
         doubtful.append(
             f"the last epoch ({last + 1}) has a validation balanced accuracy of "
-            f"{found['last']:.3f}, the best ({best + 1}) {found['best']:.3f}"
+            f"{decimals(found['last'])}, the best ({best + 1}) {decimals(found['best'])}"
         )
     return doubtful
 

@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from callbacks.errors import RunError
+from callbacks.errors import RunError, reason
+from callbacks.files import write_json
 
 FILE = "decision.json"
 
@@ -41,25 +42,47 @@ class Decision:
 
     def __call__(self, probability: Tensor) -> Tensor:
         """Probabilities (B, K) of the network to the decided classes (B,)."""
-        scores = log(probability) / self.temperature
-        if self.offsets:
-            scores = scores + torch.tensor(self.offsets, dtype=scores.dtype, device=scores.device)
         if self.costs is None:
-            return scores.argmax(1)
-        costs = torch.tensor(self.costs, dtype=scores.dtype, device=scores.device)
-        return (scores.softmax(1) @ costs).argmin(1)
+            return self._scores(probability).argmax(1)
+        return self.expected_cost(probability).argmin(1)
+
+    def expected_cost(self, probability: Tensor) -> Tensor:
+        """Probabilities (B, K) of the network to the expected cost of deciding each class."""
+        q = self._scores(probability).softmax(1)
+        return 1 - q if self.costs is None else q @ q.new_tensor(self.costs)
+
+    def _scores(self, probability: Tensor) -> Tensor:
+        scores = log(probability) / self.temperature
+        return scores + scores.new_tensor(self.offsets) if self.offsets else scores
 
     def save(self, folder: Path) -> None:
-        (folder / FILE).write_text(json.dumps(asdict(self), indent=2) + "\n")
+        write_json(folder / FILE, asdict(self))
 
     @classmethod
     def load(cls, folder: Path) -> Decision | None:
-        """The decision of a run, or None where none was chosen."""
+        """The decision of a run, or None where none was chosen.
+
+        Raises:
+            RunError: The file does not hold a decision, or not all of its numbers are finite.
+        """
         if not (folder / FILE).exists():
             return None
-        kept = json.loads((folder / FILE).read_text())
-        costs = kept["costs"] and tuple(tuple(row) for row in kept["costs"])
-        return cls(tuple(kept["classes"]), kept["temperature"], tuple(kept["offsets"]), costs)
+        try:
+            kept = json.loads((folder / FILE).read_text("utf-8"))
+            costs = kept["costs"] and tuple(tuple(row) for row in kept["costs"])
+            numbers = [
+                kept["temperature"],
+                *kept["offsets"],
+                *(x for row in costs or () for x in row),
+            ]
+            if not all(map(math.isfinite, numbers)):
+                raise ValueError("not all of its numbers are finite")
+            return cls(tuple(kept["classes"]), kept["temperature"], tuple(kept["offsets"]), costs)
+        except (ValueError, TypeError, KeyError) as error:
+            raise RunError(
+                f"{folder / FILE} holds no decision ({reason(error)}): choose it again with "
+                "`make decide`."
+            ) from None
 
 
 def outcome(decided: Tensor, label: Tensor, classes: Sequence[str]) -> dict[str, float]:
@@ -69,13 +92,14 @@ def outcome(decided: Tensor, label: Tensor, classes: Sequence[str]) -> dict[str,
     precision of mel is the positive and of nv the negative predictive value.
     """
     hits = decided == label
-    values = {"accuracy": hits.double().mean().item()}
+    values = {"accuracy": hits.double().mean().item()}  # NaN without an image, as below
     for c, name in enumerate(classes):
         values[f"recall_{name}"] = hits[label == c].double().mean().item()
         # As scikit-learn's zero_division=0: a class that is never decided has precision 0.
         values[f"precision_{name}"] = hits[decided == c].double().mean().nan_to_num().item()
     recalls = [r for k, r in values.items() if k.startswith("recall") and not math.isnan(r)]
-    return values | {"balanced_accuracy": sum(recalls) / len(recalls)}
+    balanced = sum(recalls) / len(recalls) if recalls else math.nan
+    return values | {"balanced_accuracy": balanced}
 
 
 def log(probability: Tensor) -> Tensor:
@@ -94,7 +118,8 @@ def fit_temperature(
         label: Classes (N,).
         class_counts: Training images per class. The images then weigh what gives the classes the
             frequencies of training: a network that knows these is not overconfident where a
-            balanced part has others.
+            balanced part has others. Images of a class that was never trained on do not count;
+            without any other, T is 1.
     """
     scores, low, high = log(probability), 0.05, 20.0
     target = scores.gather(1, label[:, None]).squeeze(1)
@@ -102,6 +127,8 @@ def fit_temperature(
     if class_counts is not None:
         there = torch.bincount(label, minlength=len(class_counts)).clamp(min=1)
         weight = (torch.tensor(class_counts) / there).to(weight)[label]
+    if not weight.any():
+        return 1.0
     for _ in range(60):
         inverse = (low * high) ** 0.5
         expected = ((scores * inverse).softmax(1) * scores).sum(1)
@@ -143,6 +170,8 @@ class ArgMax(Rule):
 class LogitAdjustment(Rule):
     """Post-hoc logit adjustment (https://arxiv.org/abs/2007.07314, eq. 9): b_c = -tau log pi_c.
 
+    A class without training images has no prior: its offset is 0, the least of all.
+
     Args:
         tau: 1 is best for balanced accuracy where the network is calibrated; 0 is the arg-max.
     """
@@ -153,7 +182,8 @@ class LogitAdjustment(Rule):
     def choose(self, seen: Validation) -> dict[str, Any]:
         prior = torch.tensor(seen.class_counts, dtype=torch.float64)
         prior = prior / prior.sum()
-        return {"offsets": tuple((-self.tau * prior.log()).tolist())}
+        seen_in_training = prior.where(prior > 0, 1.0)
+        return {"offsets": tuple((-self.tau * seen_in_training.log()).tolist())}
 
 
 class Sensitivity(Rule):
@@ -173,6 +203,11 @@ class Sensitivity(Rule):
                 f"There is no class {self.positive!r}: choose of {', '.join(seen.classes)}."
             )
         c = list(seen.classes).index(self.positive)
+        if not (seen.label == c).any():
+            raise RunError(
+                f"The validation part has no image of {self.positive}, from which its sensitivity "
+                "could be known: choose another class or rule, or a split that has some."
+            )
         scores = log(seen.probability[seen.label == c])
         others = scores.clone()
         others[:, c] = -torch.inf
@@ -200,4 +235,6 @@ class MinimumCost(Rule):
         k = len(seen.classes)
         if [len(row) for row in self.costs] != [k] * k:
             raise RunError(f"Costs must be {k} rows of {k}: {self.costs}.")
+        if not all(math.isfinite(cost) for row in self.costs for cost in row):
+            raise RunError(f"Costs must be finite: {self.costs}.")
         return {"costs": tuple(tuple(row) for row in self.costs)}

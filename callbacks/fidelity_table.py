@@ -11,6 +11,7 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 
 from callbacks.console import print_table
 from callbacks.errors import require
+from callbacks.files import write_table
 from callbacks.wandb_logger import ResilientWandbLogger
 
 SHOWN = ("psnr", "lesion_psnr", "ssim", "mae", "contrast_before", "contrast_after")
@@ -45,7 +46,7 @@ class FidelityTable(Callback):
         self.dirpath.mkdir(parents=True, exist_ok=True)
         measured.insert(0, "image_id", data.table.loc[measured.index, "image_id"])
         file = self.dirpath / "test_fidelity.csv"
-        measured.to_csv(file, index=False)
+        write_table(file, measured)
         for logger in trainer.loggers:
             if isinstance(logger, ResilientWandbLogger):
                 logger.keep_files([file], self.dirpath.parents[1])

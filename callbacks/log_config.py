@@ -12,7 +12,7 @@ from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.cli import SaveConfigCallback
 
 from callbacks.errors import RunError
-from callbacks.files import replacing
+from callbacks.files import write_text
 from callbacks.wandb_logger import ResilientWandbLogger
 
 HELD = ("model.", "data.", "trainer.accumulate_grad_batches", "trainer.limit_train_batches")
@@ -31,8 +31,7 @@ class LogConfig(SaveConfigCallback):
     def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         folder = Path(trainer.default_root_dir)
         folder.mkdir(parents=True, exist_ok=True)
-        with replacing(folder / "config.yaml") as partial:
-            partial.write_text(self.parser.dump(self.config, skip_unset=False))
+        write_text(folder / "config.yaml", self.parser.dump(self.config, skip_unset=False))
         for logger in trainer.loggers:
             if isinstance(logger, ResilientWandbLogger):
                 config = yaml.safe_load(self.parser.dump(self.config))
@@ -64,7 +63,7 @@ def refuse_changes(record: Path, now: dict[str, Any]) -> None:
         RunError: A key differs that would make it another run; it is named, with both values.
     """
     try:
-        started = yaml.safe_load(record.read_text())
+        started = yaml.safe_load(record.read_text("utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError):
         started = None
     if not isinstance(started, dict):

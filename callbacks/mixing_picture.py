@@ -11,17 +11,18 @@ import numpy as np
 import torch
 import wandb
 from PIL import Image, ImageDraw, ImageFont
-from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning import LightningModule, Trainer
 from torch import Tensor
 
 from callbacks.errors import RunError, require
+from callbacks.looker import Looker
 from callbacks.wandb_logger import ResilientWandbLogger
 
 TILE, GAP, LINE = 168, 8, 18  # pixels: a picture, the space around it, a line of text
 HEADER = ("anchor", "its map", "partner", "its map", "ratio: 1 is the anchor", "mixed")
 
 
-class MixingPicture(Callback):
+class MixingPicture(Looker):
     """Draws some pairs, how they are mixed and what comes of it: ``mixing/epoch<N>.png``.
 
     A row shows a pair of the epoch's first batch as the network sees it: anchor, partner, the maps

@@ -5,14 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning import LightningModule, Trainer
 from torch import Tensor
 
 from callbacks.attention_maps import attention_maps
+from callbacks.files import as_text
+from callbacks.looker import Looker
 from callbacks.overlay import picture
 
 
-class Overlays(Callback):
+class Overlays(Looker):
     """Draws a picture beside each prediction: ``overlays/<image>.png``, in the run folder.
 
     Args:
@@ -43,7 +45,7 @@ class Overlays(Callback):
             target = self.folder / f"{file}.png"  # two files may differ in their suffix alone
             target.parent.mkdir(parents=True, exist_ok=True)
             heat = {name: each[at] for name, each in maps.items()}
-            caption = f"{file.name}: {names[int(likeliest)]} ({sure:.0%})"
+            caption = f"{as_text(Path(file.name))}: {names[int(likeliest)]} ({sure:.0%})"
             picture(batch["image"][at], heat, caption).save(target)
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

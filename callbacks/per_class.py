@@ -6,16 +6,17 @@ from typing import Any
 
 import pandas as pd
 import wandb
-from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning import LightningModule, Trainer
 
 from callbacks.console import in_words, print_table
+from callbacks.looker import Looker
 from callbacks.wandb_logger import ResilientWandbLogger
 
 COLUMNS = ("precision", "recall", "f1", "support")
 OVERALL = ("accuracy", "balanced_accuracy", "macro_f1", "macro_auroc", "ece")
 
 
-class PerClass(Callback):
+class PerClass(Looker):
     """Shows precision, recall, F1 and support of each class, and the confusion matrix.
 
     The scalars themselves are logged by the module; this prints them after the last validation

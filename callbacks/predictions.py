@@ -11,12 +11,14 @@ from torch import Tensor
 
 from callbacks.decision import Decision
 from callbacks.errors import RunError
+from callbacks.files import as_text, write_table
 
 
 class Predictions(Callback):
     """Writes ``predictions.csv``: image, probability of each class, decision.
 
-    The decision is the likeliest class, or by the rule that was chosen for the run.
+    The decision is the likeliest class, or by the rule that was chosen for the run. Bytes of a
+    file name that are not UTF-8 are escaped, see :func:`~callbacks.files.as_text`.
 
     An image that cannot be read has no probabilities, ``unreadable`` for its decision, and the
     reason in a column of its own.
@@ -51,7 +53,7 @@ class Predictions(Callback):
         readable = batch["readable"].cpu().numpy()
         rows = pd.DataFrame(outputs.cpu().numpy(), columns=[f"p_{name}" for name in names])
         rows.loc[~readable] = float("nan")
-        rows.insert(0, "image", [str(file) for file in files])
+        rows.insert(0, "image", [as_text(file) for file in files])
         decided = (self.decision or Decision(tuple(names)))(outputs.cpu())
         decision = pd.Series([names[i] for i in decided.tolist()])
         rows["decision"] = decision.where(readable, "unreadable")
@@ -64,9 +66,14 @@ class Predictions(Callback):
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         table = pd.concat(self.rows, ignore_index=True)
         self.path.parent.mkdir(parents=True, exist_ok=True)
+<<<<<<< HEAD
         table.to_csv(self.path, index=False)
         failed = table[table["decision"] == "unreadable"]
         unreadable = failed["image"] + " (" + failed["reason"] + ")"
+=======
+        write_table(self.path, table)
+        unreadable = table.loc[table["decision"] == "unreadable", "image"]
+>>>>>>> b_out
         print(f"{len(table) - len(unreadable)} predictions in {self.path}")
         if len(unreadable):
             print(f"{len(unreadable)} images cannot be read: {', '.join(unreadable[:20])}")

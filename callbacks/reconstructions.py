@@ -8,15 +8,16 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 import wandb
-from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning import LightningModule, Trainer
 from torch import Tensor
 from torchvision.utils import make_grid, save_image
 
 from callbacks.errors import require
+from callbacks.looker import Looker
 from callbacks.wandb_logger import ResilientWandbLogger
 
 
-class Reconstructions(Callback):
+class Reconstructions(Looker):
     """Draws a picture for each class after every validation and test.
 
     A row is an image: the original, its reconstruction, their absolute difference, and channels

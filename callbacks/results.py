@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from callbacks.console import in_words
 from callbacks.course import course
 from callbacks.decision import FILE, Decision, outcome
 from callbacks.errors import RunError
-from callbacks.files import replacing
+from callbacks.files import write_json, write_table
 from callbacks.log_config import commit
 from callbacks.wandb_logger import ResilientWandbLogger
 
@@ -73,8 +72,7 @@ class Results(Callback):
         }
         if "probability" in computed:
             record |= self.diagnosis(computed, metric.class_names, data.table, last)
-        with replacing(self.dirpath / f"{LAST * last}results.json") as partial:
-            partial.write_text(json.dumps(record, indent=2) + "\n")
+        write_json(self.dirpath / f"{LAST * last}results.json", record)
         for logger in trainer.loggers:
             if isinstance(logger, ResilientWandbLogger):
                 logger.keep_files([self.dirpath / name for name in KEPT], self.dirpath.parents[1])
@@ -93,7 +91,7 @@ class Results(Callback):
             table["decision"] = [classes[c] for c in decided.tolist()]
             by_decision = outcome(decided, computed["label"].cpu(), classes)
             print(f"With {FILE}: {in_words(by_decision)}")
-        table.to_csv(self.dirpath / f"{LAST * last}test_predictions.csv", index=False)
+        write_table(self.dirpath / f"{LAST * last}test_predictions.csv", table)
         confusion = computed["confusion"].tolist()
         return {"classes": classes, "decided": by_decision, "confusion": confusion}
 

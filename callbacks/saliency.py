@@ -10,17 +10,17 @@ import pandas as pd
 import torch
 import wandb
 from PIL import Image
-from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning import LightningModule, Trainer
 from torch import Tensor
 
 from callbacks.attention_maps import attention_maps, inside
-from callbacks.console import in_words
-from callbacks.errors import RunError
+from callbacks.console import decimals, in_words
+from callbacks.looker import Looker
 from callbacks.overlay import picture
 from callbacks.wandb_logger import ResilientWandbLogger
 
 
-class Saliency(Callback):
+class Saliency(Looker):
     """Draws :func:`~callbacks.attention_maps.attention_maps` over images, and measures them.
 
     Of each class these are the first lesions of the part, one image each, at the end of every nth
@@ -57,7 +57,6 @@ class Saliency(Callback):
         self.every_n_epochs, self.images_per_class = every_n_epochs, images_per_class
         self.scored_per_class, self.mistakes = scored_per_class, mistakes
         self.folder = Path(dirpath, "saliency")
-        self.unmappable = False
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         fitting = trainer.state.fn == "fit" and not trainer.sanity_checking
@@ -69,16 +68,13 @@ class Saliency(Callback):
         self.show(trainer, pl_module, "test")
 
     def show(self, trainer: Trainer, pl_module: LightningModule, split: str) -> None:
-        if not trainer.is_global_zero or trainer.fast_dev_run or self.unmappable:  # type: ignore[attr-defined]
+        if not trainer.is_global_zero or trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
         chosen = first_lesions(data.table[data.table["part"] == split], self.scored_per_class)
-        try:
-            seen = look(pl_module, data, chosen.index.tolist())
-        except RunError as error:
-            self.unmappable = True
-            print(f"No saliency: {error}")
+        if chosen.empty:
             return
+        seen = look(pl_module, data, chosen.index.tolist())
         drawn = chosen.groupby("label").head(self.images_per_class)
         names = {
             i: f"{split}_{dx}" for i, dx in zip(drawn.index.tolist(), drawn["dx"], strict=True)
@@ -133,7 +129,9 @@ class Saliency(Callback):
         if split == "test":
             means = {key: x for key, x in values.items() if key in ("pointing", "energy")}
             area = values.get("lesion_area", float("nan"))
-            said = f"{in_words(means)}; lesions are {area:.3f} of the images; " if means else ""
+            said = (
+                f"{in_words(means)}; lesions are {decimals(area)} of the images; " if means else ""
+            )
             print(f"Where it looked: {said}{len(pictures)} pictures in {self.folder}.")
 
 

@@ -10,7 +10,7 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 
 from callbacks.console import print_table
 from callbacks.errors import RunError
-from callbacks.files import replacing
+from callbacks.files import write_table
 from callbacks.wandb_logger import ResilientWandbLogger
 
 COLUMNS = ["image_id", "lesion_id", "dx", "part"]
@@ -42,8 +42,7 @@ class SplitTable(Callback):
         if stage == "fit" and trainer.is_global_zero:
             if not self.path.exists() and not trainer.fast_dev_run:  # type: ignore[attr-defined]
                 self.path.parent.mkdir(parents=True, exist_ok=True)
-                with replacing(self.path) as partial:
-                    split.to_csv(partial, index=False)
+                write_table(self.path, split)
             counts = data.class_table
             counts.loc["all"] = counts.sum()
             print_table(counts.reset_index(names="class"), f"Images of {data.root}")

@@ -67,7 +67,7 @@ class WarmStart(Callback):
         record, last = run / "config.yaml", run / "last.ckpt"
         if not record.exists() or not last.exists():
             return
-        asked, state = yaml.safe_load(record.read_text())["trainer"], load_state(last)
+        asked, state = yaml.safe_load(record.read_text("utf-8"))["trainer"], load_state(last)
         epochs, steps = asked["max_epochs"], asked["max_steps"]
         if (epochs is not None or steps >= 0) and not finished(state, epochs, steps):
             raise RunError(

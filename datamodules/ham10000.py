@@ -255,6 +255,8 @@ class HAM10000(LightningDataModule):
 
     def _dataset(self, part: str) -> LesionDataset:
         table = self.table[self.table["part"] == part]
+        if table.empty:
+            raise DataError(f"There is no image in the {part} part: change data.split.")
         return LesionDataset(self._arrays(table["source"].iloc[0]), table)
 
     def _arrays(self, source: str) -> dict[str, np.ndarray]:

@@ -64,7 +64,9 @@ def verify(root: Path = Path("data/ham10000"), duplicates: Path | None = None) -
         print("Note: the release has {:,} images of {:,} lesions.".format(*RELEASED))
     pairs = _near_duplicates(read_table(root), fingerprints)
     if duplicates is not None:
-        pairs.to_csv(duplicates, index=False)
+        partial = duplicates.with_name(f".partial.{duplicates.name}")
+        pairs.to_csv(partial, index=False, errors="backslashreplace")
+        partial.replace(duplicates)
         print(f"{duplicates} lists {len(pairs):,} pairs of near-duplicates.")
     _note(pairs)
 

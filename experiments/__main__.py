@@ -65,6 +65,7 @@ class ExperimentCLI(LightningCLI):
             ("size", "network.init_args.size"),
             ("size", "network.init_args.encoder.init_args.size"),
             ("size", "network.init_args.network.init_args.size"),
+            ("size", "network.init_args.towers.init_args.encoder.init_args.size"),
             ("num_classes", "mix.init_args.num_classes"),
             ("class_counts", "mix.init_args.class_counts"),
             ("class_counts", "criterion.init_args.class_counts"),

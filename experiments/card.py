@@ -10,8 +10,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from callbacks.console import decimals
 from callbacks.decision import Decision
 from callbacks.errors import RunError
+from callbacks.files import write_text
 from experiments.compare.comparison import compare
 from experiments.compare.rows import Estimate
 from experiments.compare.runs import Run, read_run
@@ -48,7 +50,7 @@ Precision depends on how frequent the classes are, and is that of this part alon
 
 {metrics}
 
-AUROC is {auroc:.3f} (macro), expected calibration error {ece:.3f}. {decision}
+AUROC is {auroc} (macro), expected calibration error {ece}. {decision}
 
 ## Intended use
 
@@ -90,8 +92,8 @@ def card(run: Run, folder: Path) -> str:
         split=run.config["data"]["split"]["class_path"].rpartition(".")[2],
         parts=_markdown(counts.reset_index(names="class")),
         metrics=_markdown(measured(run)),
-        auroc=run.metrics["macro_auroc"],
-        ece=run.metrics["ece"],
+        auroc=decimals(run.metrics["macro_auroc"]),
+        ece=decimals(run.metrics["ece"]),
         decision=_decided(decision),
         k=len(run.classes),
         classes=", ".join(run.classes),
@@ -101,16 +103,17 @@ def card(run: Run, folder: Path) -> str:
 def measured(run: Run) -> pd.DataFrame:
     """Recall and precision of each class, and balanced accuracy, with intervals over lesions."""
     metrics = next(row.metrics for row in compare([run]).rows if not row.decided)
+    images = np.bincount(run.label, minlength=len(run.classes))
     rows = [
-        [name, _cell(metrics[f"recall_{name}"]), _cell(metrics[f"precision_{name}"]), images]
-        for name, images in zip(run.classes, np.bincount(run.label).tolist(), strict=True)
+        [name, *(_cell(metrics.get(f"{metric}_{name}")) for metric in ("recall", "precision")), n]
+        for name, n in zip(run.classes, images.tolist(), strict=True)
     ]
     rows.append(["balanced accuracy", _cell(metrics["balanced_accuracy"]), "", len(run.label)])
     return pd.DataFrame(rows, columns=["", "recall", "precision", "images"])
 
 
-def _cell(estimate: Estimate) -> str:
-    return f"{number(estimate)} {interval(estimate.lesions)}".strip()
+def _cell(estimate: Estimate | None) -> str:
+    return f"{number(estimate)} {interval(estimate and estimate.lesions)}".strip()
 
 
 def _decided(decision: Decision | None) -> str:
@@ -118,7 +121,7 @@ def _decided(decision: Decision | None) -> str:
         return "The likeliest class is decided."
     return (
         f"Above, the likeliest class counts. The run also has a decision of its own, chosen on the "
-        f"validation part: temperature {decision.temperature:.3f}, `decision.json`."
+        f"validation part: temperature {decimals(decision.temperature)}, `decision.json`."
     )
 
 
@@ -148,7 +151,7 @@ def main() -> None:
         run = read_run(folder)
         if not (folder / "split.csv").exists():
             raise RunError(f"{folder} has no split.csv: a card tells of a run that was trained.")
-        (folder / "card.md").write_text(card(run, folder))
+        write_text(folder / "card.md", card(run, folder))
     except RunError as error:
         sys.exit(f"error: {error}")
     print(f"The model card is {folder / 'card.md'}.")

@@ -11,6 +11,7 @@ from typing import Any
 
 from callbacks.charts import BARS
 from callbacks.errors import reason
+from callbacks.files import write_text
 from datamodules.dataset import CLASSES
 
 OVERALL = ("balanced_accuracy", "macro_f1", "macro_auroc", "ece")
@@ -90,7 +91,7 @@ def main() -> None:
         sys.exit("error: The dashboard needs wandb-workspaces: pip install '.[dashboard]'.")
     if options.out:
         spec = view._to_model().spec  # the library shows it no other way
-        options.out.write_text(spec.model_dump_json(by_alias=True, exclude_none=True, indent=2))
+        write_text(options.out, spec.model_dump_json(by_alias=True, exclude_none=True, indent=2))
         print(f"The workspace is specified in {options.out}.")
         return
     try:

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from callbacks.errors import RunError
+from callbacks.files import replacing, write_text
 from experiments.__main__ import MEMBERS, ExperimentCLI, main
 from experiments.failures import for_users
 from experiments.place import refuse_name
@@ -53,8 +54,9 @@ def carry_out(
         raise RunError(f"{target} is a trained run: give the ensemble another --name.")
     target.mkdir(parents=True, exist_ok=True)
     for file in ("config.yaml", "split.csv"):
-        (target / file).write_bytes((first / file).read_bytes())
-    (target / MEMBERS).write_text("".join(f"{run}\n" for run in runs) + f"views {views}\n")
+        with replacing(target / file) as partial:
+            partial.write_bytes((first / file).read_bytes())
+    write_text(target / MEMBERS, "".join(f"{run}\n" for run in runs) + f"views {views}\n")
     command = ["predict", f"--data.predict_folder={folder}"] if folder else ["test"]
     recorded = [f"--config={target}/config.yaml", f"--ckpt_path={target}/{MEMBERS}"]
     main([command[0], *recorded, *HERE, *command[1:], *options], Together)

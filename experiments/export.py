@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from callbacks.decision import Decision
 from callbacks.errors import RunError
+from callbacks.files import replacing
 from callbacks.log_config import commit
 from experiments.failures import for_users
 from experiments.trained import load
@@ -75,14 +76,18 @@ def export(run: Path, out: Path, *options: str) -> dict[str, str]:
     out.mkdir(parents=True, exist_ok=True)
     native, onnx = out / "model.pt2", out / "model.onnx"
     with torch.no_grad():
-        expected = deployed(pixels)[0]
+        # Not what the exported module itself says, which might be what is wrong.
+        seen = cli.model(pixels.permute(0, 3, 1, 2).float() / 255).softmax(1)
+        expected, cost = decision.calibrated(seen), decision.expected_cost(seen)
         free = ({0: torch.export.Dim("batch")},)
         program = torch.export.export(deployed, (pixels,), dynamic_shapes=free)
-        torch.export.save(program, native, extra_files={"metadata": json.dumps(metadata)})
-        _to_onnx(program, onnx, metadata)
-        # Another batch size than it was traced with.
-        check(torch.export.load(native).module()(pixels[:2])[0], expected[:2], native)
-        check(_with_onnxruntime(onnx, pixels[:2]), expected[:2], onnx)
+        # Checked with another batch size than it was traced with, before it is put in its place.
+        with replacing(native) as partial:
+            torch.export.save(program, partial, extra_files={"metadata": json.dumps(metadata)})
+            check(Outputs(*torch.export.load(partial).module()(pixels[:2])), expected, cost, native)
+        with replacing(onnx) as partial:
+            _to_onnx(program, partial, metadata)
+            check(_with_onnxruntime(partial, pixels[:2]), expected, cost, onnx)
     return metadata
 
 
@@ -100,12 +105,37 @@ def describe(run: Path, decision: Decision, size: int) -> dict[str, str]:
     }
 
 
-def check(found: Tensor, expected: Tensor, file: Path) -> None:
-    """Holds the probabilities of an exported network to those of the run."""
-    apart = (found - expected).abs().max().item()
+class Outputs(NamedTuple):
+    """What an exported network gives of B images.
+
+    Args:
+        probability: (B, K).
+        decision: Decided classes (B,).
+    """
+
+    probability: Tensor
+    decision: Tensor
+
+
+def check(found: Outputs, probability: Tensor, cost: Tensor, file: Path) -> None:
+    """Holds what an exported network says of the first images to what the run says.
+
+    Args:
+        found: Of the first images.
+        probability: The run's (N, K), calibrated.
+        cost: The run's expected cost (N, K) of deciding each class. The class that is decided has
+            the least, within the tolerance: two of nearly the same cost may change places.
+        file: What was exported.
+    """
+    there = len(found.probability)
+    apart = (found.probability - probability[:there]).abs().max().item()
     if not apart <= TOLERANCE:
-        raise RunError(f"{file} gives other probabilities, by up to {apart:.1e}: do not use it.")
-    print(f"{file}: the same probabilities, within {apart:.1e}")
+        raise RunError(f"{file} gives other probabilities, by up to {apart:.1e}: not kept.")
+    cost = cost[:there]
+    lost = cost.gather(1, found.decision[:, None].long()).squeeze(1) - cost.amin(1)
+    if not (lost <= TOLERANCE * cost.abs().amax(1).clamp(min=1)).all():
+        raise RunError(f"{file} decides other classes than the run: not kept.")
+    print(f"{file}: the same probabilities, within {apart:.1e}, and the same decisions")
 
 
 def _to_onnx(program: Any, file: Path, metadata: dict[str, str]) -> None:
@@ -122,13 +152,14 @@ def _to_onnx(program: Any, file: Path, metadata: dict[str, str]) -> None:
     onnx.save(model, str(file))
 
 
-def _with_onnxruntime(file: Path, pixels: Tensor) -> Tensor:
+def _with_onnxruntime(file: Path, pixels: Tensor) -> Outputs:
     try:
         import onnxruntime
     except ImportError:
         raise RunError("The check needs onnxruntime: pip install '.[export]'.") from None
     session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
-    return torch.from_numpy(session.run(["probability"], {"pixels": pixels.numpy()})[0])
+    found = session.run(["probability", "decision"], {"pixels": pixels.numpy()})
+    return Outputs(*map(torch.from_numpy, found))
 
 
 def main() -> None:

@@ -17,6 +17,7 @@ import yaml
 from jsonargparse import auto_cli
 
 from callbacks.errors import RunError
+from callbacks.files import write_text
 from callbacks.preemption import GO_ON
 from experiments.place import refuse_name
 
@@ -92,7 +93,7 @@ class Job:
                 raise RunError(f"{self.run} seed {seed} is in the queue, as job {found.job}.")
             Path("runs", self.run, f"seed{seed}").mkdir(parents=True, exist_ok=True)
         path = Path("runs", self.run, "submit.sh")
-        path.write_text(self.script())
+        write_text(path, self.script())
         number = slurm("sbatch", "--parsable", str(path)).strip()
         return f"Job {number}: {self.run}, seeds {self.seeds}; `make status` shows how far it is."
 

@@ -16,6 +16,7 @@ from typing import Any, Self
 import yaml
 
 from callbacks.errors import RunError
+from callbacks.files import write_text
 
 FOLDER = Path(__file__).parent
 RECORD = "study.txt"
@@ -65,7 +66,8 @@ class Run:
         made = {key: value for key, _, value in flags if not key.startswith(ELSEWHERE)}
         sources = [Path(value, RECORD) for value in made.values() if value]
         lines = [self.experiment, f"decide {self.decide}", *map("=".join, made.items())]
-        return "\n".join([*lines, *(each.read_text() for each in sources if each.is_file()), ""])
+        records = (each.read_text("utf-8") for each in sources if each.is_file())
+        return "\n".join([*lines, *records, ""])
 
     def commands(self) -> Iterator[list[str]]:
         """Trains, decides, and scores the best checkpoint on the test part."""
@@ -88,16 +90,21 @@ class Run:
         What it was asked for is recorded beside it: with other options it would be another run.
         """
         record = self.folder / RECORD
+<<<<<<< HEAD
         if record.exists() and record.read_text() != self.asked:
             print(
                 f"{self.folder} was trained with other options ({record}): rename the folder, "
                 "whose run can be used as before."
             )
+=======
+        if record.exists() and record.read_text("utf-8") != self.asked:
+            print(f"{self.folder} was trained with other options ({record}): remove the folder.")
+>>>>>>> b_out
             return False
         if (self.folder / "results.json").exists():
             return True
         self.folder.mkdir(parents=True, exist_ok=True)
-        record.write_text(self.asked)
+        write_text(record, self.asked)
         environment = os.environ | ({"OMP_NUM_THREADS": str(threads)} if threads else {})
         start, log = perf_counter(), self.folder / "log.txt"
         with log.open("a") as file:
@@ -130,7 +137,7 @@ class Study:
         row, ``experiment`` (its name, if not given), ``after``, ``decide`` and ``last`` (the
         file's, if not given) are no options; see :class:`Run`.
         """
-        record = yaml.safe_load(path.read_text())
+        record = yaml.safe_load(path.read_text("utf-8"))
         names, last = list(record["rows"]), record.get("last", False)
         for i, (name, row) in enumerate(record["rows"].items()):
             if (first := (row or {}).get("after", name)) not in names[: i + 1]:
@@ -175,7 +182,8 @@ def _flag(value: Any, seed: int) -> str:
 
 
 def _last_line(log: Path) -> str:
-    return next((line for line in reversed(log.read_text().splitlines()) if line.strip()), "")
+    lines = log.read_text(errors="replace").splitlines()
+    return next((line for line in reversed(lines) if line.strip()), "")
 
 
 def main() -> None:

@@ -103,9 +103,10 @@ def _shots(recall: Tensor, occurs: Tensor, class_names: Sequence[str]) -> dict[s
 
 def _macro_auroc(probability: Tensor, label: Tensor) -> Tensor:
     present = torch.bincount(label, minlength=probability.shape[1]) > 0
+    if present.sum() < 2:  # there is nothing to rank
+        return probability.new_tensor(float("nan"))
     each = [
         binary_auroc(probability[:, c], (label == c).long())
         for c in present.nonzero().flatten().tolist()
     ]
-    # With one class there is nothing to rank.
-    return torch.stack(each).mean() if len(each) > 1 else probability.new_tensor(float("nan"))
+    return torch.stack(each).mean()

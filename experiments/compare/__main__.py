@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from callbacks.errors import RunError
+from callbacks.files import write_table, write_text
 from experiments.compare import page, table
 from experiments.compare.comparison import Comparison, compare
 from experiments.compare.runs import read_runs
@@ -27,9 +28,9 @@ def parser() -> argparse.ArgumentParser:
 def write(comparison: Comparison, folder: Path) -> None:
     """Writes ``table.csv``, ``table.md`` and ``index.html``."""
     folder.mkdir(parents=True, exist_ok=True)
-    table.everything(comparison).to_csv(folder / "table.csv", index=False)
-    (folder / "table.md").write_text(table.markdown(comparison))
-    (folder / "index.html").write_text(page.render(comparison))
+    write_table(folder / "table.csv", table.everything(comparison))
+    write_text(folder / "table.md", table.markdown(comparison))
+    write_text(folder / "index.html", page.render(comparison))
 
 
 def main() -> None:

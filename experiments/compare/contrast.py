@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
+from callbacks.console import decimals
 from experiments.compare.intervals import Interval, percentiles
 from experiments.compare.metrics import by_confusion, confusion
 from experiments.compare.rows import Row
@@ -26,8 +27,8 @@ class Correlation:
     lesions: Interval | None
 
     def __str__(self) -> str:
-        interval = f" [{self.lesions[0]:.2f}, {self.lesions[1]:.2f}]" if self.lesions else ""
-        return f"{self.value:.2f}{interval}"
+        value, *bounds = (decimals(x, 2) for x in (self.value, *(self.lesions or ())))
+        return f"{value} [{', '.join(bounds)}]" if bounds else value
 
 
 class Association(NamedTuple):

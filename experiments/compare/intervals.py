@@ -46,7 +46,7 @@ def lesion_weights(lesion: Array, label: Array, resamples: int, seed: int = 0) -
 
 def percentiles(values: Array) -> Interval | None:
     """The bootstrap interval of resampled values (R,); None if some resample has no value."""
-    if np.isnan(values).any():
+    if not len(values) or np.isnan(values).any():
         return None
     low, high = np.quantile(values, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return float(low), float(high)

@@ -25,8 +25,9 @@ def scores(
     """Each metric under each of R weightings, as :class:`~lightning_modules.DiagnosticMetrics`.
 
     Besides, ``natural_accuracy``: the accuracy on images whose classes come as in the data set,
-    the mean of the recalls under ``frequency``. Of a test part that is balanced, accuracy is
-    balanced accuracy.
+    the mean of the recalls under ``frequency``, over the classes that occur. Of a test part that is
+    balanced, accuracy is balanced accuracy. A class that does not occur has no recall, which is
+    NaN.
 
     Args:
         prediction: Decided classes (N,).
@@ -39,10 +40,11 @@ def scores(
     Returns:
         Name to values (R,).
     """
-    values = by_confusion(confusion(prediction, label, weight, len(classes)), classes)
+    table = confusion(prediction, label, weight, len(classes))
+    values = by_confusion(table, classes)
     if frequency is not None:
         recall = np.stack([values[f"recall_{name}"] for name in classes], axis=1)
-        values["natural_accuracy"] = recall @ (frequency / frequency.sum())
+        values["natural_accuracy"] = _mean(np.nan_to_num(recall), (table.sum(2) > 0) * frequency)
     if probability is None:
         return values
     present = np.unique(label)
@@ -67,6 +69,7 @@ def by_confusion(confusion: Array, classes: Sequence[str]) -> dict[str, Array]:
     recall, precision = hits / np.maximum(support, 1), hits / np.maximum(predicted, 1)
     f1 = 2 * hits / np.maximum(support + predicted, 1)
     occurs, seen = support > 0, support + predicted > 0
+    known = np.where(occurs, recall, np.nan)
     values = {
         "balanced_accuracy": _mean(recall, occurs),
         "accuracy": hits.sum(1) / np.maximum(support.sum(1), 1),
@@ -77,10 +80,10 @@ def by_confusion(confusion: Array, classes: Sequence[str]) -> dict[str, Array]:
         if all(name in classes for members in SHOTS.values() for name in members):
             rows = [classes.index(name) for name in names]
             values[f"{shot}_accuracy"] = _mean(recall[:, rows], occurs[:, rows])
-    for metric, column in {"recall": recall, "precision": precision, "f1": f1}.items():
+    for metric, column in {"recall": known, "precision": precision, "f1": f1}.items():
         values |= {f"{metric}_{name}": column[:, c] for c, name in enumerate(classes)}
     if len(classes) == 2:
-        values |= {"sensitivity": recall[:, 1], "specificity": recall[:, 0]}
+        values |= {"sensitivity": known[:, 1], "specificity": known[:, 0]}
         values |= {"ppv": precision[:, 1], "npv": precision[:, 0]}
     return values
 
@@ -95,7 +98,9 @@ def auroc(score: Array, positive: Array, weight: Array) -> Array:
 
 
 def average_precision(score: Array, positive: Array, weight: Array) -> Array:
-    """Mean precision (R,) at the scores of the positives."""
+    """Mean precision (R,) at the scores of the positives; NaN without any."""
+    if not positive.any():
+        return np.full(len(weight), np.nan)
     found = (score[:, None] >= score[positive]).astype(weight.dtype)
     precision = (weight[:, positive] @ found[positive]) / np.maximum(weight @ found, 1)
     return np.average(precision, axis=1, weights=weight[:, positive])
@@ -112,7 +117,7 @@ def calibration_error(probability: Array, label: Array, weight: Array) -> Array:
 
 
 def _mean(values: Array, where: Array) -> Array:
-    """Mean over the columns ``where`` it is defined; NaN where it nowhere is."""
+    """Mean over the columns, weighted by ``where`` they are defined; NaN where none is."""
     count = where.sum(1)
     total = (values * where).sum(1)
     return np.divide(total, count, out=np.full(len(values), np.nan), where=count > 0)

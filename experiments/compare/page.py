@@ -122,11 +122,21 @@ def _name(run: Run) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """What JSON has: rounded numbers, lists, and null for what is not a number."""
+    """What JSON has: numbers, lists, and null for what is not a number.
+
+    Lists and arrays are drawn, and rounded to be small. Other numbers are read: rounded here, the
+    page would round them twice, and the tables once.
+    """
     if isinstance(value, dict):
         return {str(key): _plain(one) for key, one in value.items()}
-    if isinstance(value, np.ndarray | list | tuple):
+    if isinstance(value, tuple):
         return [_plain(one) for one in value]
+    if isinstance(value, np.ndarray | list):
+        return [_rounded(_plain(one)) for one in value]
     if isinstance(value, float | np.floating):
-        return float(f"{value:.5g}") if math.isfinite(value) else None
+        return float(value) if math.isfinite(value) else None
     return int(value) if isinstance(value, np.integer) else value
+
+
+def _rounded(value: Any) -> Any:
+    return float(f"{value:.5g}") if isinstance(value, float) else value

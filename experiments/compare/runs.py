@@ -131,8 +131,8 @@ def read_run(folder: Path, last: bool = False) -> Run:
     """
     epoch = LAST if last else ""
     try:
-        results = json.loads((folder / f"{epoch}results.json").read_text())
-        config = yaml.safe_load((folder / "config.yaml").read_text())
+        results = json.loads((folder / f"{epoch}results.json").read_text("utf-8"))
+        config = yaml.safe_load((folder / "config.yaml").read_text("utf-8"))
         predictions = _predictions(folder / f"{epoch}test_predictions.csv", results)
         run = Run(
             name=folder.absolute().parent.name,
@@ -142,7 +142,7 @@ def read_run(folder: Path, last: bool = False) -> Run:
             split=results["split"],
             synthetic=results["synthetic"],
             parameters=results["parameters"],
-            metrics=results["metrics"],
+            metrics={k: np.nan if v is None else v for k, v in results["metrics"].items()},
             remarks=tuple((results.get("training") or {}).get("remarks", ())),
             predictions=predictions,
             history=read_history(folder / "metrics.jsonl"),
@@ -228,6 +228,8 @@ def _predictions(path: Path, results: dict[str, Any]) -> pd.DataFrame:
     table = table.sort_values("image_id", ignore_index=True)
     if missing := {*REQUIRED, *columns} - set(table):
         raise ValueError(f"{path.name} lacks {', '.join(sorted(missing))}")
+    if table.empty:
+        raise ValueError(f"{path.name} is empty")
     if len(table) != np.sum(results["confusion"]) or table[columns].isna().any(axis=None):
         raise ValueError(f"{path.name} lacks predictions")
     return table

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from callbacks.console import NOTHING, decimals
 from experiments.compare.comparison import Comparison
 from experiments.compare.cost import cost
 from experiments.compare.rows import Difference, Estimate, Row
@@ -32,7 +33,6 @@ SHOWN = {
     "ssim": "SSIM",
 }
 AGAINST = ("difference [lesions]", "p (Holm)", "lesions better : worse", "p McNemar (Holm)")
-NOTHING = "-"
 WIDE = 160  # of a file, which does not wrap
 
 
@@ -110,26 +110,26 @@ def legend(comparison: Comparison) -> list[str]:
 
 
 def interval(bounds: tuple[float, float] | None) -> str:
-    return f"[{bounds[0]:.3f}, {bounds[1]:.3f}]" if bounds else ""
+    return f"[{decimals(bounds[0])}, {decimals(bounds[1])}]" if bounds else ""
 
 
 def plus_minus(estimate: Estimate) -> str:
-    return f"± {estimate.seeds[1] - estimate.mean:.3f}" if estimate.seeds else "one seed"
+    return f"± {decimals(estimate.seeds[1] - estimate.mean)}" if estimate.seeds else "one seed"
 
 
 def number(estimate: Estimate | None) -> str:
-    return f"{estimate.mean:.3f}" if estimate else NOTHING
+    return decimals(estimate.mean) if estimate else NOTHING
 
 
 def p_value(p: float) -> str:
-    return f"{p:.3f}" if p >= 0.001 else "< 0.001"
+    return decimals(p) if p >= 0.001 else "< 0.001"
 
 
 def _against(difference: Difference | None) -> dict[str, str]:
     if difference is None:
         return dict.fromkeys(AGAINST, NOTHING)
     cells = (
-        f"{difference.mean:+.3f} {interval(difference.lesions)}".strip(),
+        f"{decimals(difference.mean, sign=True)} {interval(difference.lesions)}".strip(),
         p_value(difference.p_holm),
         f"{difference.better} : {difference.worse}",
         p_value(difference.p_mcnemar_holm),

@@ -27,12 +27,16 @@ class TimmNetwork(nn.Module):
         drop_rate: Dropout before the classifier.
         drop_path_rate: Stochastic depth, for the models that have it.
         options: More arguments of ``timm.create_model``, for example {depth: 6} of a transformer.
+        size: Height and width of the images, if known; the command line takes it from the data. A
+            model that only takes images of another size, such as most vision transformers, is
+            built for this one; a model that takes any size is left as it is.
 
     Shape:
         Images (B, 3, H, W) in [0, 1] to logits (B, num_classes).
 
     Raises:
-        ModelError: The name is unknown, or the weights cannot be had.
+        ModelError: The name is unknown, the weights cannot be had, or the model cannot be built
+            for images of this size.
     """
 
     def __init__(
@@ -44,19 +48,20 @@ class TimmNetwork(nn.Module):
         drop_rate: float = 0.0,
         drop_path_rate: float = 0.0,
         options: Mapping[str, Any] | None = None,
+        size: int | None = None,
     ) -> None:
         super().__init__()
         self.mean: Tensor
         self.std: Tensor
-        self.model: Any = create(
-            name,
-            pretrained,
-            weights,
-            num_classes=num_classes,
-            drop_rate=drop_rate,
+        arguments = {
+            "num_classes": num_classes,
+            "drop_rate": drop_rate,
             **({"drop_path_rate": drop_path_rate} if drop_path_rate else {}),
             **(options or {}),
-        ).to(memory_format=torch.channels_last)  # what oneDNN and tensor cores convolve fastest
+        }
+        model = create_for(size, name, pretrained, weights, **arguments)
+        # What oneDNN and tensor cores convolve fastest.
+        self.model: Any = model.to(memory_format=torch.channels_last)
         self.normalise_as(self.model)
 
     def normalise_as(self, model: Any) -> None:
@@ -95,6 +100,46 @@ class TimmNetwork(nn.Module):
     @property
     def _channels_last(self) -> bool:
         return getattr(self.model, "output_fmt", None) == "NHWC"  # Swin and its like
+
+
+def create_for(
+    size: int | None, name: str, pretrained: bool, weights: Path | None, **kwargs: Any
+) -> nn.Module:
+    """:func:`create`, for images of a size: only a model that refuses them is built anew."""
+    model: Any = create(name, pretrained, weights, **kwargs)
+    native = model.pretrained_cfg["input_size"][-1]
+    if size is None or size == kwargs.get("img_size", native):
+        return model
+    if (why := _refusal(model, size)) is None:
+        return model
+    try:
+        if "img_size" not in kwargs:
+            model = create(name, pretrained, weights, **kwargs, img_size=size)
+            why = _refusal(model, size)
+    except (TypeError, AssertionError, ValueError, RuntimeError) as error:
+        why = error  # some models have no such argument, others cannot have this value
+    if why is None:
+        return model
+    raise ModelError(
+        f"{name} cannot take images of {size} pixels ({_first_line(why)}): set "
+        f"--data.size={native}, or other timm options in --model.network.options, such as img_size."
+    ) from why
+
+
+@torch.no_grad()
+def _refusal(model: Any, size: int) -> Exception | None:
+    """What a model in training mode raises at an image of a size; None if it takes it."""
+    try:
+        model.eval().forward_features(torch.zeros(1, 3, size, size))
+    except (AssertionError, RuntimeError, ValueError) as error:
+        return error
+    finally:
+        model.train()
+    return None
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
 
 
 def create(name: str, pretrained: bool, weights: Path | None, **kwargs: Any) -> nn.Module:

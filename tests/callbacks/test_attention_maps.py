@@ -24,6 +24,8 @@ def network(kind: str) -> nn.Module:
     made = {
         "cnn": lambda: TimmNetwork("test_resnet", pretrained=False),
         "vit": lambda: TimmNetwork("test_vit", pretrained=False),
+        "vit of any size": lambda: TimmNetwork("test_vit", pretrained=False),  # built for 160
+        "vit of this size": lambda: TimmNetwork("test_vit3", pretrained=False, size=64),
         "hybrid": lambda: HybridViT(
             "vit_tiny_r_s16_p8_224", pretrained=False, size=64, options={"depth": 2}
         ),
@@ -46,6 +48,8 @@ KINDS = {
     "contrastive": {"Grad-CAM": (2, 2)},
     "hybrid": {"Grad-CAM": (2, 2)},
     "vit": {"rollout": (10, 10)},
+    "vit of any size": {"rollout": (4, 4)},
+    "vit of this size": {"rollout": (4, 4)},
     "cbam": {"spatial": (2, 2)},
     "heads": {"spatial": (2, 2)},
     "decoder": {"level1": (2, 2), "level2": (2, 2)},
@@ -158,6 +162,11 @@ def test_the_point_is_the_middle_of_the_highest_cell():
     heat = torch.tensor([[[0.0, 1.0], [0.5, 0.5]]])
     assert inside(heat, mask)[0] == 1
     assert inside(heat.flip(1), mask)[0] == 0
+
+
+def test_a_map_of_an_image_that_is_not_square():
+    _, maps = attention_maps(network("vit of any size"), torch.rand(1, 3, 64, 96))
+    assert maps["rollout"].shape == (1, 4, 6)
 
 
 def test_what_has_no_map_is_refused():

@@ -92,10 +92,14 @@ def environment() -> dict[str, str]:
 
 
 def test_an_export_that_says_something_else_is_refused():
+    p, file = torch.tensor([[0.5, 0.3, 0.2], [0.1, 0.1, 0.8]]), Path("model.onnx")
+    export.check(export.Outputs(p[:1], torch.tensor([0])), p, 1 - p, file)
     with pytest.raises(RunError, match=r"model\.onnx gives other probabilities, by up to 1\.0e-01"):
-        export.check(torch.tensor([0.4]), torch.tensor([0.5]), Path("model.onnx"))
+        export.check(export.Outputs(p[:1] - 0.1, torch.tensor([0])), p, 1 - p, file)
     with pytest.raises(RunError, match="other probabilities"):
-        export.check(torch.tensor([torch.nan]), torch.tensor([0.5]), Path("model.onnx"))
+        export.check(export.Outputs(p * torch.nan, torch.tensor([0, 2])), p, 1 - p, file)
+    with pytest.raises(RunError, match="decides other classes"):
+        export.check(export.Outputs(p, torch.tensor([0, 0])), p, 1 - p, file)
 
 
 @pytest.mark.usefixtures("trained")

@@ -79,3 +79,32 @@ def test_weights_file_that_is_not_there(tmp_path):
 def test_unknown_name_suggests_others():
     with pytest.raises(ModelError, match=r"no model 'resnet81'; nearest are .*resnet18"):
         TimmNetwork("resnet81")
+
+
+SWIN = {"depths": [1, 1, 1, 1], "embed_dim": 24, "num_heads": [1, 1, 2, 2]}
+FIXED = [("test_vit3", {}), ("swin_tiny_patch4_window7_224", SWIN)]
+
+
+@pytest.mark.parametrize("size", [64, 96])
+@pytest.mark.parametrize(("name", "options"), FIXED, ids=[name for name, _ in FIXED])
+def test_a_model_of_one_size_is_built_for_the_images(name, options, size):
+    network = TimmNetwork(name, pretrained=False, options=options, size=size)
+    assert network.training
+    assert network.model.training
+    assert network(torch.rand(2, 3, size, size)).shape == (2, 7)
+
+
+@pytest.mark.parametrize("name", ["test_resnet", "test_vit"])
+def test_a_model_of_any_size_stays_as_it_is(name):
+    torch.manual_seed(0)
+    before = TimmNetwork(name, pretrained=False).state_dict()
+    torch.manual_seed(0)
+    after = TimmNetwork(name, pretrained=False, size=64).state_dict()
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[key], after[key]) for key in before)
+
+
+@pytest.mark.parametrize(("size", "options"), [(8, {}), (96, {"img_size": 64})])
+def test_a_size_that_a_model_cannot_have_is_refused(size, options):
+    with pytest.raises(ModelError, match=r"--data.size=160.*--model.network.options"):
+        TimmNetwork("test_vit3", pretrained=False, options=options, size=size)

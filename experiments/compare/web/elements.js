@@ -19,8 +19,14 @@ const el = (tag, attributes = {}, ...children) =>
 const svg = (tag, attributes = {}, ...children) =>
   fill(document.createElementNS("http://www.w3.org/2000/svg", tag), attributes, children);
 
+// Half is rounded up, of the shortest decimal, as callbacks/console.py does in all tables.
+function rounded(value, digits) {
+  const [mantissa, exponent = "0"] = String(Math.abs(value)).split("e");
+  const steps = Math.round(Number(`${mantissa}e${Number(exponent) + digits}`));
+  return Math.sign(value) * Number(`${steps}e-${digits}`);
+}
 const fixed = (value, digits = 3) =>
-  value == null ? "–" : value.toFixed(digits).replace("-", "−");
+  value == null ? "–" : rounded(value, digits).toFixed(digits).replace("-", "−");
 const signed = (value) => (value > 0 ? "+" : "") + fixed(value);
 const pValue = (p) => (p == null ? "–" : p < 0.001 ? "< 0.001" : fixed(p));
 const interval = (bounds) => (bounds ? `[${fixed(bounds[0])}, ${fixed(bounds[1])}]` : "");
