@@ -66,14 +66,9 @@ class Predictions(Callback):
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         table = pd.concat(self.rows, ignore_index=True)
         self.path.parent.mkdir(parents=True, exist_ok=True)
-<<<<<<< HEAD
-        table.to_csv(self.path, index=False)
+        write_table(self.path, table)
         failed = table[table["decision"] == "unreadable"]
         unreadable = failed["image"] + " (" + failed["reason"] + ")"
-=======
-        write_table(self.path, table)
-        unreadable = table.loc[table["decision"] == "unreadable", "image"]
->>>>>>> b_out
         print(f"{len(table) - len(unreadable)} predictions in {self.path}")
         if len(unreadable):
             print(f"{len(unreadable)} images cannot be read: {', '.join(unreadable[:20])}")

@@ -40,12 +40,9 @@ def cache(
 
 
 if __name__ == "__main__":
-<<<<<<< HEAD
     keep_freed_memory()
-=======
     if isinstance(sys.stdout, io.TextIOWrapper):  # no locale ends a command
         sys.stdout.reconfigure(errors="backslashreplace")
->>>>>>> b_out
     try:
         # People type bare flags; jsonargparse wants to be given true or false.
         args = [f"{arg}=true" if arg in FLAGS else arg for arg in sys.argv[1:]]

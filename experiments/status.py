@@ -49,16 +49,9 @@ def _row(folder: Path, queue: Queue) -> dict[str, Any]:
 def _limits(config: Path) -> tuple[int | None, int | None]:
     """Epochs and steps that a run is to have; None where there is no such limit."""
     if not config.exists():
-<<<<<<< HEAD
         return None, None
-    trainer = (yaml.safe_load(config.read_text()) or {}).get("trainer", {})
+    trainer = (yaml.safe_load(config.read_text("utf-8")) or {}).get("trainer", {})
     return trainer.get("max_epochs"), trainer.get("max_steps")
-=======
-        return None
-    record = yaml.safe_load(config.read_text("utf-8")) or {}
-    epochs: int | None = record.get("trainer", {}).get("max_epochs")
-    return epochs
->>>>>>> b_out
 
 
 def main() -> None:

@@ -90,16 +90,11 @@ class Run:
         What it was asked for is recorded beside it: with other options it would be another run.
         """
         record = self.folder / RECORD
-<<<<<<< HEAD
-        if record.exists() and record.read_text() != self.asked:
+        if record.exists() and record.read_text("utf-8") != self.asked:
             print(
                 f"{self.folder} was trained with other options ({record}): rename the folder, "
                 "whose run can be used as before."
             )
-=======
-        if record.exists() and record.read_text("utf-8") != self.asked:
-            print(f"{self.folder} was trained with other options ({record}): remove the folder.")
->>>>>>> b_out
             return False
         if (self.folder / "results.json").exists():
             return True
