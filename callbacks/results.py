@@ -65,12 +65,13 @@ class Results(Callback):
             "checkpoint": _checkpoint(trainer),
             "split": hashlib.sha256(data.table["part"].to_csv().encode()).hexdigest()[:12],
             "metrics": {k: v.item() for k, v in computed.items() if v.ndim == 0},
-            "training": course(self.dirpath / "metrics.jsonl", data.class_table["val"].to_dict()),
             "parameters": _parameters(pl_module),
             "commit": commit(),
             "torch": torch.__version__,
         }
         if "probability" in computed:
+            images = data.class_table["val"].to_dict()
+            record["training"] = course(self.dirpath / "metrics.jsonl", images)
             record |= self.diagnosis(computed, metric.class_names, data.table, last)
         write_json(self.dirpath / f"{LAST * last}results.json", record)
         for logger in trainer.loggers:

@@ -95,8 +95,8 @@ def gpaco(keys, key_label, logits, alpha=0.05, temperature=0.2):
     for i in range(len(logits)):
         others = [j for j in range(len(keys)) if j != i]
         row = torch.cat([centres[i], keys[others] @ keys[i] / temperature])
-        positive = (key_label[others] == key_label[i]).float()
-        weight = torch.cat([torch.eye(7)[key_label[i]], alpha * positive])
+        positive = (key_label[others] == key_label[i]).double()
+        weight = torch.cat([torch.eye(7).double()[key_label[i]], alpha * positive])
         losses.append(-(weight * row.log_softmax(0)).sum() / weight.sum())
     return torch.stack(losses).mean()
 
