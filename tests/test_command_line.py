@@ -145,13 +145,13 @@ def test_a_training_that_a_callback_stopped_is_finished(lesions, capsys):
     assert "is finished: 2 epochs" in said
     assert "ended by EarlyStopping on val/balanced_accuracy (patience 1)" in said
     fit(lesions, *stop, "--trainer.callbacks.patience=3")  # as is advised
-    assert epochs_done(resume_from(RUN)[1]) == 4
+    assert epochs_done(resume_from(RUN)[1]) >= 4
 
 
 @pytest.mark.parametrize(
     ("limits", "end"),
     [
-        (["--trainer.max_steps=3"], "max_steps"),
+        (["--trainer.max_steps=5", "--trainer.max_epochs=9"], "max_steps"),
         (["--trainer.max_time={microseconds: 1}", "--trainer.max_epochs=9"], "max_time (0:00:00"),
     ],
 )

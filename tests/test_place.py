@@ -47,7 +47,7 @@ def test_a_renamed_run_is_used_where_it_lies(lesions, capsys, tmp_path):
         results = json.loads((folder / "results.json").read_text())
         assert results["name"] == folder.parent.name
         assert results["decided"] is not None
-        assert results["training"]["epochs"] == 1
+        assert results["training"]["best_epoch"] == 0
         assert len(pd.read_csv(folder / "predictions.csv")) == 1
         assert list((folder / "saliency").iterdir())
         assert f"{folder} was trained as {old}" in capsys.readouterr().out
