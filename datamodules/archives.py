@@ -98,14 +98,14 @@ def below(folder: Path) -> Iterator[Path]:
         yield from (Path(parent, name) for name in sorted(filter(visible, files)) + folders)
 
 
-def inside(path: Path) -> list[str]:
-    """The members of an archive that are pieces of the release, or archives of pieces."""
+def inside(path: Path, pieces: Iterable[Piece]) -> list[str]:
+    """The members of an archive that are among ``pieces``, or archives of them."""
     try:
         with zipfile.ZipFile(path) as archive:
             names = [PurePosixPath(name.replace("\\", "/")) for name in archive.namelist()]
     except (OSError, zipfile.BadZipFile):
         return []
-    known = {name.split(".")[0].lower() for p in RELEASE for name in (p.target, p.remote)}
+    known = {name.split(".")[0].lower() for p in pieces for name in (p.target, p.remote)}
     return [str(n) for n in names if {part.split(".")[0].lower() for part in n.parts} & known]
 
 

@@ -86,7 +86,7 @@ def release_table(path: Path) -> pd.DataFrame:
     missing = {"lesion_id", "image_id", "dx"} - set(table)
     if missing:
         raise DataError(
-            f"{path} has no column {', '.join(sorted(missing))}, but {', '.join(table)}: rename "
+            f"{path} has no column {', '.join(sorted(missing))}, but {', '.join(map(str, table))}: rename "
             "its columns as in HAM10000, or install the data again."
         )
     if table.empty or table["image_id"].isna().any():

@@ -69,12 +69,14 @@ def _from_folder(root: Path, src: Path, pieces: Iterable[Piece]) -> None:
         raise DataError(f"{src} does not exist: name the folder that holds the archives.")
     paths = list(below(src)) if src.is_dir() else [src]
     found = {piece: find(piece, paths) for piece in pieces}
-    lacking = [piece.target for piece in pieces if not found[piece] and not piece.installed(root)]
+    absent = [piece for piece in pieces if not found[piece] and not piece.installed(root)]
+    lacking = [piece.target for piece in absent]
     if lacking == [MASK_FOLDER]:  # some copies of HAM10000 come without, and few methods need them
         print(f"Note: nothing in or below {src} is or unpacks to {MASK_FOLDER}.")
     elif lacking:
+        advice = _advice(paths, absent)
         raise DataError(
-            f"Nothing in or below {src} is or unpacks to {', '.join(lacking)}: {_advice(paths)}"
+            f"Nothing in or below {src} is or unpacks to {', '.join(lacking)}: {advice}"
         )
     todo = {}
     for piece in found:
@@ -86,10 +88,10 @@ def _from_folder(root: Path, src: Path, pieces: Iterable[Piece]) -> None:
         _unpack(piece, found[piece], root)
 
 
-def _advice(paths: Iterable[Path]) -> str:
+def _advice(paths: Iterable[Path], absent: Iterable[Piece]) -> str:
     """What to do about pieces that are not among ``paths``."""
     for path in paths:
-        if path.suffix.lower() == ".zip" and (members := inside(path)):
+        if path.suffix.lower() == ".zip" and (members := inside(path, absent)):
             return f"{path} holds {members[0]}, so unpack it and name the folder as SRC."
     if any(re.match(r"ISIC2018_Task3_Training_", path.name) for path in paths):
         return (
