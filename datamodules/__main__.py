@@ -47,5 +47,5 @@ if __name__ == "__main__":
         # People type bare flags; jsonargparse wants to be given true or false.
         args = [f"{arg}=true" if arg in FLAGS else arg for arg in sys.argv[1:]]
         auto_cli([install, verify, cache, synthesize], args=args)
-    except DataError as error:
+    except (DataError, OSError) as error:  # such as a folder that may not be written
         sys.exit(f"error: {error}")

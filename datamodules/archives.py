@@ -15,8 +15,8 @@ from functools import partial
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import IO, NamedTuple
 
-from datamodules.dataset import IMAGE_FOLDERS, MASK_FOLDER, METADATA, DataError
-from datamodules.folders import listed
+from datamodules.dataset import IMAGE_FOLDERS, MASK_FOLDER, METADATA, DataError, standard
+from datamodules.folders import listed, visible
 from datamodules.verify import IMAGE, MASK, TEST, VAL
 
 LARGEST = 20 * 10**9  # bytes that an archive may unpack to; the release's stay below 1.5e9
@@ -50,7 +50,7 @@ class Piece:
         return root if self.table else root / self.target
 
     def among(self, names: Iterable[str]) -> list[str]:
-        return [name for name in names if re.fullmatch(self.names, name)]
+        return [name for name in names if re.fullmatch(self.names, standard(name))]
 
     def installed(self, root: Path) -> int:
         """How many of its files there are."""
@@ -87,10 +87,26 @@ class Entry(NamedTuple):
 
 
 def below(folder: Path) -> Iterator[Path]:
-    """Everything in a folder and the folders in it, but what macOS adds to archives."""
-    for parent, folders, files in os.walk(folder):
-        folders[:] = sorted(set(folders) - {"__MACOSX"})
-        yield from (Path(parent, name) for name in sorted(files) + folders)
+    """Everything visible in a folder and the folders in it, links included, each folder once."""
+    seen = set()
+    for parent, folders, files in os.walk(folder, followlinks=True):
+        if (real := os.path.realpath(parent)) in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        folders[:] = sorted(filter(visible, folders))
+        yield from (Path(parent, name) for name in sorted(filter(visible, files)) + folders)
+
+
+def inside(path: Path, pieces: Iterable[Piece]) -> list[str]:
+    """The members of an archive that are among ``pieces``, or archives of them."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = [PurePosixPath(name.replace("\\", "/")) for name in archive.namelist()]
+    except (OSError, zipfile.BadZipFile):
+        return []
+    known = {name.split(".")[0].lower() for p in pieces for name in (p.target, p.remote)}
+    return [str(n) for n in names if {part.split(".")[0].lower() for part in n.parts} & known]
 
 
 def find(piece: Piece, paths: list[Path]) -> list[Path]:
@@ -131,7 +147,9 @@ def entries(piece: Piece, files: list[Path]) -> Iterator[dict[str, Entry]]:
             ) from error
     else:
         table = piece.target if piece.table else ""
-        yield {table or f.name: Entry(f.stat().st_size, partial(io.FileIO, f)) for f in files}
+        yield {
+            table or standard(f.name): Entry(f.stat().st_size, partial(io.FileIO, f)) for f in files
+        }
 
 
 def _members(piece: Piece, archive: zipfile.ZipFile) -> dict[str, Entry]:
@@ -144,19 +162,25 @@ def _members(piece: Piece, archive: zipfile.ZipFile) -> dict[str, Entry]:
             "archive of HAM10000: get it once more."
         )
     # By base name, since some archives have a folder inside and some do not.
-    paths = {PurePosixPath(member.filename): member for member in members if not member.is_dir()}
-    named = {path.name: paths[path] for path in paths if "__MACOSX" not in path.parts}
-    taken = {name: named[name] for name in piece.among(named)}
+    paths = {_path(member): member for member in members if not member.is_dir()}
+    named = {path.name: paths[path] for path in paths if all(map(visible, path.parts))}
+    taken = {standard(name): named[name] for name in piece.among(named)}
     if not taken:
         raise DataError(f"{archive.filename} holds nothing of {piece.target}: get it once more.")
     return {name: Entry(m.file_size, partial(archive.open, m)) for name, m in taken.items()}
 
 
+def _path(member: zipfile.ZipInfo) -> PurePosixPath:
+    # Windows PowerShell writes backslashes, which the format forbids.
+    return PurePosixPath(member.orig_filename.replace("\\", "/"))
+
+
 def _refuse_escape(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> None:
     name = member.orig_filename  # `filename` is already cleaned
     link = stat.S_ISLNK(member.external_attr >> 16)
-    outside = ".." in PurePosixPath(name).parts or PureWindowsPath(name).anchor
-    if link or outside or "\\" in name or "\0" in name or member.flag_bits & 1:
+    # A Windows path has the separators of both systems.
+    outside = ".." in PureWindowsPath(name).parts or PureWindowsPath(name).anchor
+    if link or outside or "\0" in name or member.flag_bits & 1:
         raise DataError(
             f"{archive.filename} has the member {name!r}, which is a link, encrypted, or leads "
             "out of the folder; nothing was unpacked, and the archive should not be trusted."

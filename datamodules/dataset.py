@@ -85,9 +85,10 @@ def release_table(path: Path) -> pd.DataFrame:
     table = read_csv(path)
     missing = {"lesion_id", "image_id", "dx"} - set(table)
     if missing:
+        there = ", ".join(map(str, table))
         raise DataError(
-            f"{path} has no column {', '.join(sorted(missing))}, but {', '.join(table)}: rename "
-            "its columns as in HAM10000, or install the data again."
+            f"{path} has no column {', '.join(sorted(missing))}, but {there}: rename its columns "
+            "as in HAM10000, or install the data again."
         )
     if table.empty or table["image_id"].isna().any():
         nameless = table["image_id"].isna().sum()

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import csv
 import os
+import re
 import shutil
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
-from datamodules.archives import OFFICIAL_RELEASE, RELEASE, Piece, below, entries, find
-from datamodules.dataset import MASK_FOLDER, DataError
+from datamodules.archives import OFFICIAL_RELEASE, RELEASE, Piece, below, entries, find, inside
+from datamodules.dataset import MASK_FOLDER, METADATA, DataError
 from datamodules.download import REMOTES, byte_bar, fetch
 from datamodules.tables import rows
 from datamodules.verify import differences, report
@@ -30,10 +31,11 @@ def install(
     Args:
         root: Where to. It takes 4.2 GB while it runs and 2.8 GB afterwards.
         src: A folder with the archives of the release, or with what they unpack to, for machines
-            without internet. It is searched with all folders below, and never changed. Without
-            it, the release is downloaded.
+            without internet, or one such archive. A folder is searched with all folders below,
+            and never changed. Without ``src``, the release is downloaded.
         official: Also the validation and test sets of the ISIC 2018 challenge, Task 3.
     """
+    root = root.expanduser()
     print(LICENCE)
     pieces = RELEASE + (OFFICIAL_RELEASE if official else ())
     if src is None:
@@ -62,16 +64,19 @@ def _from_publishers(root: Path, pieces: Iterable[Piece]) -> None:
 
 
 def _from_folder(root: Path, src: Path, pieces: Iterable[Piece]) -> None:
-    if not src.is_dir():
-        raise DataError(f"{src} is not a folder: name the one that holds the archives.")
-    paths = list(below(src))
+    src = src.expanduser()
+    if not src.exists():
+        raise DataError(f"{src} does not exist: name the folder that holds the archives.")
+    paths = list(below(src)) if src.is_dir() else [src]
     found = {piece: find(piece, paths) for piece in pieces}
-    lacking = [piece.target for piece in pieces if not found[piece] and not piece.installed(root)]
+    absent = [piece for piece in pieces if not found[piece] and not piece.installed(root)]
+    lacking = [piece.target for piece in absent]
     if lacking == [MASK_FOLDER]:  # some copies of HAM10000 come without, and few methods need them
         print(f"Note: nothing in or below {src} is or unpacks to {MASK_FOLDER}.")
     elif lacking:
+        advice = _advice(paths, absent)
         raise DataError(
-            f"Nothing in or below {src} is or unpacks to {', '.join(lacking)}: put it there."
+            f"Nothing in or below {src} is or unpacks to {', '.join(lacking)}: {advice}"
         )
     todo = {}
     for piece in found:
@@ -81,6 +86,19 @@ def _from_folder(root: Path, src: Path, pieces: Iterable[Piece]) -> None:
     _check_space(root, sum(todo.values()))
     for piece in todo:
         _unpack(piece, found[piece], root)
+
+
+def _advice(paths: Iterable[Path], absent: Iterable[Piece]) -> str:
+    """What to do about pieces that are not among ``paths``."""
+    for path in paths:
+        if path.suffix.lower() == ".zip" and (members := inside(path, absent)):
+            return f"{path} holds {members[0]}, so unpack it and name the folder as SRC."
+    if any(re.match(r"ISIC2018_Task3_Training_", path.name) for path in paths):
+        return (
+            "put it there. The files of the ISIC challenge's training set lack the metadata: get "
+            f"{METADATA} from {REMOTES[METADATA].url}."
+        )
+    return "put it there."
 
 
 def _check_space(root: Path, needed: int) -> None:

@@ -62,7 +62,9 @@ def read_rgb(path: Path) -> np.ndarray:
         ValueError: Its pixels cannot be told to be those of an 8-bit picture.
     """
     with _opened(path) as image:
-        deep = ";16" in str(image.tile)  # Pillow keeps the higher 8 bits of such colours
+        deep = ";16" in str(
+            getattr(image, "tile", "")
+        )  # Pillow keeps the higher 8 bits of such colours
         white_is_zero = _white_is_zero(image)
         upright = ImageOps.exif_transpose(image)
         if _is_number(upright):

@@ -396,7 +396,41 @@ def as_released(src):
     pass
 
 
-LAYOUTS = [as_released, unpacked, one_folder, merged, below_folders, tab_separated, kaggle]
+def upper_case(src):
+    unpacked(src)
+    for file in list(src.glob("deep/**/ISIC_*.*")):
+        file.rename(file.with_suffix(file.suffix.upper()))
+
+
+def linked(src):
+    (src.parent / "elsewhere").mkdir()
+    for file in list(src.iterdir()):
+        file.rename(src.parent / "elsewhere" / file.name)
+    (src / "link").symlink_to(src.parent / "elsewhere")
+    (src.parent / "elsewhere" / "round").symlink_to(src)
+
+
+def backslashes(src):
+    for part, ids in OWN.items():
+        with zipfile.ZipFile(src / f"{part}.zip", "w") as file:
+            for image in ids:
+                info = zipfile.ZipInfo("x")
+                info.filename, info.create_system = f"{part}\\{image}.jpg", 0
+                file.writestr(info, picture())
+
+
+LAYOUTS = [
+    upper_case,
+    linked,
+    backslashes,
+    as_released,
+    unpacked,
+    one_folder,
+    merged,
+    below_folders,
+    tab_separated,
+    kaggle,
+]
 
 
 @pytest.mark.parametrize("layout", [*LAYOUTS, without_extension])
@@ -444,8 +478,28 @@ def test_install_names_what_src_lacks(tmp_path):
     with pytest.raises(DataError, match=f"unpacks to {lacking}: put it there"):
         install.install(tmp_path / "root", src)
     assert not (tmp_path / "root").exists()
-    with pytest.raises(DataError, match="is not a folder"):
+    with pytest.raises(DataError, match="does not exist"):
         install.install(tmp_path / "root", tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("name", ["archive.zip", "dataverse_files.ZIP"])
+@pytest.mark.parametrize("itself", [True, False])
+def test_install_says_what_to_do_with_an_archive_of_archives(tmp_path, name, itself):
+    src = release(tmp_path / "src")
+    whole = {file.name: file.read_bytes() for file in src.iterdir()}
+    shutil.rmtree(src)
+    archive(src / name, whole)
+    with pytest.raises(DataError, match=rf"src/{name} holds HAM10000_.*, so unpack it and name"):
+        install.install(tmp_path / "root", src / name if itself else src)
+
+
+def test_install_names_the_metadata_that_the_challenge_lacks(tmp_path):
+    src = release(tmp_path / "src")
+    one_folder(src)
+    (src / "images").rename(src / "ISIC2018_Task3_Training_Input")
+    (src / METADATA).rename(src / "ISIC2018_Task3_Training_GroundTruth.csv")
+    with pytest.raises(DataError, match=rf"training set lack the metadata: get {METADATA} from"):
+        install.install(tmp_path / "root", src)
 
 
 def test_install_again_does_nothing(tmp_path):
@@ -472,6 +526,8 @@ def link(name):
         f"C:/{IDS[0]}.jpg",
         f"C:{IDS[0]}.jpg",
         f"..\\{IDS[0]}.jpg",
+        f"a\\..\\..\\{IDS[0]}.jpg",
+        f"a/..\\..\\{IDS[0]}.jpg",
         f"\\\\server\\share\\{IDS[0]}.jpg",
         "../evil.txt",
         link(f"{IDS[0]}.jpg"),
