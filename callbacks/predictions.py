@@ -34,7 +34,9 @@ class Predictions(Callback):
         self.rows: list[pd.DataFrame] = []
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        if stage == "predict" and trainer.world_size > 1:
+        if stage != "predict":  # a broken decision must not prevent that it is chosen again
+            return
+        if trainer.world_size > 1:
             raise RunError("Prediction runs on one device: add --trainer.devices=1.")
         self.decision = Decision.load(self.dirpath)
 

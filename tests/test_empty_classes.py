@@ -27,6 +27,7 @@ from callbacks.decision import (
 from callbacks.errors import RunError
 from callbacks.files import write_json
 from callbacks.per_class import PerClass
+from callbacks.predictions import Predictions
 from datamodules.dataset import CLASSES
 from experiments.card import measured
 from experiments.compare import page, table
@@ -138,6 +139,10 @@ def test_a_decision_with_an_infinite_offset_is_refused(tmp_path):
     (tmp_path / FILE).write_text(json.dumps(kept))
     with pytest.raises(RunError, match="finite"):
         Decision.load(tmp_path)
+    trainer = SimpleNamespace(world_size=1)
+    Predictions(str(tmp_path)).setup(trainer, None, "validate")  # which chooses another
+    with pytest.raises(RunError, match="finite"):
+        Predictions(str(tmp_path)).setup(trainer, None, "predict")
 
 
 def test_the_course_of_a_run_whose_validation_lacks_a_class(tmp_path):

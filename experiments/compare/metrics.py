@@ -47,9 +47,10 @@ def scores(
         values["natural_accuracy"] = _mean(np.nan_to_num(recall), (table.sum(2) > 0) * frequency)
     if probability is None:
         return values
-    present = np.unique(label)
-    each = [auroc(probability[:, c], label == c, weight) for c in present]
-    values["macro_auroc"] = np.mean(each, axis=0) if len(each) > 1 else np.full(len(weight), np.nan)
+    values["macro_auroc"] = np.full(len(weight), np.nan)
+    if len(present := np.unique(label)) > 1:  # else there is nothing to rank
+        each = [auroc(probability[:, c], label == c, weight) for c in present]
+        values["macro_auroc"] = np.mean(each, axis=0)
     values["ece"] = calibration_error(probability, label, weight)
     if len(classes) == 2:
         values["average_precision"] = average_precision(probability[:, 1], label == 1, weight)

@@ -113,7 +113,7 @@ def _kinds(table: pd.DataFrame) -> Iterator[tuple[str, pd.Series[str]]]:
         yield "age", _bands(table["age"])
     for column, kind in COLUMNS.items():
         if column in table:
-            yield kind, table[column].fillna(UNKNOWN).astype(str)
+            yield kind, table[column].astype(object).fillna(UNKNOWN).astype(str)
 
 
 def _bands(age: pd.Series[Any]) -> pd.Series[str]:
