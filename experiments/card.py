@@ -113,7 +113,8 @@ def measured(run: Run) -> pd.DataFrame:
 
 
 def _cell(estimate: Estimate | None) -> str:
-    return f"{number(estimate)} {interval(estimate and estimate.lesions)}".strip()
+    bounds = estimate.lesions if estimate else None
+    return f"{number(estimate)} {interval(bounds)}".strip()
 
 
 def _decided(decision: Decision | None) -> str:
