@@ -34,7 +34,9 @@ def course(path: Path, images: Mapping[str, int]) -> dict[str, Any] | None:
     history = read_history(path) if path.exists() else None
     if history is None or METRIC not in history:
         return None
-    validated = history[history["kind"] == "val"].dropna(subset=[METRIC])
+    # A decision's validation, which is no part of the training, has step 0.
+    trained = history[(history["kind"] == "val") & (history["step"] > 0)]
+    validated = trained.dropna(subset=[METRIC])
     if validated.empty:
         return None
     best, last = validated.iloc[int(validated[METRIC].argmax())], validated.iloc[-1]

@@ -61,6 +61,15 @@ def test_far_below_is_more_than_two_standard_errors(tmp_path, drop, far):
     assert bool(found["remarks"]) == far
 
 
+def test_the_validation_of_a_decision_is_no_epoch(tmp_path):
+    path = record(tmp_path / "metrics.jsonl", [0.3, 0.5])
+    before = course(path, IMAGES)
+    decision = {"attempt": 2, "step": 0, "epoch": 0, "val/balanced_accuracy": 0.5}
+    with path.open("a") as file:
+        file.write(json.dumps(decision) + "\n")
+    assert course(path, IMAGES) == before
+
+
 def test_a_class_without_validation_images_is_left_out():
     assert standard_error({"mel": 0.5, "nv": 0.0}, {"mel": 20, "nv": 0}) == (0.25 / 20) ** 0.5
 
