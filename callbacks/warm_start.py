@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from pathlib import Path
 
 import torch
@@ -9,7 +10,7 @@ import yaml
 from pytorch_lightning import Callback, LightningModule, Trainer
 
 from callbacks.checkpoint_io import epochs_done, finished, load_state
-from callbacks.errors import RunError, reason
+from callbacks.errors import RunError
 
 
 class WarmStart(Callback):
@@ -53,8 +54,9 @@ class WarmStart(Callback):
         try:
             pl_module.get_submodule(self.target).load_state_dict(self._weights(checkpoint))
         except (RuntimeError, AttributeError) as error:
+            what = textwrap.shorten(str(error), 300)  # of a large network, the first keys
             raise RunError(
-                f"{checkpoint} is of another network than {self.target} here ({reason(error)}): "
+                f"{checkpoint} is of another network than {self.target} here ({what}): "
                 f"name a run of the same network with --trainer.callbacks.{self.option}."
             ) from error
 

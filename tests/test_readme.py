@@ -56,6 +56,6 @@ def test_the_example_is_an_experiment(lesions):
 
 @pytest.mark.parametrize("name", re.findall(r"`experiments/[\w/]+\.yaml`|EXP=\w+", README))
 def test_experiments_that_are_named_exist(name):
-    example = {"EXP=short", "EXP=vgg_poly", "`experiments/vgg_poly.yaml`"}
+    example = {"EXP=archived", "EXP=short", "EXP=vgg_poly", "`experiments/vgg_poly.yaml`"}
     path = name.strip("`") if name.startswith("`") else f"experiments/{name[4:]}.yaml"
     assert name in example or (ROOT / path).exists()

@@ -71,7 +71,7 @@ def test_without_a_warm_up_or_a_ramp():
     assert Anneal("x", start=1, end=2, begin=0.5).value(0.1) == 1
     jump = Anneal("x", start=1, end=2, begin=0.5, until=0.5)
     assert (jump.value(0.49), jump.value(0.5)) == (1, 2)
-    with pytest.raises(ValueError, match="begin <= until"):
+    with pytest.raises(RunError, match="begin <= until"):
         Anneal("x", start=1, end=2, begin=0.6, until=0.5)
 
 

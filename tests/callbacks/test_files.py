@@ -54,7 +54,9 @@ def predicting(callback, folder):
     """Has a callback see one batch of predictions of all files in a folder."""
     files = sorted(folder.iterdir())
     trainer = SimpleNamespace(
-        predict_dataloaders=SimpleNamespace(dataset=SimpleNamespace(files=files, folder=folder)),
+        predict_dataloaders=SimpleNamespace(
+            dataset=SimpleNamespace(files=files, folder=folder, remark="")
+        ),
         datamodule=SimpleNamespace(class_names=["mel", "nv"]),
         world_size=1,
     )

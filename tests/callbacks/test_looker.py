@@ -25,7 +25,16 @@ HOOKS = [
 ]
 # They make what others need, or change or stop a run, which must fail where they fail.
 ACTING = {"Anneal", "ChooseDecision", "FidelityTable", "FiniteLoss", "Freeze", "LogConfig"}
-ACTING |= {"Predictions", "Preemption", "Results", "SplitTable", "StartFrom", "WarmStart"}
+ACTING |= {
+    "Ending",
+    "Moved",
+    "Predictions",
+    "Preemption",
+    "Results",
+    "SplitTable",
+    "StartFrom",
+    "WarmStart",
+}
 
 
 @pytest.fixture
