@@ -146,7 +146,7 @@ def test_a_decision_with_an_infinite_offset_is_refused(tmp_path):
 
 
 def test_the_course_of_a_run_whose_validation_lacks_a_class(tmp_path):
-    line = {"attempt": 1, "step": 0, "epoch": 0, "val/balanced_accuracy": 0.5, "val/recall_a": 0.5}
+    line = {"attempt": 1, "step": 9, "epoch": 0, "val/balanced_accuracy": 0.5, "val/recall_a": 0.5}
     (tmp_path / "metrics.jsonl").write_text(json.dumps(line) + "\n")
     assert course(tmp_path / "metrics.jsonl", {"a": 4, "b": 0})["remarks"] == []
 
