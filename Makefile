@@ -15,6 +15,8 @@ else
   ENV := $(if $(filter file,$(origin VENV)),$(VENV)/.installed)
 endif
 RUN = runs/$(EXP)/seed$(SEED)
+RECIPES = $(filter-out %/family.yaml,$(wildcard experiments/recipes/*/*.yaml))
+RECIPE = $(or $(filter %/$(or $(EXP),none).yaml,$(RECIPES)),no-recipe)
 # Wherever a run was trained, it is used in one process here.
 HERE = --trainer.accelerator=auto --trainer.devices=1 --trainer.num_nodes=1 \
     --trainer.strategy=auto --trainer.sync_batchnorm=false
@@ -23,14 +25,14 @@ HERE = --trainer.accelerator=auto --trainer.devices=1 --trainer.num_nodes=1 \
 quoted = '$(subst ','\'',$(1))'
 
 .DEFAULT_GOAL := help
-.PHONY: help demo data verify train study submit status evaluate predict decide compare export card ensemble sweep dashboard sync test check audit bench
+.PHONY: no-recipe help demo data verify train study submit status evaluate predict decide compare export card ensemble sweep dashboard sync test check audit bench
 
 help: ## list the verbs
 	@awk -F ':.*## ' '/^[a-z]+:.*##/ {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(ENV) ## train and evaluate SPMix with a small network on drawn lesions, end to end
 	$(PYTHON) -m datamodules synthesize
-	$(PYTHON) -m experiments fit --config experiments/demo.yaml
+	$(PYTHON) -m experiments fit --config experiments/recipes/small/demo.yaml
 	$(PYTHON) -m experiments test --config runs/demo/seed0/config.yaml --ckpt_path runs/demo/seed0/best.ckpt
 
 data: $(ENV) ## install HAM10000; SRC=folder takes archives that you have, SRC=archive.zip one
@@ -39,17 +41,17 @@ data: $(ENV) ## install HAM10000; SRC=folder takes archives that you have, SRC=a
 verify: $(ENV) ## name every missing, unreadable and unexpected file of the data
 	$(PYTHON) -m datamodules verify $(ARGS)
 
-train: experiments/$(EXP).yaml $(ENV) ## EXP=vgg_ce [SEED=1] [ARGS="--trainer.max_epochs=9"]: start or go on
-	$(PYTHON) -m experiments fit --config experiments/$(EXP).yaml --seed_everything $(SEED) $(ARGS)
+train: $(RECIPE) $(ENV) ## EXP=vgg_ce [SEED=1] [ARGS="--trainer.max_epochs=9"]: start or go on
+	$(PYTHON) -m experiments fit --config $(RECIPE) --seed_everything $(SEED) $(ARGS)
 
 study: $(ENV) ## STUDY=imbalance [ARGS="--jobs 2"]: train and evaluate all runs of a comparison
-	$(PYTHON) -m experiments.study experiments/studies/$(STUDY).yaml $(ARGS)
+	$(PYTHON) -m experiments study experiments/studies/$(STUDY).yaml $(ARGS)
 
-submit: experiments/$(EXP).yaml $(ENV) ## EXP=vgg_ce [SEED=0-4 GPUS=4 NODES=2 SLURM="--time=8:00:00" ARGS=...]: train on a cluster
-	$(PYTHON) -m experiments.slurm $(EXP) --seeds $(SEED) --gpus $(GPUS) --nodes $(NODES) $(SLURM) submit -- $(ARGS)
+submit: $(RECIPE) $(ENV) ## EXP=vgg_ce [SEED=0-4 GPUS=4 NODES=2 SLURM="--time=8:00:00" ARGS=...]: train on a cluster
+	$(PYTHON) -m experiments submit $(EXP) --seeds $(SEED) --gpus $(GPUS) --nodes $(NODES) $(SLURM) submit -- $(ARGS)
 
 status: $(ENV) ## what runs, and what is left
-	$(PYTHON) -m experiments.status
+	$(PYTHON) -m experiments status
 
 evaluate: $(ENV) $(RUN)/config.yaml ## EXP=vgg_ce [SEED=1] [CKPT=last]: score the best checkpoint on the test part
 	$(PYTHON) -m experiments test --config $(RUN)/config.yaml --ckpt_path $(RUN)/$(or $(CKPT),best).ckpt $(HERE) $(ARGS)
@@ -57,26 +59,26 @@ evaluate: $(ENV) $(RUN)/config.yaml ## EXP=vgg_ce [SEED=1] [CKPT=last]: score th
 predict: $(ENV) $(RUN)/config.yaml ## EXP=vgg_ce IN=folder [OVERLAYS=1]: write predictions.csv for a folder of images, or one
 	$(PYTHON) -m experiments predict --config $(RUN)/config.yaml --ckpt_path $(RUN)/best.ckpt $(HERE) \
 	    $(if $(IN),--data.predict_folder $(call quoted,$(IN))) \
-	    $(if $(OVERLAYS),--trainer.callbacks+=callbacks.overlays.Overlays) $(ARGS)
+	    $(if $(OVERLAYS),--trainer.callbacks+=callbacks.looking.overlays.Overlays) $(ARGS)
 
 decide: $(RUN)/config.yaml $(ENV) ## EXP=vgg_ce RULE=Sensitivity: choose a decision on the validation part
 	$(PYTHON) -m experiments validate --config $(RUN)/config.yaml --ckpt_path $(RUN)/best.ckpt $(HERE) \
-	    --trainer.callbacks+=callbacks.choose_decision.ChooseDecision --trainer.callbacks.rule=$(RULE) $(ARGS)
+	    --trainer.callbacks+=callbacks.recording.choose_decision.ChooseDecision --trainer.callbacks.rule=$(RULE) $(ARGS)
 
 compare: $(ENV) ## [RUNS="runs/imbalance-*"] [BASELINE=imbalance-ce]: runs to a table and a page
-	$(PYTHON) -m experiments.compare $(RUNS) $(if $(BASELINE),--baseline $(call quoted,$(BASELINE))) $(ARGS)
+	$(PYTHON) -m experiments compare $(RUNS) $(if $(BASELINE),--baseline $(call quoted,$(BASELINE))) $(ARGS)
 
 export: $(ENV) $(RUN)/config.yaml ## EXP=vgg_ce [SEED=1]: write ONNX and torch.export, and check both
-	$(PYTHON) -m experiments.export $(RUN) $(ARGS)
+	$(PYTHON) -m experiments export $(RUN) $(ARGS)
 
 ensemble: $(ENV) ## RUNS="runs/vgg_ce/seed*" [VIEWS=8] [IN=folder]: runs and views that decide together
-	$(PYTHON) -m experiments.ensemble $(RUNS) $(if $(VIEWS),--views $(VIEWS)) $(if $(IN),--folder $(call quoted,$(IN))) $(ARGS)
+	$(PYTHON) -m experiments ensemble $(RUNS) $(if $(VIEWS),--views $(VIEWS)) $(if $(IN),--folder $(call quoted,$(IN))) $(ARGS)
 
 card: $(ENV) $(RUN)/config.yaml ## EXP=vgg_ce [SEED=1]: write the model card of an evaluated run
-	$(PYTHON) -m experiments.card $(RUN)
+	$(PYTHON) -m experiments card $(RUN)
 
 dashboard: $(ENV) ## [ARGS="--project longderm"]: the project's workspace on W&B, or --out FILE
-	$(PYTHON) -m experiments.dashboard $(ARGS)
+	$(PYTHON) -m experiments dashboard $(ARGS)
 
 sweep: $(ENV) ## SWEEP=weighting: register a sweep; `wandb agent` with the id that it prints runs it
 	$(PYTHON) -m wandb sweep --project longderm experiments/sweeps/$(SWEEP).yaml
@@ -107,14 +109,8 @@ bench: $(ENV) ## measure speed and memory
 	.venv/bin/python -m pip install --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
-NO_EXPERIMENT = @echo "There is no experiment '$(EXP)'. EXP= names one of: \
-    $(filter-out base,$(basename $(notdir $(wildcard experiments/*.yaml))))"; exit 2
-
-experiments/.yaml:
-	$(NO_EXPERIMENT)
-
-experiments/%.yaml:
-	$(NO_EXPERIMENT)
+no-recipe:
+	@echo "There is no recipe '$(EXP)'. EXP= names one of: $(sort $(basename $(notdir $(RECIPES))))"; exit 2
 
 runs/%/config.yaml:
 	@echo "There is no run in runs/$*: start it with make train EXP=... SEED=..."; exit 2

@@ -1,220 +1,33 @@
-"""The command line: ``python -m experiments fit|validate|test|predict --config FILE``."""
+"""LongDerm's commands: ``python -m experiments COMMAND [options]``."""
 
 from __future__ import annotations
 
-import logging
 import sys
-from contextlib import nullcontext
-from pathlib import Path
-from typing import Any, NoReturn
+from importlib import import_module
 
-import yaml
-from filelock import FileLock, Timeout
-from pytorch_lightning import Callback, LightningModule, Trainer
-from pytorch_lightning.cli import ArgsType, LightningArgumentParser, LightningCLI
-from pytorch_lightning.loggers import Logger
-
-from callbacks.checkpoint_io import epochs_done, reached
-from callbacks.ending import Ending, ended
-from callbacks.errors import RunError
-from callbacks.finite_loss import FiniteLoss
-from callbacks.history import History
-from callbacks.log_config import LogConfig, refuse_changes
-from callbacks.moved import Moved
-from callbacks.preemption import Preemption
-from datamodules import HAM10000
-from experiments.failures import for_users
-from experiments.options import refuse_training, refuse_values
-from experiments.place import moved_from, refuse_contradictions, run_dir, run_group, run_id
-from experiments.resume import resume_from
-
-BASE = {"default_config_files": [str(Path(__file__).with_name("base.yaml"))]}
-MEMBERS = "members.txt"  # of an ensemble, in the place of a checkpoint
-COMMANDS = ("fit", "validate", "test", "predict")
+COMMANDS = {
+    "fit": "command_line.cli",
+    "validate": "command_line.cli",
+    "test": "command_line.cli",
+    "predict": "command_line.cli",
+    "study": "running.study",
+    "submit": "running.slurm",
+    "status": "running.status",
+    "compare": "compare.__main__",
+    "export": "use.export",
+    "ensemble": "use.ensemble",
+    "card": "use.card",
+    "dashboard": "use.dashboard",
+}
 
 
-class Parser(LightningArgumentParser):
-    """Says what is wrong with a command in one sentence, and takes no abbreviations."""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs, allow_abbrev=False)
-
-    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        sys.stderr.write(f"error: {message}\n")
-        sys.exit(2)
-
-
-class ExperimentCLI(LightningCLI):
-    """Lightning's command line; names each run once and tells the model about the data."""
-
-    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        parser.add_argument("--name", type=str, default="dev", help="Runs live in runs/<name>/.")
-        # Not in base.yaml, whose list of callbacks an experiment may replace.
-        parser.add_lightning_class_args(Preemption, "preemption")
-        parser.add_lightning_class_args(FiniteLoss, "finite_loss")
-
-        parser.link_arguments("seed_everything", "data.seed")
-
-        for source, target in (
-            ("class_names", "class_names"),
-            ("class_names", "network.init_args.class_names"),
-            ("batches_per_epoch", "batches_per_epoch"),
-            ("num_classes", "num_classes"),
-            ("num_classes", "network.init_args.num_classes"),
-            ("num_classes", "network.init_args.network.init_args.num_classes"),
-            ("size", "network.init_args.size"),
-            ("size", "network.init_args.encoder.init_args.size"),
-            ("size", "network.init_args.network.init_args.size"),
-            ("size", "network.init_args.towers.init_args.encoder.init_args.size"),
-            ("num_classes", "mix.init_args.num_classes"),
-            ("class_counts", "mix.init_args.class_counts"),
-            ("class_counts", "criterion.init_args.class_counts"),
-            ("class_counts", "contrastive.init_args.class_counts"),
-            ("num_classes", "contrastive.init_args.num_classes"),
-        ):
-            model = f"model.init_args.{target}"
-            parser.link_arguments(f"data.{source}", model, apply_on="instantiate")
-
-    def _prepare_subcommand_parser(
-        self, klass: type, subcommand: str, **kwargs: Any
-    ) -> LightningArgumentParser:
-        """Tells all that writes to a run folder which one it is."""
-        parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
-        # A training may start from a checkpoint of another run; all else is about its checkpoint.
-        run = ("name", "seed_everything", *(["ckpt_path"] if subcommand != "fit" else []))
-        for target, place in (
-            ("trainer.default_root_dir", run_dir),
-            ("trainer.callbacks.init_args.dirpath", run_dir),
-            ("trainer.logger.init_args.save_dir", run_dir),
-            ("trainer.logger.init_args.id", run_id),
-            ("trainer.logger.init_args.name", run_id),
-            ("trainer.logger.init_args.group", run_group),
-            ("preemption.dirpath", run_dir),
-            ("finite_loss.dirpath", run_dir),
-        ):
-            parser.link_arguments(run, target, compute_fn=place)
-        return parser
-
-    def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
-        super().parse_arguments(parser, args)
-        options = self.config[self.config.subcommand]
-        refuse_values(options)
-        if self.config.subcommand == "fit":
-            refuse_training(options)
-        else:
-            refuse_contradictions(options)
-
-    def _parse_ckpt_path(self) -> None:
-        """Lightning would build whatever classes a checkpoint names; config.yaml is the record."""
-
-    def before_validate(self) -> None:
-        self._before_use("validate")
-
-    def before_test(self) -> None:
-        self._before_use("test")
-
-    def before_predict(self) -> None:
-        self._before_use("predict")
-
-    def _before_use(self, command: str) -> None:
-        options, folder = self.config_init[command], Path(self.trainer.default_root_dir)
-        if (folder / MEMBERS).exists():
-            raise RunError(f"{folder} is an ensemble: score it, or predict, with `make ensemble`.")
-        if (before := moved_from(folder)) and self.trainer.is_global_zero:
-            print(f"{folder} was trained as {before}; what is written now goes to {folder}.")
-        options["weights_only"] = True
-        if "verbose" in options:
-            options["verbose"] = False  # Lightning's table of all metrics; PerClass prints ours
-
-    def before_fit(self) -> None:
-        """Goes on where the run stopped, or says that it is finished."""
-        fit, folder = self.config_init["fit"], Path(self.trainer.default_root_dir)
-        fit["weights_only"] = True
-        if fit["trainer"].fast_dev_run:
-            return
-        self._refuse_no_batches()
-        found = resume_from(folder, self.trainer.accumulate_grad_batches)
-        if found is None:
-            return  # nothing is lost with other options than those of a run that learned nothing
-        if (record := folder / "config.yaml").exists():
-            now = yaml.safe_load(self.parser.dump(self.config, skip_unset=False))["fit"]
-            refuse_changes(record, now)
-        if fit["ckpt_path"]:
-            return
-        path, checkpoint = found
-        epochs, steps = epochs_done(checkpoint), checkpoint["global_step"]
-        limit = reached(checkpoint, self.trainer.max_epochs, self.trainer.max_steps)
-        if (end := limit or ended(checkpoint, self.trainer)) is not None:
-            more = (
-                f"with a larger --trainer.{limit}" if limit else "without it, or with a wider bound"
-            )
-            print(
-                f"{folder} is finished: {epochs} epochs, {steps} steps, ended by {end}. Score it "
-                f"with `make evaluate`, or train on {more}."
-            )
-            sys.exit(0)
-        print(f"Going on from {path}: {epochs} epochs, {steps} steps.")
-        fit["ckpt_path"] = str(path)
-
-    def _refuse_no_batches(self) -> None:
-        limit, batches = self.trainer.limit_train_batches, self.datamodule.batches_per_epoch
-        if (limit if isinstance(limit, int) else int(batches * limit)) < 1:
-            raise RunError(
-                f"--trainer.limit_train_batches={limit} leaves none of the {batches} batches of "
-                "an epoch: set a number of batches from 1, or a larger share."
-            )
-
-    def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Callback]) -> Trainer:
-        """Each run keeps its own record, whatever other loggers it is given."""
-        loggers = config["logger"] if isinstance(config["logger"], list) else [config["logger"]]
-        if self.subcommand == "fit" and not any(isinstance(each, History) for each in loggers):
-            others = [each for each in loggers if isinstance(each, Logger)]
-            config["logger"] = [History(config["default_root_dir"]), *others]
-        trainer: Trainer = super()._instantiate_trainer(config, [*callbacks, Ending(), Moved()])
-        return trainer
-
-    def fit(self, **kwargs: Any) -> None:
-        """Trains, unless another process is training the same run."""
-        folder = Path(self.trainer.default_root_dir)
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / ".lock", timeout=0)
-        try:
-            with lock if self.trainer.is_global_zero else nullcontext():
-                self.trainer.fit(**kwargs)
-        except Timeout:
-            raise RunError(
-                f"Another process is training {folder}: wait for it, or give this run another "
-                "--name."
-            ) from None
-
-
-def main(args: ArgsType = None, cli: type[ExperimentCLI] = ExperimentCLI) -> ExperimentCLI:
-    """Parses ``args`` on top of ``experiments/base.yaml``, builds the experiment and runs it."""
-    logging.getLogger("pytorch_lightning.utilities.rank_zero").addFilter(no_advertisement)
-    return cli(
-        LightningModule,
-        HAM10000,
-        subclass_mode_model=True,
-        auto_configure_optimizers=False,
-        load_from_checkpoint_support=False,  # config.yaml is the record, checkpoints hold state
-        seed_everything_default=0,
-        parser_class=Parser,
-        parser_kwargs=dict.fromkeys(COMMANDS, BASE),
-        save_config_callback=LogConfig,
-        save_config_kwargs={"save_to_log_dir": False},  # it writes for itself
-        args=args,
-    )
-
-
-def no_advertisement(record: logging.LogRecord) -> bool:
-    return "Tip:" not in record.getMessage()
-
-
-def run() -> None:
-    """The command line as users see it."""
-    with for_users():
-        main()
+def main() -> None:
+    command = sys.argv[1] if len(sys.argv) > 1 else ""
+    module = COMMANDS.get(command, "command_line.cli")
+    if module != "command_line.cli":
+        sys.argv[:2] = [f"experiments {command}"]
+    import_module(f"experiments.{module}").main()
 
 
 if __name__ == "__main__":
-    run()
+    main()

@@ -29,8 +29,9 @@ from PIL import Image
 
 from datamodules.dataset import IMAGE_FOLDERS, MASK_FOLDER, METADATA
 from datamodules.synthetic import synthesize
+from experiments.recipes import find
 
-EXPERIMENT = Path(__file__).parents[1] / "experiments" / "small_ce.yaml"
+RECIPE = find("small_ce")
 SMALL = (
     "--data.split.test_images=3",
     "--data.split.val_images=2",
@@ -57,7 +58,7 @@ def prepare(folder: Path) -> None:
             shutil.copy(photo, "photos")
         for run in (RUN, OTHER):
             name = run.parent.name
-            command = ["fit", f"--config={EXPERIMENT}", f"--name={name}", "--data.root=data"]
+            command = ["fit", f"--config={RECIPE}", f"--name={name}", "--data.root=data"]
             for more in ([*command, *SMALL], used("test", run), used("predict", run)):
                 _, failure = carried_out("experiments", more)
                 if failure:
@@ -226,7 +227,7 @@ def command(chance: random.Random, damaged: str) -> tuple[str, list[str], Path]:
     """A module, its arguments, and the only run folder that it may write to."""
     archived, new = Path("runs/archived/seed0"), Path("runs/new/seed0")
     run = archived if archived.exists() and chance.random() < 0.7 else RUN
-    train = ["fit", f"--config={EXPERIMENT}", "--data.root=data", *SMALL]
+    train = ["fit", f"--config={RECIPE}", "--data.root=data", *SMALL]
     if damaged == "options":
         return "experiments", [*train, "--name=new", *drawn_options(chance)], new
     uses = [
@@ -237,9 +238,9 @@ def command(chance: random.Random, damaged: str) -> tuple[str, list[str], Path]:
     ]
     tools = [
         ("datamodules", ["verify", "--root=data"], new),
-        ("experiments.compare", ["runs/*", "--resamples=20"], new),
-        ("experiments.status", [], new),
-        ("experiments.card", [str(run)], run),
+        ("experiments", ["compare", "runs/*", "--resamples=20"], new),
+        ("experiments", ["status"], new),
+        ("experiments", ["card", str(run)], run),
     ]
     return chance.choice(uses * 2 + tools)
 

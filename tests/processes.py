@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import distributed as dist
 
-from experiments.__main__ import main
+from experiments.command_line.cli import run_command
 
 
 def start(function: Callable[..., Any], *args: Any) -> BaseProcess:
@@ -30,7 +30,7 @@ def execute(folder: Path, log: Path, *arguments: str) -> None:
     sys.stdout = sys.stderr = log.open("a", buffering=1)
     for number in (1, 2):
         os.dup2(sys.stdout.fileno(), number)
-    main(list(arguments))
+    run_command(list(arguments))
 
 
 def in_two(function: Callable[..., Any], *args: Any) -> list[Any]:

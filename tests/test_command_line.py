@@ -10,13 +10,13 @@ import yaml
 from filelock import FileLock
 from PIL import Image
 
-from callbacks.checkpoint_io import epochs_done
-from callbacks.decision import Decision
+from callbacks.recording.decision import Decision
+from callbacks.safety.checkpoint_io import epochs_done
 from datamodules.dataset import image_files
-from experiments.__main__ import main, run
-from experiments.failures import mendable
-from experiments.resume import resume_from
-from experiments.status import status
+from experiments.command_line.cli import main, run_command
+from experiments.command_line.failures import mendable
+from experiments.running.resume import resume_from
+from experiments.running.status import status
 
 ROOT = Path(__file__).parents[1]
 PLAIN = ROOT / "tests" / "plain.yaml"
@@ -39,11 +39,13 @@ def arguments(lesions, *more):
 
 
 def fit(lesions, *more):
-    return main(["fit", *arguments(lesions, *more)])
+    return run_command(["fit", *arguments(lesions, *more)])
 
 
 def use(command, *more, checkpoint="best.ckpt"):
-    return main([command, f"--config={RUN}/config.yaml", f"--ckpt_path={RUN}/{checkpoint}", *more])
+    return run_command(
+        [command, f"--config={RUN}/config.yaml", f"--ckpt_path={RUN}/{checkpoint}", *more]
+    )
 
 
 @pytest.fixture
@@ -53,7 +55,7 @@ def error(monkeypatch, capsys):
     def of(*args):
         monkeypatch.setattr("sys.argv", ["experiments", *args])
         with pytest.raises(SystemExit) as exit_:
-            run()
+            main()
         said = capsys.readouterr().err if exit_.value.code == 2 else str(exit_.value.code)
         assert "Traceback" not in said
         return said
@@ -258,7 +260,7 @@ def test_a_decision_is_chosen_on_validation_and_used(lesions, tmp_path):
     fit(lesions)
     use(
         "validate",
-        "--trainer.callbacks+=callbacks.choose_decision.ChooseDecision",
+        "--trainer.callbacks+=callbacks.recording.choose_decision.ChooseDecision",
         "--trainer.callbacks.rule=Sensitivity",
         "--trainer.callbacks.rule.at_least=1.0",
     )

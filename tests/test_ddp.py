@@ -9,8 +9,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from callbacks.history import read_history
-from experiments.__main__ import main
+from callbacks.recording.history import read_history
+from experiments.command_line.cli import run_command
 
 ROOT = Path(__file__).parents[1]
 RUN = Path("runs/demo/seed0")
@@ -40,10 +40,10 @@ def test_two_processes_train_and_score_as_one(lesions):
         "--trainer.enable_progress_bar=false",
     )
     score = [f"--config={RUN}/config.yaml", f"--ckpt_path={RUN}/best.ckpt"]
-    main(["test", *score, "--trainer.strategy=ddp_fork"])
+    run_command(["test", *score, "--trainer.strategy=ddp_fork"])
     two = json.loads((RUN / "results.json").read_text())
     predictions = pd.read_csv(RUN / "test_predictions.csv")
-    main(["test", *score, "--trainer.devices=1", "--trainer.strategy=auto"])
+    run_command(["test", *score, "--trainer.devices=1", "--trainer.strategy=auto"])
     one = json.loads((RUN / "results.json").read_text())
     assert two["confusion"] == one["confusion"]
     assert two["metrics"] == pytest.approx(one["metrics"], abs=1e-5)

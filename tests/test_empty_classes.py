@@ -9,11 +9,13 @@ import pandas as pd
 import pytest
 import torch
 
-from callbacks.charts import bars, curves
-from callbacks.collapse import what_is_lost
 from callbacks.console import in_words
-from callbacks.course import course
-from callbacks.decision import (
+from callbacks.errors import RunError
+from callbacks.files import write_json
+from callbacks.looking.collapse import what_is_lost
+from callbacks.recording.charts import bars, curves
+from callbacks.recording.course import course
+from callbacks.recording.decision import (
     FILE,
     ArgMax,
     Decision,
@@ -24,15 +26,13 @@ from callbacks.decision import (
     fit_temperature,
     outcome,
 )
-from callbacks.errors import RunError
-from callbacks.files import write_json
-from callbacks.per_class import PerClass
-from callbacks.predictions import Predictions
+from callbacks.recording.per_class import PerClass
+from callbacks.recording.predictions import Predictions
 from datamodules.dataset import CLASSES
-from experiments.card import measured
 from experiments.compare import page, table
 from experiments.compare.comparison import compare
 from experiments.compare.runs import read_run
+from experiments.use.card import measured
 from lightning_modules.metrics import DiagnosticMetrics
 
 SEVEN, TWO = list(CLASSES), ["nv", "mel"]

@@ -6,10 +6,11 @@ from pathlib import Path
 import pytest
 import timm
 
-from experiments.__main__ import main
+from experiments.command_line.cli import run_command
+from experiments.recipes import recipes
 
 ROOT = Path(__file__).parents[1]
-EXPERIMENTS = sorted(p for p in (ROOT / "experiments").glob("*.yaml") if p.stem != "base")
+EXPERIMENTS = list(recipes().values())
 
 
 @pytest.fixture
@@ -55,7 +56,7 @@ def arguments(experiment: Path, lesions: Path) -> list[str]:
 @pytest.mark.usefixtures("small_networks")
 @pytest.mark.parametrize("experiment", EXPERIMENTS, ids=lambda path: path.stem)
 def test_one_batch(experiment, lesions):
-    cli = main(["fit", *arguments(experiment, lesions)])
+    cli = run_command(["fit", *arguments(experiment, lesions)])
     assert cli.trainer.global_step == 1
     assert cli.config.fit.name == experiment.stem
     cli.trainer.test(cli.model, cli.datamodule, verbose=False)

@@ -10,9 +10,9 @@ from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning import Callback
 
 from datamodules.dataset import IMAGE_FOLDERS, MASK_FOLDER, METADATA
-from experiments.__main__ import ExperimentCLI, main, run
-from experiments.failures import explained
-from experiments.resume import resume_from
+from experiments.command_line.cli import ExperimentCLI, main, run_command
+from experiments.command_line.failures import explained
+from experiments.running.resume import resume_from
 from tests.test_interruptions import PLAIN, assert_same_run, fit
 
 RUN = Path("runs/struck/seed0")
@@ -48,9 +48,9 @@ def said(monkeypatch):
 
     def of(lesions, strike=None, more=()):
         command = []
-        monkeypatch.setattr("tests.test_interruptions.main", command.extend)
+        monkeypatch.setattr("tests.test_interruptions.run_command", command.extend)
         fit(PLAIN, lesions, "struck", more=[*SMALL, *more])
-        monkeypatch.setattr("tests.test_interruptions.main", main)
+        monkeypatch.setattr("tests.test_interruptions.run_command", run_command)
         original = ExperimentCLI.fit
 
         def struck(self, **kwargs):
@@ -62,7 +62,7 @@ def said(monkeypatch):
             patch.setattr(ExperimentCLI, "fit", struck)
             patch.setattr("sys.argv", ["experiments", *command])
             with pytest.raises(SystemExit) as exit_:
-                run()
+                main()
         assert "Traceback" not in str(exit_.value.code)
         return str(exit_.value.code)
 

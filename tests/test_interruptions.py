@@ -11,12 +11,12 @@ import torch
 import yaml
 from pytorch_lightning import Callback
 
-from callbacks.history import read_history
-from callbacks.preemption import SIGNALS
+from callbacks.recording.history import read_history
+from callbacks.safety.preemption import SIGNALS
 from datamodules.dataset import CLASSES
-from experiments import dashboard
-from experiments.__main__ import ExperimentCLI, main
-from experiments.resume import resume_from
+from experiments.command_line.cli import ExperimentCLI, run_command
+from experiments.running.resume import resume_from
+from experiments.use import dashboard
 from tests.test_experiments import EXPERIMENTS, ROOT, arguments, small_networks
 
 __all__ = ["small_networks"]  # a fixture
@@ -29,10 +29,10 @@ COLUMNS = ["step", "kind", "epoch", "train/loss", "val/balanced_accuracy"]
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch):
     """The parsers of the other commands and config.yaml take longer than these trainings."""
-    monkeypatch.setattr("experiments.__main__.LogConfig", None)
+    monkeypatch.setattr("experiments.command_line.cli.LogConfig", None)
     fit_alone = {"fit": ExperimentCLI.subcommands()["fit"]}
     monkeypatch.setattr(ExperimentCLI, "subcommands", staticmethod(lambda: fit_alone))
-    monkeypatch.setattr("experiments.__main__.COMMANDS", ("fit",))
+    monkeypatch.setattr("experiments.command_line.cli.COMMANDS", ("fit",))
 
 
 class Tell(Callback):
@@ -67,7 +67,7 @@ def fit(experiment, lesions, name, *callbacks, more=()):
 
     ExperimentCLI.fit = told
     try:
-        main(["fit", *some, *small])
+        run_command(["fit", *some, *small])
     except SystemExit as exit_:
         return exit_.code
     finally:

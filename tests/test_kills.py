@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from experiments.resume import resume_from
+from experiments.running.resume import resume_from
 from tests.processes import start
 from tests.test_experiments import small_networks
 from tests.test_interruptions import _quick, assert_same_run, fit, prepare

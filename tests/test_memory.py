@@ -68,8 +68,8 @@ def test_an_old_glibc_is_told_what_it_takes(told):
     [
         ("datamodules", ["synthesize", "--images=1"]),
         ("experiments", ["test", "--typo"]),
-        ("experiments.ensemble", ["runs/nothing/seed0"]),
-        ("experiments.export", ["runs/nothing/seed0"]),
+        ("experiments", ["ensemble", "runs/nothing/seed0"]),
+        ("experiments", ["export", "runs/nothing/seed0"]),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )

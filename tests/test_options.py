@@ -9,7 +9,7 @@ import timm
 import torch
 from pytorch_lightning import Callback
 
-from experiments.__main__ import run
+from experiments.command_line.cli import main
 from tests.processes import execute, start
 from tests.test_command_line import RUN, arguments, fit
 
@@ -29,7 +29,7 @@ def said(lesions, monkeypatch):
     def of(*flags):
         monkeypatch.setattr("sys.argv", ["experiments", "fit", *arguments(lesions, *flags)])
         with pytest.raises(SystemExit) as exit_:
-            run()
+            main()
         return str(exit_.value.code)
 
     return of

@@ -9,18 +9,20 @@ import pytest
 import torch
 
 from callbacks.errors import RunError
-from experiments.__main__ import main
-from experiments.place import refuse_name, run_dir, run_group, run_id
+from experiments.command_line.cli import run_command
+from experiments.running.place import refuse_name, run_dir, run_group, run_id
 from tests.test_command_line import RUN, fit
 
 DECIDE = [
-    "--trainer.callbacks+=callbacks.choose_decision.ChooseDecision",
+    "--trainer.callbacks+=callbacks.recording.choose_decision.ChooseDecision",
     "--trainer.callbacks.rule=ArgMax",
 ]
 
 
 def use(command, folder, *more):
-    main([command, f"--config={folder}/config.yaml", f"--ckpt_path={folder}/best.ckpt", *more])
+    run_command(
+        [command, f"--config={folder}/config.yaml", f"--ckpt_path={folder}/best.ckpt", *more]
+    )
 
 
 def content(folder):
@@ -52,13 +54,13 @@ def test_a_renamed_run_is_used_where_it_lies(lesions, capsys, tmp_path):
         assert list((folder / "saliency").iterdir())
         assert f"{folder} was trained as {old}" in capsys.readouterr().out
     with pytest.raises(RunError, match="are of two runs"):
-        main(["test", f"--config={copied}/config.yaml", f"--ckpt_path={archived}/best.ckpt"])
+        run_command(["test", f"--config={copied}/config.yaml", f"--ckpt_path={archived}/best.ckpt"])
     with pytest.raises(RunError, match="leave out --name"):
         use("test", archived, "--name=other")
     with pytest.raises(RunError, match=r"Name the checkpoint to use: --ckpt_path"):
-        main(["test", f"--config={archived}/config.yaml"])
+        run_command(["test", f"--config={archived}/config.yaml"])
     with pytest.raises(RunError, match="says that its run is runs/demo/seed0, which is there"):
-        main(["fit", f"--config={archived}/config.yaml"])
+        run_command(["fit", f"--config={archived}/config.yaml"])
     assert content(old) == before
 
 

@@ -9,7 +9,8 @@ from types import ModuleType
 import pytest
 import yaml
 
-from experiments.__main__ import main
+from experiments.command_line.cli import run_command
+from experiments.recipes import find
 from lightning_modules import losses
 
 ROOT = Path(__file__).parents[1]
@@ -43,19 +44,17 @@ def test_the_example_passes_its_tests():
 
 @pytest.mark.usefixtures("added")
 def test_the_example_is_an_experiment(lesions):
-    experiment = yaml.safe_load((ROOT / "experiments" / "small_ce.yaml").read_text())
+    experiment = yaml.safe_load(find("small_ce").read_text())
     (criterion,) = blocks("yaml")
     experiment["model"]["init_args"] |= yaml.safe_load(criterion)
     Path("poly.yaml").write_text(yaml.safe_dump(experiment))
     options = (f"--data.root={lesions}", "--data.split.test_images=3", "--data.split.val_images=2")
     small = ("--data.size=32", "--trainer.accelerator=cpu", "--trainer.fast_dev_run=true")
-    cli = main(["fit", "--config=poly.yaml", *options, *small])
+    cli = run_command(["fit", "--config=poly.yaml", *options, *small])
     assert cli.model.criterion.epsilon == 2
     assert cli.trainer.global_step == 1
 
 
-@pytest.mark.parametrize("name", re.findall(r"`experiments/[\w/]+\.yaml`|EXP=\w+", README))
-def test_experiments_that_are_named_exist(name):
-    example = {"EXP=archived", "EXP=short", "EXP=vgg_poly", "`experiments/vgg_poly.yaml`"}
-    path = name.strip("`") if name.startswith("`") else f"experiments/{name[4:]}.yaml"
-    assert name in example or (ROOT / path).exists()
+@pytest.mark.parametrize("name", sorted(set(re.findall(r"EXP=(\w+)", README))))
+def test_recipes_that_are_named_exist(name):
+    assert name in {"archived", "short", "vgg_poly"} or find(name)

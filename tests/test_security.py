@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from experiments.__main__ import main, run
-from experiments.resume import resume_from
+from experiments.command_line.cli import main, run_command
+from experiments.running.resume import resume_from
 from tests.test_interruptions import PLAIN, fit
 
 RUN = Path("runs/plain/seed0")
@@ -42,7 +42,7 @@ def test_a_checkpoint_chooses_no_classes(lesions, trained):
     here = [f"--config={PLAIN}", f"--data.root={lesions}", "--data.size=32", *SMALL]
     split = ["--data.split.test_images=3", "--data.split.val_images=2"]
     use = ["--name=plain", "--ckpt_path=strange.ckpt", "--trainer.accelerator=cpu"]
-    cli = main(["test", *here, *split, *use])
+    cli = run_command(["test", *here, *split, *use])
     assert type(cli.model.network).__name__ == "TimmNetwork"
 
 
@@ -50,7 +50,7 @@ def test_a_yaml_with_code_is_refused(monkeypatch, capsys):
     Path("strange.yaml").write_text("name: !!python/object/apply:os.mkdir [it_ran]\n")
     monkeypatch.setattr("sys.argv", ["experiments", "fit", "--config=strange.yaml"])
     with pytest.raises(SystemExit) as exit_:
-        run()
+        main()
     assert exit_.value.code == 2
     assert "could not determine a constructor" in capsys.readouterr().err
     assert not Path("it_ran").exists()

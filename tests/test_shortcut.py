@@ -11,7 +11,7 @@ import yaml
 from scipy.stats import chi2
 
 from datamodules.samplers import Paired
-from experiments.study import FOLDER
+from experiments.recipes import recipes
 from lightning_modules import mixes
 from lightning_modules.mixes import FillingPatchMix, PatchMix
 
@@ -19,8 +19,8 @@ COUNTS = [1053, 6645, 454, 267, 1039, 55, 82]  # training images of the balanced
 GRID = (8, 8)
 LITERAL = {"spmix_literal"}  # is known for its shortcut
 EXPERIMENTS = {
-    path.stem: yaml.safe_load(path.read_text())
-    for path in sorted(FOLDER.glob("*.yaml"))
+    name: yaml.safe_load(path.read_text())
+    for name, path in recipes().items()
     if "samplers.Paired" in path.read_text()
 }
 

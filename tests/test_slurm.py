@@ -11,9 +11,9 @@ import torch
 import yaml
 
 from callbacks.errors import RunError
-from experiments import slurm
-from experiments.slurm import Job, main
-from experiments.status import status
+from experiments.running import slurm
+from experiments.running.slurm import Job, main
+from experiments.running.status import status
 
 FAKE = """#!/bin/bash
 echo "$(basename $0) $*" >> {calls}

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from experiments.__main__ import main
+from experiments.command_line.cli import run_command
+from experiments.recipes import find
 
 ROOT = Path(__file__).parents[1]
 SOURCES = (ROOT / "docs" / "sources.md").read_text()
@@ -88,10 +89,9 @@ def test_every_row_of_the_sources_is_there():
     ("experiment", "arguments"), [pytest.param(*form, id=form[0]) for form in FORMS.values()]
 )
 def test_the_command_line_takes_its_options(experiment, arguments, capsys):
-    config = ROOT / "experiments" / f"{experiment}.yaml"
-    assert config.exists()
+    config = find(experiment)
     with pytest.raises(SystemExit) as end:
-        main(["fit", f"--config={config}", *shlex.split(arguments), "--print_config"])
+        run_command(["fit", f"--config={config}", *shlex.split(arguments), "--print_config"])
     assert end.value.code in (0, None), capsys.readouterr().err
 
 
@@ -100,7 +100,7 @@ def test_runs_that_others_start_from_are_made_by_rows_above():
     for call in CALLS:
         if call["verb"] == "train":
             options = call.get("ARGS", "")
-            own = (ROOT / "experiments" / f"{call['EXP']}.yaml").read_text()
+            own = find(call["EXP"]).read_text()
             starts = re.findall(r"runs/(\w+)/seed\{seed\}", options if "=runs/" in options else own)
             assert set(starts) <= made
             made.add(run_name(call))

@@ -8,11 +8,13 @@ import pytest
 import yaml
 
 from callbacks.errors import RunError
-from experiments import study
-from experiments.__main__ import main
-from experiments.study import FOLDER, Run, Study
+from experiments.command_line.cli import run_command
+from experiments.recipes import find
+from experiments.running import study
+from experiments.running.study import STUDIES as FOLDER
+from experiments.running.study import Run, Study
 
-STUDIES = sorted((FOLDER / "studies").glob("*.yaml"))
+STUDIES = sorted(FOLDER.glob("*.yaml"))
 ROWS = [
     pytest.param(run, id=run.name)
     for path in STUDIES
@@ -25,7 +27,7 @@ ROWS = [
 def test_options_of_every_row_are_taken(run, capsys):
     fit, *_ = run.commands()
     with pytest.raises(SystemExit) as end:
-        main([*fit, "--print_config"])
+        run_command([*fit, "--print_config"])
     assert end.value.code == 0
     config = yaml.safe_load(capsys.readouterr().out)
     assert config["name"] == run.name
@@ -75,7 +77,7 @@ def test_a_row_is_trained_decided_and_tested(two_rows, machine):
     assert Study.read(two_rows, ["--data.root=x"]).carry_out(jobs=1) == []
     fit, decide, test = machine.told[:3]
     assert fit == (
-        f"fit --config {FOLDER}/vgg_ce.yaml --name t-first --seed_everything 0 "
+        f"fit --config {find('vgg_ce')} --name t-first --seed_everything 0 "
         "--data.size=32 --model.lr=0.1 --data.root=x"
     )
     assert decide.startswith("validate --config runs/t-first/seed0/config.yaml")

@@ -6,7 +6,7 @@ import pytest
 import yaml
 from wandb.sdk.launch.sweeps.utils import create_sweep_command_args
 
-from experiments.__main__ import main
+from experiments.command_line.cli import run_command
 
 ROOT = Path(__file__).parents[1]
 SWEEPS = {path.stem: yaml.safe_load(path.read_text()) for path in ROOT.glob("experiments/sweeps/*")}
@@ -30,7 +30,7 @@ def test_its_flags_are_options_of_the_experiment(name, run, capsys):
     config = ROOT / words[words.index("--config") + 1]
     flags = create_sweep_command_args({"args": {k: {"value": v} for k, v in run.items()}})["args"]
     with pytest.raises(SystemExit) as done:
-        main(["fit", f"--config={config}", "--name=sweep-x", *flags, "--print_config"])
+        run_command(["fit", f"--config={config}", "--name=sweep-x", *flags, "--print_config"])
     assert done.value.code in (0, None), capsys.readouterr().err
     config = yaml.safe_load(capsys.readouterr().out)
     for key, value in run.items():

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from experiments.__main__ import main
+from experiments.command_line.cli import run_command
 from tests.test_resume import RUN, command, environment
 
 TWO = [
@@ -49,7 +49,7 @@ def rank(number: int, launcher: int) -> int:
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="finds the processes in /proc")
 def test_a_rank_that_is_killed_costs_five_steps(lesions, tmp_path):
-    main([*command(lesions, *TWO)[3:], "--trainer.strategy=ddp_fork"])
+    run_command([*command(lesions, *TWO)[3:], "--trainer.strategy=ddp_fork"])
     folder = tmp_path / "killed"
     process = start(folder, lesions)
     while not (folder / RUN / "last.ckpt").exists():

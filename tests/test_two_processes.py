@@ -8,8 +8,8 @@ import yaml
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from callbacks.freeze import Freeze
-from experiments.__main__ import ExperimentCLI, main
+from callbacks.stages.freeze import Freeze
+from experiments.command_line.cli import ExperimentCLI, run_command
 from tests.processes import in_two
 from tests.test_experiments import EXPERIMENTS, arguments, small_networks
 from tests.test_interruptions import _quick
@@ -48,7 +48,7 @@ def build(experiment, lesions, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(ExperimentCLI, "before_fit", lambda self: None)
         patch.setattr(ExperimentCLI, "fit", lambda self, **_: None)
-        cli = main(["fit", *arguments(experiment, lesions)])
+        cli = run_command(["fit", *arguments(experiment, lesions)])
     model = cli.model.train()
     model.trainer = cli.trainer
     for callback in cli.trainer.callbacks:

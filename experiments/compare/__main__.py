@@ -1,4 +1,4 @@
-"""Runs to a table and a page: ``python -m experiments.compare [RUNS...] [options]``."""
+"""Runs to a table and a page: ``python -m experiments compare [RUNS...] [options]``."""
 
 from __future__ import annotations
 

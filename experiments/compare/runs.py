@@ -16,8 +16,8 @@ import yaml
 from numpy.typing import NDArray
 
 from callbacks.errors import RunError, reason
-from callbacks.history import read_history
-from callbacks.results import LAST
+from callbacks.recording.history import read_history
+from callbacks.recording.results import LAST
 
 Array = NDArray[Any]
 REQUIRED = ("image_id", "lesion_id", "dx")
@@ -39,7 +39,7 @@ class Run:
         remarks: What in its training should make a reader doubt the result.
         predictions: A row for each test image, in the order of their ids, with ``image_id``,
             ``lesion_id``, ``dx``, a ``p_<class>`` for each class, and what else is known of it.
-        history: As :func:`callbacks.history.read_history` gives it.
+        history: As :func:`callbacks.recording.history.read_history` gives it.
         config: Every option.
         frequency: Images (K,) of each class in all parts; None if not recorded.
         contrast: What compression took of the size of each test image's contrast (N,), NaN where

@@ -10,7 +10,7 @@ from typing import Any
 import wandb
 
 from callbacks.errors import RunError, reason
-from callbacks.results import KEPT
+from callbacks.recording.results import KEPT
 from experiments.compare.runs import Run, one_each, read_run
 
 OWN = tuple(f"/{name}" for name in KEPT)  # in <name>/seed<n>; wandb has a config.yaml of its own

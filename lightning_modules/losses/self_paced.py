@@ -18,8 +18,8 @@ class SelfPacedLoss(SelectedLoss):
     https://papers.nips.cc/paper/3923-self-paced-learning-for-latent-variable-models. This
     minimises (1/M) sum_j v_j l_j - (lambda/M) sum_j v_j over v in [0, 1]^M, where lambda, the age,
     grows. The paper multiplies it by 1.3 in every round; here it is a quantile of the losses, and
-    :class:`callbacks.anneal.Anneal` moves the quantile to 1. Easy samples are mostly of common
-    classes: on long-tailed data SPL leaves rare classes for last.
+    the callback ``Anneal`` moves the quantile to 1. Easy samples are mostly of common classes: on
+    long-tailed data SPL leaves rare classes for last.
 
     Args:
         quantile: Share of the global batch that is trained, at least one sample; 1 trains all.

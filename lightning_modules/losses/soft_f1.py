@@ -20,7 +20,7 @@ class SoftMacroF1Loss(nn.Module):
 
     Args:
         mu: None is the loss above; a number adds mu times it to cross-entropy, which learns where
-            probabilities are still flat. :class:`callbacks.anneal.Anneal` may start it at 0.
+            probabilities are still flat. :class:`callbacks.stages.anneal.Anneal` may start it at 0.
 
     Shape:
         Logits (B, K); labels (B,), or soft labels (B, K), which count by parts.

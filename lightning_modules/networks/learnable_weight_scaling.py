@@ -15,7 +15,7 @@ class LearnableWeightScaling(nn.Module):
     MiSLAS's published code (https://github.com/dvlab-research/MiSLAS) has 180 epochs of stage 1,
     from random weights, and 10 of stage 2, in batches of 256 at a rate of 0.1 that falls by a
     cosine at once, where the experiments here warm up. Shifted batch norm is an option of
-    :class:`~callbacks.freeze.Freeze`, the way labels are smoothed one of
+    :class:`~callbacks.stages.freeze.Freeze`, the way labels are smoothed one of
     :class:`~lightning_modules.losses.LabelAwareSmoothingLoss`.
 
     Args:

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
-from callbacks.history import History
+from callbacks.recording.history import History
 from datamodules import HAM10000
 from datamodules.cache import release_arrays
 from datamodules.dataset import LesionDataset

@@ -4,8 +4,8 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import nn
 from torch.utils.data import DataLoader
 
-from callbacks.anneal import Anneal
 from callbacks.errors import RunError
+from callbacks.stages.anneal import Anneal
 
 STEPS = 4  # per epoch
 

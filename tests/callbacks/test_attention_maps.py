@@ -3,8 +3,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from callbacks.attention_maps import attention_maps, grad_cam, inside, rollout
 from callbacks.errors import RunError
+from callbacks.looking.attention_maps import attention_maps, grad_cam, inside, rollout
 from lightning_modules import care
 from lightning_modules.networks import (
     AttentionDecoder,

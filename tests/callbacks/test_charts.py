@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from callbacks.charts import POINTS, curves, thinned
-from callbacks.results import KEPT, LAST
-from callbacks.wandb_logger import ResilientWandbLogger
-from experiments import dashboard
-from experiments.__main__ import main
+from callbacks.recording.charts import POINTS, curves, thinned
+from callbacks.recording.results import KEPT, LAST
+from callbacks.recording.wandb_logger import ResilientWandbLogger
+from experiments.command_line.cli import run_command
+from experiments.use import dashboard
 from tests.callbacks.wandb_runs import UNAVOIDABLE, own_wandb
 
 ROOT = Path(__file__).parents[2]
@@ -30,7 +30,7 @@ def records(run: Path) -> list[dict]:
 @pytest.fixture
 def logged(lesions, own_wandb) -> tuple[set[str], list[dict]]:
     """The keys of an offline run that was trained and tested, read back from its files."""
-    main(
+    run_command(
         [
             "fit",
             f"--config={ROOT / 'experiments' / 'small_ce.yaml'}",
@@ -43,10 +43,10 @@ def logged(lesions, own_wandb) -> tuple[set[str], list[dict]]:
             "--trainer.log_every_n_steps=1",
             "--trainer.accelerator=cpu",
             "--trainer.enable_progress_bar=false",
-            "--trainer.callbacks+=callbacks.artifact.BestArtifact",
+            "--trainer.callbacks+=callbacks.recording.artifact.BestArtifact",
         ]
     )
-    main(["test", f"--config={RUN}/config.yaml", f"--ckpt_path={RUN}/best.ckpt"])
+    run_command(["test", f"--config={RUN}/config.yaml", f"--ckpt_path={RUN}/best.ckpt"])
     ResilientWandbLogger.finish()
     found = [r for run in sorted(RUN.glob("wandb/offline-run-*/*.wandb")) for r in records(run)]
     return keys(found), found
@@ -74,7 +74,7 @@ def test_all_that_the_dashboard_plots_is_logged(logged):
 def test_the_workspace_has_its_sections_and_all_that_they_plot():
     if importlib.util.find_spec("wandb_workspaces") is None:
         pytest.skip("wandb-workspaces is not installed")
-    command = [sys.executable, "-m", "experiments.dashboard", "--out=workspace.json"]
+    command = [sys.executable, "-m", "experiments", "dashboard", "--out=workspace.json"]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     subprocess.run(command, check=True, env=environment, stdin=subprocess.DEVNULL)
     text = Path("workspace.json").read_text()

@@ -7,8 +7,8 @@ from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint
 from torch.utils.data import DataLoader
 
-from callbacks.checkpoint_io import DurableCheckpointIO
 from callbacks.errors import RunError
+from callbacks.safety.checkpoint_io import DurableCheckpointIO
 
 
 class Line(LightningModule):

@@ -13,13 +13,13 @@ from pytorch_lightning import LightningDataModule, LightningModule, Trainer
 from torch import nn
 from torch.utils.data import DataLoader
 
-from callbacks.collapse import Collapse, what_is_lost
 from callbacks.errors import RunError
-from callbacks.fidelity_table import FidelityTable, per_class
-from callbacks.reconstructions import Reconstructions
-from callbacks.results import Results
-from callbacks.start_from import StartFrom
-from callbacks.wandb_logger import ResilientWandbLogger
+from callbacks.looking.collapse import Collapse, what_is_lost
+from callbacks.looking.reconstructions import Reconstructions
+from callbacks.recording.fidelity_table import FidelityTable, per_class
+from callbacks.recording.results import Results
+from callbacks.recording.wandb_logger import ResilientWandbLogger
+from callbacks.stages.start_from import StartFrom
 from lightning_modules import CompressedClassifier, Compression
 from lightning_modules.codecs import Autoencoder, Codec, Reconstruction
 from lightning_modules.losses import RateDistortionLoss

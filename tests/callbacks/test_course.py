@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from callbacks.course import course, standard_error
+from callbacks.recording.course import course, standard_error
 
 IMAGES = {"mel": 20, "nv": 20}
 

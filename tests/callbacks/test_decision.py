@@ -3,7 +3,8 @@ import itertools
 import pytest
 import torch
 
-from callbacks.decision import (
+from callbacks.errors import RunError
+from callbacks.recording.decision import (
     ArgMax,
     Decision,
     LogitAdjustment,
@@ -13,7 +14,6 @@ from callbacks.decision import (
     fit_temperature,
     outcome,
 )
-from callbacks.errors import RunError
 
 CLASSES = ("mel", "nv", "bcc")
 

@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from callbacks.files import as_text, replacing, write_json, write_table, write_text
-from callbacks.overlays import Overlays
-from callbacks.predictions import Predictions
+from callbacks.looking.overlays import Overlays
+from callbacks.recording.predictions import Predictions
 
 ROOT = Path(__file__).parents[2]
 ODD = [b"l\xe9sion.png", "läsion 皮.png".encode(), b'a,"b"\n.png', b"\xff\xfe.png"]

@@ -4,7 +4,7 @@ import math
 import pytest
 from pytorch_lightning.utilities import rank_zero_only
 
-from callbacks.history import History, best_values, read_history
+from callbacks.recording.history import History, best_values, read_history
 
 
 def lines(history: History) -> list[dict]:

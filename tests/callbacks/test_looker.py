@@ -12,7 +12,7 @@ from pytorch_lightning.demos.boring_classes import BoringModel
 import callbacks
 from callbacks.errors import RunError
 from callbacks.looker import Looker
-from experiments.__main__ import main
+from experiments.command_line.cli import run_command
 
 PLAIN = Path(__file__).parents[1] / "plain.yaml"
 HOOKS = [
@@ -98,18 +98,18 @@ def test_a_run_whose_pictures_fail_is_trained_resumed_and_tested(lesions, monkey
     def fail(*_):
         raise RuntimeError("unflatten: Provided sizes [10, 10] don't multiply up")
 
-    monkeypatch.setattr("callbacks.saliency.attention_maps", fail)
+    monkeypatch.setattr("callbacks.looking.saliency.attention_maps", fail)
     fit = ["fit", f"--config={PLAIN}", f"--data.root={lesions}", "--data.size=32"]
     fit += ["--data.split.test_images=3", "--data.split.val_images=2"]
     fit += ["--model.network.name=test_resnet", "--trainer.limit_train_batches=1"]
     fit += ["--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false"]
-    fit += ["--trainer.callbacks+=callbacks.saliency.Saliency"]
+    fit += ["--trainer.callbacks+=callbacks.looking.saliency.Saliency"]
     fit += ["--trainer.callbacks.every_n_epochs=1"]
     for epochs in (1, 3):
-        cli = main([*fit, f"--trainer.max_epochs={epochs}"])
+        cli = run_command([*fit, f"--trainer.max_epochs={epochs}"])
         assert cli.trainer.current_epoch == epochs
         assert capsys.readouterr().out.count("No saliency: RuntimeError") == 1
     folder = Path("runs/demo/seed0")
-    main(["test", f"--config={folder}/config.yaml", f"--ckpt_path={folder}/best.ckpt"])
+    run_command(["test", f"--config={folder}/config.yaml", f"--ckpt_path={folder}/best.ckpt"])
     assert "No saliency: RuntimeError" in capsys.readouterr().out
     assert (folder / "results.json").exists()

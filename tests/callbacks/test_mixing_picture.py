@@ -5,7 +5,7 @@ import torch
 from PIL import Image
 
 from callbacks.errors import RunError
-from callbacks.mixing_picture import GAP, LINE, TILE, MixingPicture, draw
+from callbacks.looking.mixing_picture import GAP, LINE, TILE, MixingPicture, draw
 
 NAMES = ("mel", "nv", "bcc")
 LEFT = [GAP + column * (TILE + GAP) for column in range(6)]

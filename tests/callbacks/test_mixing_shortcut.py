@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from callbacks.mixing_shortcut import MixingShortcut, part_ways
+from callbacks.looking.mixing_shortcut import MixingShortcut, part_ways
 from lightning_modules import Classifier
 from lightning_modules.mixes import CutMix, Mixup
 

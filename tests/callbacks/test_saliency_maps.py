@@ -8,12 +8,12 @@ import torch
 from PIL import Image
 from torch import nn
 
-from callbacks.history import read_history
-from callbacks.overlay import GAP, TILE, picture
-from callbacks.saliency import Saliency, Seen, first_lesions, measured
+from callbacks.looking.overlay import GAP, TILE, picture
+from callbacks.looking.saliency import Saliency, Seen, first_lesions, measured
+from callbacks.recording.history import read_history
 from datamodules.cache import read_image, read_mask
 from datamodules.dataset import image_files, mask_files
-from experiments.__main__ import main
+from experiments.command_line.cli import run_command
 
 ROOT = Path(__file__).parents[2]
 RUN = Path("runs/demo/seed0")
@@ -40,7 +40,9 @@ def saliency(**options):
 
 
 def use(command, *more):
-    return main([command, f"--config={RUN}/config.yaml", f"--ckpt_path={RUN}/best.ckpt", *more])
+    return run_command(
+        [command, f"--config={RUN}/config.yaml", f"--ckpt_path={RUN}/best.ckpt", *more]
+    )
 
 
 def validated():
@@ -59,18 +61,18 @@ def weights():
 def test_a_run_with_it_is_the_run_without_it(lesions, tmp_path, monkeypatch):
     (tmp_path / "plain").mkdir()
     monkeypatch.chdir(tmp_path / "plain")
-    main(["fit", *arguments(lesions, "--trainer.log_every_n_steps=1")])
+    run_command(["fit", *arguments(lesions, "--trainer.log_every_n_steps=1")])
     plain, losses = weights(), read_history(RUN / "metrics.jsonl")["train/loss"]
     monkeypatch.chdir(tmp_path)
     every_epoch = saliency(every_n_epochs=1)
-    main(["fit", *arguments(lesions, "--trainer.log_every_n_steps=1", *every_epoch)])
+    run_command(["fit", *arguments(lesions, "--trainer.log_every_n_steps=1", *every_epoch)])
     assert all(torch.equal(value, plain[name]) for name, value in weights().items())
     assert read_history(RUN / "metrics.jsonl")["train/loss"].equals(losses)
     assert validated() == drawn("val")
 
 
 def test_test_images_are_drawn_and_measured_per_class_and_mistakes_besides(lesions, capsys):
-    main(["fit", *arguments(lesions, *saliency(images_per_class=1, mistakes=3))])
+    run_command(["fit", *arguments(lesions, *saliency(images_per_class=1, mistakes=3))])
     assert not (RUN / "saliency").exists()  # two epochs, and it is due every ten
     use("test")
     names = sorted(path.stem for path in (RUN / "saliency").iterdir())
@@ -90,8 +92,8 @@ def test_test_images_are_drawn_and_measured_per_class_and_mistakes_besides(lesio
 
 
 def test_a_model_without_maps_says_so_and_is_scored_all_the_same(lesions, capsys, monkeypatch):
-    main(["fit", *arguments(lesions, *saliency())])
-    monkeypatch.setattr("callbacks.attention_maps._replacing_features", refusing)
+    run_command(["fit", *arguments(lesions, *saliency())])
+    monkeypatch.setattr("callbacks.looking.attention_maps._replacing_features", refusing)
     use("test")
     assert "No saliency: This has no feature map." in capsys.readouterr().out
     assert (RUN / "results.json").exists()
@@ -106,7 +108,7 @@ def refusing(model: nn.Module):
 @pytest.mark.slow
 def test_other_processes_wait_for_the_first(lesions):
     ddp = ("--trainer.devices=2", "--trainer.strategy=ddp_fork", "--data.batch_size=20")
-    main(["fit", *arguments(lesions, *ddp, *saliency(every_n_epochs=1))])
+    run_command(["fit", *arguments(lesions, *ddp, *saliency(every_n_epochs=1))])
     assert validated() == drawn("val")
     history = read_history(RUN / "metrics.jsonl")
     assert history["val/energy"].notna().sum() == 2
@@ -118,7 +120,7 @@ def test_the_same_lesions_are_chosen_each_time_one_image_of_each():
 
 
 def test_gathered_images_and_masks_are_those_of_the_files(lesions):
-    data = main(["fit", *arguments(lesions, "--trainer.fast_dev_run=true")]).datamodule
+    data = run_command(["fit", *arguments(lesions, "--trainer.fast_dev_run=true")]).datamodule
     rows = data.table.index[[5, 2, 300]].tolist()
     batch = data.gather(rows)
     for i, image_id in enumerate(data.table.loc[rows, "image_id"]):

@@ -13,8 +13,8 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from callbacks.errors import RunError
-from callbacks.freeze import Freeze
-from callbacks.warm_start import WarmStart
+from callbacks.stages.freeze import Freeze
+from callbacks.stages.warm_start import WarmStart
 from lightning_modules import Classifier
 
 NAMES = ("mel", "nv", "bcc")

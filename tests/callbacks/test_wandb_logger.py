@@ -10,8 +10,8 @@ from pytorch_lightning.utilities import rank_zero_only
 from wandb_runs import KEY, UNAVOIDABLE, fit, make_logger, offline_run, own_wandb, summary
 from wandb_server import WandbServer
 
-from callbacks.history import History
-from callbacks.wandb_logger import ResilientWandbLogger
+from callbacks.recording.history import History
+from callbacks.recording.wandb_logger import ResilientWandbLogger
 
 __all__ = ["own_wandb"]
 pytestmark = UNAVOIDABLE
@@ -130,7 +130,7 @@ def test_other_ranks_have_a_dummy(monkeypatch):
 def test_it_is_configured_by_name_and_costs_nothing_before_its_use():
     parser = ArgumentParser()
     parser.add_argument("--logger", type=WandbLogger)
-    name = "callbacks.wandb_logger.ResilientWandbLogger"
+    name = "callbacks.recording.wandb_logger.ResilientWandbLogger"
     config = parser.parse_args([f"--logger={name}", "--logger.mode=online", "--logger.tags=[a]"])
     logger = parser.instantiate(config).logger
 

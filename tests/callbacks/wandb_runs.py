@@ -12,8 +12,8 @@ import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 from torch.utils.data import DataLoader
 
-from callbacks import wandb_service
-from callbacks.wandb_logger import ResilientWandbLogger
+from callbacks.recording import wandb_service
+from callbacks.recording.wandb_logger import ResilientWandbLogger
 
 KEY = "0123456789" * 4
 UNAVOIDABLE = [

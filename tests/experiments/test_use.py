@@ -13,11 +13,11 @@ import pytest
 import torch
 from PIL import Image
 
-from callbacks.decision import Decision
 from callbacks.errors import RunError
-from experiments import card, ensemble, export
-from experiments.__main__ import main
-from experiments.trained import load
+from callbacks.recording.decision import Decision
+from experiments.command_line.cli import run_command
+from experiments.use import card, ensemble, export
+from experiments.use.trained import load
 
 ROOT = Path(__file__).parents[2]
 SEEDS = [Path(f"runs/small_ce/seed{seed}") for seed in range(2)]
@@ -32,8 +32,8 @@ def trained(lesions):
         config = f"--config={ROOT / 'experiments' / 'small_ce.yaml'}"
         quiet = "--trainer.enable_progress_bar=false"
         data = f"--data.root={lesions}"
-        main(["fit", config, data, f"--seed_everything={seed}", *small, *split, quiet])
-        main(["test", f"--config={folder}/config.yaml", f"--ckpt_path={folder}/best.ckpt"])
+        run_command(["fit", config, data, f"--seed_everything={seed}", *small, *split, quiet])
+        run_command(["test", f"--config={folder}/config.yaml", f"--ckpt_path={folder}/best.ckpt"])
 
 
 def table(folder: Path) -> pd.DataFrame:
@@ -50,7 +50,7 @@ def test_runs_decide_by_their_mean_probability_and_are_compared_like_runs():
         assert Path("runs/both/seed0", name).exists()
     both = "--config=runs/both/seed0/config.yaml", "--ckpt_path=runs/both/seed0/best.ckpt"
     with pytest.raises(RunError, match="both/seed0 is an ensemble"):
-        main(["test", *both])
+        run_command(["test", *both])
     with pytest.raises(RunError, match="small_ce/seed0 is a trained run"):
         ensemble.carry_out(SEEDS, "small_ce", 1, None)
     with pytest.raises(RunError, match="different splits"):
@@ -63,7 +63,7 @@ def test_an_exported_run_says_what_the_run_says(lesions, capsys):
     pytest.importorskip("onnxscript")
     decision = Decision(tuple(load(SEEDS[0]).datamodule.class_names), 1.7, (0.5, *[0.0] * 6))
     decision.save(SEEDS[0])
-    command = [sys.executable, "-W", "ignore", "-m", "experiments.export", str(SEEDS[0])]
+    command = [sys.executable, "-W", "ignore", "-m", "experiments", "export", str(SEEDS[0])]
     done = subprocess.run(command, capture_output=True, text=True, env=environment())
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("the same probabilities") == 2
@@ -122,8 +122,8 @@ def test_overlays_are_drawn_beside_predictions(lesions, tmp_path):
     Image.new("RGB", (50, 40), "tan").save(photos / "a.png")
     (photos / "b.jpg").write_bytes(b"no image")
     recorded = [f"--config={SEEDS[0]}/config.yaml", f"--ckpt_path={SEEDS[0]}/best.ckpt"]
-    overlays = "--trainer.callbacks+=callbacks.overlays.Overlays"
-    main(["predict", *recorded, f"--data.predict_folder={tmp_path / 'photos'}", overlays])
+    overlays = "--trainer.callbacks+=callbacks.looking.overlays.Overlays"
+    run_command(["predict", *recorded, f"--data.predict_folder={tmp_path / 'photos'}", overlays])
     found = list((SEEDS[0] / "overlays").rglob("*.png"))
     assert found == [SEEDS[0] / "overlays" / "deeper" / "a.png.png"]
 

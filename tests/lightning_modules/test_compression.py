@@ -9,8 +9,8 @@ from pytorch_lightning import Trainer
 from torch import nn
 from torch.utils.data import DataLoader
 
-from callbacks.freeze import Freeze
-from experiments.__main__ import main
+from callbacks.stages.freeze import Freeze
+from experiments.command_line.cli import run_command
 from lightning_modules import (
     Classifier,
     CompressedClassifier,
@@ -272,7 +272,7 @@ def test_a_codec_predicts_no_classes():
 def test_a_codec_run_goes_on_as_if_it_had_never_stopped(lesions):
     """With noise in every step, and a coder that is part of the state."""
     options = [
-        f"--config={ROOT}/experiments/codec_hyperprior.yaml",
+        "--config=codec_hyperprior",
         f"--data.root={lesions}",
         "--data.size=32",
         "--model.codec.width=12",
@@ -285,7 +285,7 @@ def test_a_codec_run_goes_on_as_if_it_had_never_stopped(lesions):
         "--trainer.enable_progress_bar=false",
     ]
     for name, epochs in (("whole", 2), ("halves", 1), ("halves", 2)):
-        main(["fit", *options, f"--name={name}", f"--trainer.max_epochs={epochs}"])
+        run_command(["fit", *options, f"--name={name}", f"--trainer.max_epochs={epochs}"])
     whole, halves = (
         torch.load(f"runs/{name}/seed0/last.ckpt", weights_only=True)["state_dict"]
         for name in ("whole", "halves")

@@ -28,7 +28,7 @@ wait_for_lines() { # NAME MORE: until the run has logged as many more
     until [ "$(lines "$1")" -ge $goal ]; do sleep 0.2; done
 }
 submit() { # NAME EPOCHS [FLAGS]
-    "$python" -m experiments.slurm small_ce --name "$1" --gpus 0 --cpus 1 "${@:3}" submit \
+    "$python" -m experiments submit small_ce --name "$1" --gpus 0 --cpus 1 "${@:3}" submit \
         -- "${small[@]}" "$2"
 }
 job() { squeue --noheader --format %A --name "$1"; }
@@ -48,7 +48,7 @@ PY
 }
 
 say "never disturbed: one process, and two"
-fit() { "$python" -m experiments fit --config="$repository/experiments/small_ce.yaml" "${small[@]}" \
+fit() { "$python" -m experiments fit --config=small_ce "${small[@]}" \
     --trainer.accelerator=cpu --trainer.enable_progress_bar=false "$@" > "$folder/fit.log" 2>&1; }
 fit --name one $long
 fit --name two $short --trainer.devices=2 --trainer.strategy=ddp
@@ -74,10 +74,10 @@ node_dies
 until squeue --noheader --format %T --job "$number" | grep -q PENDING; do sleep 0.5; done
 say "the node comes back; the job is $(squeue --noheader --format '%T, %r' --job "$number")"
 slurmd
-"$python" -m experiments.status
+"$python" -m experiments status
 wait_for_end disturbed "$number"
 equal two disturbed
-"$python" -m experiments.status
+"$python" -m experiments status
 
 say "an array of two seeds"
 submit arrayed --trainer.max_epochs=2 --seeds 0-1

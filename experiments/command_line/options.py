@@ -1,0 +1,71 @@
+"""Options that no training can have, refused before anything is made."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from callbacks.errors import RunError
+from experiments.running.place import recorded, refuse_name, run_dir
+
+LARGEST_SEED = 2**32 - 1  # that NumPy takes
+LEAST = {"data.size": 1, "data.batch_size": 1, "data.num_workers": 0}
+LEAST_IN_TRAINING = {"trainer.accumulate_grad_batches": 1}
+LIMITS = ("trainer.max_epochs", "trainer.max_steps")
+
+
+def refuse_values(config: Any) -> None:
+    """Refuses seeds and numbers out of range, whatever the command.
+
+    Raises:
+        RunError: An option is out of its range, which is named.
+    """
+    seed = config.seed_everything
+    if isinstance(seed, bool) or not 0 <= seed <= LARGEST_SEED:
+        raise RunError(f"--seed_everything={seed}: give a whole number from 0 to {LARGEST_SEED}.")
+    _at_least(config, LEAST)
+
+
+def refuse_training(config: Any) -> None:
+    """Refuses options of ``fit`` with which a run could not be trained, resumed and used.
+
+    Raises:
+        RunError: An option is out of its range, or takes away what each run needs.
+    """
+    refuse_name(config.name)
+    _refuse_renamed(config)
+    _at_least(config, LEAST_IN_TRAINING)
+    for key in LIMITS:
+        if (limit := config.get(key)) is not None and limit < 1 and limit != -1:
+            raise RunError(f"--{key}={limit} trains nothing: set 1 or more, or -1 for no limit.")
+    if config.trainer.enable_checkpointing is False:
+        raise RunError(
+            "--trainer.enable_checkpointing=false would leave a run that can neither be resumed "
+            "nor evaluated: leave it out, or try the options with --trainer.fast_dev_run=true."
+        )
+    if "spawn" in str(config.trainer.strategy):
+        raise RunError(
+            f"The processes of {config.trainer.strategy} cannot load this program: set "
+            "--trainer.strategy=ddp."
+        )
+
+
+def _at_least(config: Any, least: Mapping[str, int]) -> None:
+    for key, bound in least.items():
+        if (value := config.get(key)) is not None and value < bound:
+            raise RunError(f"--{key}={value}: set it to {bound} or more.")
+
+
+def _refuse_renamed(config: Any) -> None:
+    """Holds the record of a run that was renamed from training the run with its old name."""
+    own = Path(run_dir(config.name, config.seed_everything))
+    for file in map(Path, map(str, config.get("config") or ())):
+        folder = file.absolute().parent
+        if file.name != "config.yaml" or folder == own.absolute() or not own.exists():
+            continue
+        if recorded(folder) == (config.name, config.seed_everything):
+            raise RunError(
+                f"{file} says that its run is {own}, which is there, too: give --name and "
+                "--seed_everything of the run to train."
+            )

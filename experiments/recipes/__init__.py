@@ -1,0 +1,58 @@
+"""Recipes: a YAML file for each experiment, on a shelf for each family."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from callbacks.errors import RunError
+
+FOLDER = Path(__file__).parent
+BASE = FOLDER / "base.yaml"  # shared by every run
+FAMILY = "family.yaml"  # shared by the recipes of its folder
+
+
+def recipes() -> dict[str, Path]:
+    """Every recipe by name."""
+    return {path.stem: path for path in sorted(FOLDER.glob("*/*.yaml")) if path.name != FAMILY}
+
+
+def find(name: str) -> Path:
+    """The file of a recipe.
+
+    Raises:
+        RunError: No recipe has this name; the nearest names are listed.
+    """
+    known = recipes()
+    if name not in known:
+        near = difflib.get_close_matches(name, known) or sorted(known)
+        raise RunError(f"There is no recipe {name!r}: EXP= names one of {', '.join(near)}.")
+    return known[name]
+
+
+def layers(config: str) -> list[Path]:
+    """The files that ``--config`` stands for: a recipe's family first, then the recipe.
+
+    Args:
+        config: A file, the name of a recipe, or where a recipe was before it had a family.
+    """
+    path = Path(config)
+    if not path.exists():
+        if path.suffix == ".yaml" and path.stem not in recipes():
+            return [path]  # the parser names a missing file
+        path = find(path.stem)
+    family = path.with_name(FAMILY)
+    shared = path.resolve().is_relative_to(FOLDER) and path.name != FAMILY and family.exists()
+    return [family, path] if shared else [path]
+
+
+def layered(arguments: Sequence[str]) -> Iterator[str]:
+    """Arguments of a command line in which each ``--config`` names all of its layers."""
+    rest = iter(arguments)
+    for argument in rest:
+        flag, equals, value = argument.partition("=")
+        if flag != "--config" or not (value := value if equals else next(rest, "")):
+            yield argument
+            continue
+        yield from (f"--config={layer}" for layer in layers(value))

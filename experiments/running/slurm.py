@@ -1,0 +1,204 @@
+"""An experiment as a batch job: ``python -m experiments submit EXPERIMENT [...] submit``."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import yaml
+from jsonargparse import auto_cli
+
+from callbacks.errors import RunError
+from callbacks.files import write_text
+from callbacks.safety.preemption import GO_ON
+from experiments.recipes import find
+from experiments.running.place import refuse_name
+
+# Since 22.05 srun has to be told the cores of a process although sbatch knows them.
+SCRIPT = """\
+#!/bin/bash
+{directives}
+{setup}
+export SRUN_CPUS_PER_TASK={cpus}
+srun --kill-on-bad-exit=0 --wait=120 \\
+    {command} \\
+    --seed_everything "$SLURM_ARRAY_TASK_ID" \\
+    {options}
+code=$?
+if [ $code = {go_on} ]; then scontrol requeue "$SLURM_JOB_ID"; fi
+exit $code
+"""
+# SIGUSR1 waits until the training listens, and after its end nothing happens to it: Linux keeps a
+# signal that is blocked, also one that is ignored, and both outlive an exec.
+PATIENTLY = """\
+import os, signal, sys
+signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])
+os.execv(sys.executable, [sys.executable, *sys.argv[1:]])"""
+
+
+@dataclass(frozen=True)
+class Job:
+    """An array of an experiment over its seeds, which requeues itself until each run is done.
+
+    What follows ``--`` on the command line is given to the training.
+
+    Args:
+        experiment: Name of its YAML.
+        name: Of the runs, ``runs/<name>/seed<n>``; the experiment's if not given.
+        seeds: Such as 0,2,5-7; 0-9%2 runs two at a time.
+        gpus: Of each node; 0 trains on CPUs.
+        nodes: For each seed.
+        processes: On each node; one for each GPU if not given.
+        cpus: Cores of each process.
+        time: Limit of one attempt, as sbatch takes it; the run itself may take longer.
+        notice: Seconds before the limit at which the training saves and leaves.
+        account: Who pays.
+        partition: Where to run.
+        sbatch: Further flags of sbatch, in one string.
+        setup: A line before the training, such as "module load cuda".
+        container: An Apptainer image to run in; this environment's Python if not given.
+        options: Of the training.
+    """
+
+    experiment: str
+    name: str | None = None
+    seeds: str = "0"
+    gpus: int = 1
+    nodes: int = 1
+    processes: int | None = None
+    cpus: int = 4
+    time: str = "24:00:00"
+    notice: int = 120
+    account: str | None = None
+    partition: str | None = None
+    sbatch: str = ""
+    setup: str = ""
+    container: str | None = None
+    options: tuple[str, ...] = ()
+
+    def submit(self) -> str:
+        """Writes the script to the folder of the runs and gives it to sbatch."""
+        there = queued()
+        for seed in self.each_seed:
+            if found := there.get((self.run, str(seed))):
+                raise RunError(f"{self.run} seed {seed} is in the queue, as job {found.job}.")
+            Path("runs", self.run, f"seed{seed}").mkdir(parents=True, exist_ok=True)
+        path = Path("runs", self.run, "submit.sh")
+        write_text(path, self.script())
+        number = slurm("sbatch", "--parsable", str(path)).strip()
+        return f"Job {number}: {self.run}, seeds {self.seeds}; `make status` shows how far it is."
+
+    def script(self) -> str:
+        """What would be submitted."""
+        for flag, ours in ("--name", "--name"), ("--seed_everything", "--seeds"):
+            if any(option.split("=")[0] == flag for option in self.options):
+                raise RunError(f"{flag} is for one training: give the job {ours} instead.")
+        return SCRIPT.format(
+            directives="\n".join(f"#SBATCH {flag}" for flag in self._directives()),
+            setup=self.setup,
+            cpus=self.cpus,
+            command=shlex.join(self._command()),
+            options=shlex.join([*self._devices(), *self.options]),
+            go_on=GO_ON,
+        )
+
+    @property
+    def run(self) -> str:
+        if self.name is not None:
+            refuse_name(self.name)
+        return self.name or str(yaml.safe_load(self._file.read_text())["name"])
+
+    @property
+    def each_seed(self) -> list[int]:
+        parts, _, _ = self.seeds.partition("%")  # sbatch's limit of how many run at once
+        if not re.fullmatch(r"\d+(-\d+)?(,\d+(-\d+)?)*", parts):
+            raise RunError(f"Seeds are given such as 0,2,5-7, not {self.seeds!r}.")
+        ends = [part.split("-") for part in parts.split(",")]
+        return [seed for part in ends for seed in range(int(part[0]), int(part[-1]) + 1)]
+
+    @property
+    def _file(self) -> Path:
+        return find(self.experiment)
+
+    @property
+    def _processes(self) -> int:
+        return self.processes or max(1, self.gpus)
+
+    def _directives(self) -> Iterator[str]:
+        yield f"--job-name={self.run}"
+        yield f"--array={self.seeds}"
+        yield f"--nodes={self.nodes}"
+        yield f"--ntasks-per-node={self._processes}"
+        yield f"--cpus-per-task={self.cpus}"
+        if self.gpus:
+            yield f"--gpus-per-node={self.gpus}"
+        yield f"--time={self.time}"
+        yield f"--signal=USR1@{self.notice}"
+        yield "--requeue"  # also where a node dies or a more important job comes
+        yield "--open-mode=append"
+        yield f"--output=runs/{self.run}/seed%a/slurm.log"
+        yield from (f"--{k}={v}" for k in ("account", "partition") if (v := getattr(self, k)))
+        yield from shlex.split(self.sbatch)
+
+    def _command(self) -> list[str]:
+        python = [sys.executable]
+        if self.container:
+            python = ["apptainer", "exec", *["--nv"][: self.gpus], self.container, "python"]
+        run = ["-m", "experiments", "fit", f"--config={self._file}", f"--name={self.run}"]
+        return [*python, "-c", PATIENTLY, *run]
+
+    def _devices(self) -> Iterator[str]:
+        yield f"--trainer.accelerator={'gpu' if self.gpus else 'cpu'}"
+        yield f"--trainer.devices={self._processes}"
+        yield f"--trainer.num_nodes={self.nodes}"
+        if self.nodes * self._processes > 1:
+            yield "--trainer.strategy=ddp"
+            if self.gpus:  # a share of the batch has other statistics than the batch
+                yield "--trainer.sync_batchnorm=true"
+        yield "--trainer.enable_progress_bar=false"
+
+
+class Queued(NamedTuple):
+    """An element of a job array that waits or runs."""
+
+    job: str
+    state: str
+
+
+def queued() -> dict[tuple[str, str], Queued]:
+    """What this user has in the queue from this folder, by name and seed."""
+    form = "%j|%K|%i|%T|%Z"
+    lines = slurm("squeue", "--me", "--array", "--noheader", f"--format={form}").splitlines()
+    rows = [line.split("|") for line in lines]
+    here = os.getcwd()
+    return {(n, seed): Queued(job, state) for n, seed, job, state, folder in rows if folder == here}
+
+
+def slurm(*command: str) -> str:
+    """What a command of Slurm prints."""
+    try:
+        done = subprocess.run(command, capture_output=True, text=True)
+    except FileNotFoundError:
+        raise RunError(f"There is no {command[0]} here: use a login node of the cluster.") from None
+    if done.returncode:
+        raise RunError(f"{command[0]} says: {done.stderr.strip()}")
+    return done.stdout
+
+
+def main() -> None:
+    given = sys.argv[1:]
+    end = given.index("--") if "--" in given else len(given)
+    options = f"--options={json.dumps(given[end + 1 :])}"
+    try:
+        print(auto_cli(Job, args=[options, *given[:end]]))
+    except RunError as error:
+        sys.exit(f"error: {error}")

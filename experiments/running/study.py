@@ -1,0 +1,200 @@
+"""Many runs under one protocol: ``python -m experiments study FILE [--jobs N] [options]``."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from time import perf_counter
+from typing import Any, Self
+
+import yaml
+
+from callbacks.errors import RunError
+from callbacks.files import write_text
+from experiments.recipes import find
+
+STUDIES = Path(__file__).parents[1] / "studies"
+RECORD = "study.txt"
+# Where a run is trained and what it shows there: with others it would still be the same run.
+ELSEWHERE = ("data.root", "data.cache_dir", "data.num_workers",
+             "trainer.accelerator", "trainer.devices",
+             "trainer.num_nodes", "trainer.strategy", "trainer.enable_progress_bar")  # fmt: skip
+Options = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Run:
+    """One experiment with one seed, in ``runs/<study>-<row>/seed<n>/``.
+
+    Args:
+        study: Name of the study, which is that of its file.
+        row: Name of the row in the study's table.
+        experiment: Name of the experiment's file.
+        seed: Of everything but the split.
+        options: Flags of the command line.
+        after: Row whose run of the same seed this one starts from.
+        decide: Rule of a decision that is chosen on validation before the test.
+        last: Whether the last epoch is tested, too.
+    """
+
+    study: str
+    row: str
+    experiment: str
+    seed: int
+    options: tuple[str, ...] = ()
+    after: str | None = None
+    decide: str | None = None
+    last: bool = False
+
+    @property
+    def name(self) -> str:
+        return f"{self.study}-{self.row}"
+
+    @property
+    def folder(self) -> Path:
+        return Path("runs", self.name, f"seed{self.seed}")
+
+    @property
+    def asked(self) -> str:
+        """What makes it the run that it is, and the same of the runs that it starts from."""
+        flags = [flag.removeprefix("--").partition("=") for flag in self.options]
+        made = {key: value for key, _, value in flags if not key.startswith(ELSEWHERE)}
+        sources = [Path(value, RECORD) for value in made.values() if value]
+        lines = [self.experiment, f"decide {self.decide}", *map("=".join, made.items())]
+        records = (each.read_text("utf-8") for each in sources if each.is_file())
+        return "\n".join([*lines, *records, ""])
+
+    def commands(self) -> Iterator[list[str]]:
+        """Trains, decides, and scores the best checkpoint on the test part."""
+        config = str(find(self.experiment))
+        head = ["--name", self.name, "--seed_everything", str(self.seed)]
+        yield ["fit", "--config", config, *head, *self.options]
+        trained = ["--config", f"{self.folder}/config.yaml", "--ckpt_path"]
+        trained += [f"{self.folder}/best.ckpt"]
+        if self.decide:
+            chooser = "--trainer.callbacks+=callbacks.recording.choose_decision.ChooseDecision"
+            rule = f"--trainer.callbacks.rule={self.decide}"
+            yield ["validate", *trained, chooser, rule]
+        if self.last:
+            yield ["test", *trained[:-1], f"{self.folder}/last.ckpt"]
+        yield ["test", *trained]
+
+    def carry_out(self, threads: int | None) -> bool:
+        """Whether the run is finished; it is left alone if it was, and goes on if it had begun.
+
+        What it was asked for is recorded beside it: with other options it would be another run.
+        """
+        record = self.folder / RECORD
+        if record.exists() and record.read_text("utf-8") != self.asked:
+            print(
+                f"{self.folder} was trained with other options ({record}): rename the folder, "
+                "whose run can be used as before."
+            )
+            return False
+        if (self.folder / "results.json").exists():
+            return True
+        self.folder.mkdir(parents=True, exist_ok=True)
+        write_text(record, self.asked)
+        environment = os.environ | ({"OMP_NUM_THREADS": str(threads)} if threads else {})
+        start, log = perf_counter(), self.folder / "log.txt"
+        with log.open("a") as file:
+            done = all(
+                subprocess.run(
+                    [sys.executable, "-m", "experiments", *command],
+                    stdout=file,
+                    stderr=subprocess.STDOUT,
+                    env=environment,
+                ).returncode
+                == 0
+                for command in self.commands()
+            )
+        said = f"{perf_counter() - start:.0f} s" if done else f"failed: {_last_line(log)} ({log})"
+        print(f"{self.name} seed {self.seed}: {said}", flush=True)
+        return done
+
+
+@dataclass(frozen=True)
+class Study:
+    """The runs of a file in ``experiments/studies``, row by row, each with every seed."""
+
+    runs: tuple[Run, ...]
+
+    @classmethod
+    def read(cls, path: Path, more: Sequence[str] = ()) -> Self:
+        """Reads ``seeds``, ``options`` of all runs, and ``rows``, each with options of its own.
+
+        An option's value may name its ``{seed}``; null takes an option of all runs away. Of a
+        row, ``experiment`` (its name, if not given), ``after``, ``decide`` and ``last`` (the
+        file's, if not given) are no options; see :class:`Run`.
+        """
+        record = yaml.safe_load(path.read_text("utf-8"))
+        names, last = list(record["rows"]), record.get("last", False)
+        for i, (name, row) in enumerate(record["rows"].items()):
+            if (first := (row or {}).get("after", name)) not in names[: i + 1]:
+                raise RunError(f"In {path}, {name} comes after {first}: put it below {first}.")
+        runs = (
+            _run(path.stem, name, {"last": last} | (row or {}), seed, record.get("options", {}))
+            for name, row in record["rows"].items()
+            for seed in record["seeds"]
+        )
+        return cls(tuple(replace(run, options=(*run.options, *more)) for run in runs))
+
+    def carry_out(self, jobs: int) -> list[Run]:
+        """Carries out all runs, ``jobs`` at a time; returns those that failed."""
+        threads = max(1, (os.cpu_count() or 1) // jobs) if jobs > 1 else None
+        futures: dict[tuple[str, int], Future[bool]] = {}
+
+        def carry_out(run: Run) -> bool:
+            # What a run starts from was submitted before it, and is running at least.
+            if run.after and not futures[run.after, run.seed].result():
+                print(f"{run.name} seed {run.seed}: not started, for {run.after} failed")
+                return False
+            return run.carry_out(threads)
+
+        with ThreadPoolExecutor(jobs) as pool:
+            for run in self.runs:
+                futures[run.row, run.seed] = pool.submit(carry_out, run)
+        return [run for run in self.runs if not futures[run.row, run.seed].result()]
+
+
+def _run(study: str, name: str, row: Mapping[str, Any], seed: int, shared: Options) -> Run:
+    known = {key: row[key] for key in ("after", "decide", "last") if key in row}
+    own = {key: row[key] for key in row if key not in ("experiment", *known)}
+    options = {key: value for key, value in {**shared, **own}.items() if value is not None}
+    flags = tuple(f"--{key}={_flag(value, seed)}" for key, value in options.items())
+    return Run(study, name, row.get("experiment", name), seed, flags, **known)
+
+
+def _flag(value: Any, seed: int) -> str:
+    if isinstance(value, str):
+        return value.format(seed=seed)
+    return yaml.safe_dump(value, default_flow_style=True).removesuffix("...\n").strip()
+
+
+def _last_line(log: Path) -> str:
+    lines = log.read_text(errors="replace").splitlines()
+    return next((line for line in reversed(lines) if line.strip()), "")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog="Further options are given to every training."
+    )
+    parser.add_argument("file", type=Path)
+    parser.add_argument("--jobs", type=int, default=1, help="runs at a time; they share the cores")
+    options, more = parser.parse_known_args()
+    if not options.file.exists():
+        there = ", ".join(sorted(path.stem for path in STUDIES.glob("*.yaml")))
+        sys.exit(f"error: There is no study {options.file}; there are {there}.")
+    try:
+        study = Study.read(options.file, more)
+    except RunError as error:
+        sys.exit(f"error: {error}")
+    if failed := study.carry_out(options.jobs):
+        sys.exit(f"error: {len(failed)} runs are not finished; the same command goes on.")

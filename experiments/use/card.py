@@ -1,0 +1,158 @@
+"""The model card of an evaluated run: ``python -m experiments card runs/<name>/seed<n>``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from callbacks.console import decimals
+from callbacks.errors import RunError
+from callbacks.files import write_text
+from callbacks.recording.decision import Decision
+from experiments.compare.comparison import compare
+from experiments.compare.rows import Estimate
+from experiments.compare.runs import Run, read_run
+from experiments.compare.table import interval, number
+
+CARD = """# {title}
+
+**Not a medical device.** A research model: it gives no diagnosis, and must not be used to decide
+about anybody's health.
+
+## What it is
+
+{what}
+
+| | |
+|---|---|
+{facts}
+
+## Data
+
+HAM10000 (doi:10.7910/DVN/DBW86T, CC BY-NC 4.0), dermatoscopic images of mostly light skin from two
+sites; about half of the lesions are confirmed by histology.{synthetic} Split by lesion,
+`{split}`, so that no lesion is in two parts:
+
+{parts}
+
+The training part was learned from, the best epoch and any decision were chosen on the validation
+part, and the test part was scored with what had been chosen.
+
+## How well it does
+
+On the test part; intervals are 95 %, by bootstrap of lesions, and say nothing of other trainings.
+Precision depends on how frequent the classes are, and is that of this part alone.
+
+{metrics}
+
+AUROC is {auroc} (macro), expected calibration error {ece}. {decision}
+
+## Intended use
+
+Research on classification under class imbalance, on dermatoscopic images like those above.
+
+## What it must not be used for, and known limits
+
+- Diagnosis, triage or screening of people, or any decision about them.
+- Photographs that are no dermatoscopic images, other skin tones, sites and devices than those of
+  the data: nothing is known of how it does there.
+- It knows {k} classes ({classes}) and says one of them of any image, whatever it shows.
+- Few images stand behind the rare classes: see the intervals.
+"""
+
+
+def card(run: Run, folder: Path) -> str:
+    """The card in Markdown."""
+    parts = pd.read_csv(folder / "split.csv")
+    counts = pd.crosstab(parts["dx"], parts["part"]).reindex(run.classes, fill_value=0)
+    counts = counts[[part for part in ("train", "val", "test") if part in counts]]
+    counts.loc["all"] = counts.sum()
+    decision = Decision.load(folder)
+    model = run.config["model"]
+    facts = {
+        "run": f"{run.name}, seed {run.seed}",
+        "method": f"`{model['class_path']}`",
+        "network": f"`{_network(model)}`",
+        "parameters": f"{run.parameters:,}" if run.parameters else "not recorded",
+        "input": f"RGB, whole image resampled to {run.config['data']['size']} pixels a side",
+        "every option": "`config.yaml` beside this card",
+    }
+    return CARD.format(
+        title=f"{run.name}, seed {run.seed}",
+        what=f"A classifier of dermatoscopic images into {len(run.classes)} diagnoses.",
+        facts="\n".join(f"| {name} | {value} |" for name, value in facts.items()),
+        synthetic=" THIS RUN SAW DRAWINGS ONLY, and its numbers mean nothing."
+        if run.synthetic
+        else "",
+        split=run.config["data"]["split"]["class_path"].rpartition(".")[2],
+        parts=_markdown(counts.reset_index(names="class")),
+        metrics=_markdown(measured(run)),
+        auroc=decimals(run.metrics["macro_auroc"]),
+        ece=decimals(run.metrics["ece"]),
+        decision=_decided(decision),
+        k=len(run.classes),
+        classes=", ".join(run.classes),
+    )
+
+
+def measured(run: Run) -> pd.DataFrame:
+    """Recall and precision of each class, and balanced accuracy, with intervals over lesions."""
+    metrics = next(row.metrics for row in compare([run]).rows if not row.decided)
+    images = np.bincount(run.label, minlength=len(run.classes))
+    rows = [
+        [name, *(_cell(metrics.get(f"{metric}_{name}")) for metric in ("recall", "precision")), n]
+        for name, n in zip(run.classes, images.tolist(), strict=True)
+    ]
+    rows.append(["balanced accuracy", _cell(metrics["balanced_accuracy"]), "", len(run.label)])
+    return pd.DataFrame(rows, columns=["", "recall", "precision", "images"])
+
+
+def _cell(estimate: Estimate | None) -> str:
+    bounds = estimate.lesions if estimate else None
+    return f"{number(estimate)} {interval(bounds)}".strip()
+
+
+def _decided(decision: Decision | None) -> str:
+    if decision is None:
+        return "The likeliest class is decided."
+    return (
+        f"Above, the likeliest class counts. The run also has a decision of its own, chosen on the "
+        f"validation part: temperature {decimals(decision.temperature)}, `decision.json`."
+    )
+
+
+def _network(model: dict[str, Any]) -> str:
+    """``TimmNetwork resnet50``, as deep down as it is named."""
+    found = model["init_args"]["network"]
+    names = [found["class_path"].rpartition(".")[2]]
+    while "name" not in (options := found.get("init_args", {})):
+        inner = [v for v in options.values() if isinstance(v, dict) and "class_path" in v]
+        if not inner:
+            return " ".join(names)
+        found = inner[0]
+        names.append(found["class_path"].rpartition(".")[2])
+    return " ".join([*names, options["name"]])
+
+
+def _markdown(table: pd.DataFrame) -> str:
+    rows: list[list[Any]] = [list(table), ["---"] * len(table.columns), *table.to_numpy().tolist()]
+    return "\n".join("| " + " | ".join(map(str, row)) + " |" for row in rows)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("run", type=Path)
+    folder = parser.parse_args().run
+    try:
+        run = read_run(folder)
+        if not (folder / "split.csv").exists():
+            raise RunError(f"{folder} has no split.csv: a card tells of a run that was trained.")
+        write_text(folder / "card.md", card(run, folder))
+    except RunError as error:
+        sys.exit(f"error: {error}")
+    print(f"The model card is {folder / 'card.md'}.")

@@ -1,0 +1,100 @@
+"""The project's W&B workspace: ``python -m experiments dashboard [--out FILE]``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterable
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from callbacks.errors import reason
+from callbacks.files import write_text
+from callbacks.recording.charts import BARS
+from datamodules.dataset import CLASSES
+
+OVERALL = ("balanced_accuracy", "macro_f1", "macro_auroc", "ece")
+SHOTS = ("many_accuracy", "medium_accuracy", "few_accuracy")
+COST = ("seconds", "images_per_second", "memory_gb")
+HEAD = "nv"  # the most frequent class
+LEARNING_RATE = "lr-.*"  # its name says the optimizer's
+SECTIONS: dict[str, dict[str, list[str]]] = {
+    "Overview": {
+        "Training loss": ["train/loss"],
+        "Validation loss": ["val/loss"],
+        **{name: [f"val/{name}"] for name in (*OVERALL, "accuracy")},
+        "Many, medium, few": [f"val/{name}" for name in SHOTS],
+    },
+    "Per class": {metric: [f"val/{metric}_{c}" for c in CLASSES] for metric in BARS},
+    "Saliency": {
+        "Map in the lesion": ["val/energy", "val/lesion_area"],
+        "Highest point in the lesion": ["val/pointing"],
+        "Map in the lesion, per class": [f"val/energy_{c}" for c in CLASSES],
+    },
+    "Mixing": {
+        f"Called {HEAD}, {title}": [f"val/called_{HEAD}_{kind}_{c}" for c in CLASSES]
+        for kind, title in (("clean", "as they are"), ("mixed", "when mixed"))
+    },
+    "System": {name: [f"cost/{name}"] for name in COST},
+}
+TEST_BARS = {
+    "Overview": [f"test/{name}" for name in (*OVERALL, *SHOTS)],
+    "Per class": [f"test/{metric}_{c}" for metric in BARS for c in CLASSES],
+    "Saliency": ["test/energy", "test/pointing", "test/lesion_area"],
+}
+TABLES = {"Per class": ["test/predictions"]}
+MEDIA = {"Saliency": ["val/saliency", "test/saliency"]}
+
+
+def plotted() -> set[str]:
+    """Everything that the workspace asks of a run, but for the learning rate."""
+    keys = {key for charts in SECTIONS.values() for ys in charts.values() for key in ys}
+    return keys.union(*(ys for part in (TEST_BARS, TABLES, MEDIA) for ys in part.values()))
+
+
+def workspace(entity: str, project: str) -> Any:
+    """Sections for overview, per class, saliency, mixing and system."""
+    ws: Any = import_module("wandb_workspaces.workspaces")
+    sections = [
+        ws.Section(name=name, panels=list(_panels(name)), is_open=True) for name in SECTIONS
+    ]
+    settings = ws.WorkspaceSettings(x_axis="epoch", max_runs=50)
+    return ws.Workspace(
+        entity=entity, project=project, name="LongDerm", sections=sections, settings=settings
+    )
+
+
+def _panels(section: str) -> Iterable[Any]:
+    wr: Any = import_module("wandb_workspaces.reports.v2")
+    for title, ys in SECTIONS[section].items():
+        yield wr.LinePlot(title=title, x="epoch", y=list(ys))
+    if section == "System":
+        yield wr.LinePlot(title="Learning rate", x="Step", metric_regex=LEARNING_RATE)
+    for key in TEST_BARS.get(section, []):
+        yield wr.BarPlot(title=key, metrics=[key])
+    for table in TABLES.get(section, []):
+        yield wr.WeavePanelSummaryTable(table_name=table)
+    for key in MEDIA.get(section, []):
+        yield wr.MediaBrowser(title=key, media_keys=[key])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--project", default="longderm")
+    parser.add_argument("--entity", default="", help="user or team; yours if not given")
+    parser.add_argument("--out", type=Path, help="write the specification here, send nothing")
+    options = parser.parse_args()
+    try:
+        view = workspace(options.entity, options.project)
+    except ImportError:
+        sys.exit("error: The dashboard needs wandb-workspaces: pip install '.[dashboard]'.")
+    if options.out:
+        spec = view._to_model().spec  # the library shows it no other way
+        write_text(options.out, spec.model_dump_json(by_alias=True, exclude_none=True, indent=2))
+        print(f"The workspace is specified in {options.out}.")
+        return
+    try:
+        view.save()
+    except Exception as error:  # of the network, the key or the server, in a dozen types
+        sys.exit(f"error: W&B did not take the workspace ({reason(error)}): see `wandb login`.")
