@@ -1,16 +1,16 @@
 """Every experiment is a test case: it trains, validates and tests one batch of drawings."""
 
-import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import timm
 
 from experiments.command_line.cli import run_command
-from experiments.recipes import recipes
+from experiments.recipes import read, recipes
 
 ROOT = Path(__file__).parents[1]
-EXPERIMENTS = list(recipes().values())
+RECIPES = list(recipes().values())
 
 
 @pytest.fixture
@@ -35,8 +35,16 @@ SMALL = {  # options of some experiments, which take long at their own values
 }
 
 
+def options(settings: dict) -> Iterator[tuple[str, object]]:
+    """Every option that a recipe states, in parts of parts, too."""
+    for name, value in settings.items():
+        yield name, value
+        if isinstance(value, dict):
+            yield from options(value)
+
+
 def arguments(experiment: Path, lesions: Path) -> list[str]:
-    text = experiment.read_text()
+    stated = dict(options(read(experiment.stem)))
     return [
         f"--config={experiment}",
         f"--data.root={lesions}",
@@ -49,12 +57,12 @@ def arguments(experiment: Path, lesions: Path) -> list[str]:
         "--trainer.accelerator=cpu",
         "--trainer.fast_dev_run=true",
         "--trainer.enable_progress_bar=false",
-        *(flag for option, flag in SMALL.items() if re.search(rf"\b{option}: ", text)),
+        *(flag for option, flag in SMALL.items() if option in stated),
     ]
 
 
 @pytest.mark.usefixtures("small_networks")
-@pytest.mark.parametrize("experiment", EXPERIMENTS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("experiment", RECIPES, ids=lambda path: path.stem)
 def test_one_batch(experiment, lesions):
     cli = run_command(["fit", *arguments(experiment, lesions)])
     assert cli.trainer.global_step == 1
@@ -62,23 +70,28 @@ def test_one_batch(experiment, lesions):
     cli.trainer.test(cli.model, cli.datamodule, verbose=False)
 
 
-@pytest.mark.parametrize("experiment", EXPERIMENTS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("experiment", RECIPES, ids=lambda path: path.stem)
 def test_header_says_how_to_run_it(experiment):
     header = [line for line in experiment.read_text().splitlines() if line.startswith("#")]
     verb = "make demo" if experiment.stem == "demo" else f"make train EXP={experiment.stem}"
     assert any(line.strip("# ") == verb for line in header)
 
 
-@pytest.mark.parametrize("experiment", EXPERIMENTS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("experiment", RECIPES, ids=lambda path: path.stem)
 def test_pretrained_weights_exist_by_name(experiment):
     """The networks above are replaced; that timm publishes the real ones is checked here."""
-    networks = re.findall(r"\{name: ([\w.]+)(.*)\}", text := experiment.read_text())
-    assert networks or "lightning_modules.Compression\n" in text
-    for name, options in networks:
-        if "pretrained: false" in options:
-            assert timm.is_model(name)
-        elif cnn := re.search(r"cnn: ([\w.]+)", options):
-            assert timm.is_model(name)
-            assert cnn[1] in timm.list_pretrained()
+    settings = read(experiment.stem)
+    parts = [value["init_args"] for _, value in options(settings) if has_name(value)]
+    assert parts or settings["model"]["class_path"] == "lightning_modules.Compression"
+    for network in parts:
+        if network.get("pretrained") is False:
+            assert timm.is_model(network["name"])
+        elif "cnn" in network:
+            assert timm.is_model(network["name"])
+            assert network["cnn"] in timm.list_pretrained()
         else:
-            assert name in timm.list_pretrained()
+            assert network["name"] in timm.list_pretrained()
+
+
+def has_name(value: object) -> bool:
+    return isinstance(value, dict) and "name" in value.get("init_args", {})

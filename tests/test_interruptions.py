@@ -8,16 +8,16 @@ from pathlib import Path
 
 import pytest
 import torch
-import yaml
 from pytorch_lightning import Callback
 
 from callbacks.recording.history import read_history
 from callbacks.safety.preemption import SIGNALS
 from datamodules.dataset import CLASSES
 from experiments.command_line.cli import ExperimentCLI, run_command
+from experiments.recipes import read
 from experiments.running.resume import resume_from
 from experiments.use import dashboard
-from tests.test_experiments import EXPERIMENTS, ROOT, arguments, small_networks
+from tests.test_experiments import RECIPES, ROOT, arguments, small_networks
 
 __all__ = ["small_networks"]  # a fixture
 
@@ -92,7 +92,7 @@ def assert_same_run(one, other, lost=0):
 
 def prepare(experiment, lesions):
     """Trains the runs that the experiment starts from, which its callbacks name."""
-    without_comments = str(yaml.safe_load(experiment.read_text()))
+    without_comments = str(read(experiment.stem))
     for first in re.findall(r"runs/(\w+)/seed\{seed\}", without_comments):
         file = experiment.with_stem(first)
         if file.exists() and not Path(f"runs/{first}").exists():
@@ -104,7 +104,7 @@ def plotted(experiment):
     """What the dashboard asks of the experiment's training, on data without masks."""
     sections = (dashboard.SECTIONS[name] for name in ("Overview", "Per class", "System"))
     keys = {key for charts in sections for ys in charts.values() for key in ys}
-    config = yaml.safe_load(experiment.read_text())
+    config = read(experiment.stem)
     if config["model"]["class_path"] == "lightning_modules.Compression":  # makes no diagnosis
         return {key for key in keys if key.endswith("/loss") or key.startswith("cost/")}
     if config["data"].get("task") == "melanoma":
@@ -119,8 +119,8 @@ def kinds():
     ``-m kills`` tries every experiment.
     """
     found = {}
-    for path in EXPERIMENTS:
-        config = yaml.safe_load(path.read_text())
+    for path in RECIPES:
+        config = read(path.stem)
         config["data"].pop("split", None)
         config["model"]["init_args"].pop("mix", None)
         if "SelfPaced" not in str(config["model"]["init_args"].get("criterion")):

@@ -7,21 +7,20 @@ from typing import get_args, get_type_hints
 import numpy as np
 import pytest
 import torch
-import yaml
 from scipy.stats import chi2
 
 from datamodules.samplers import Paired
-from experiments.recipes import recipes
+from experiments.recipes import read, recipes
 from lightning_modules import mixes
 from lightning_modules.mixes import FillingPatchMix, PatchMix
 
 COUNTS = [1053, 6645, 454, 267, 1039, 55, 82]  # training images of the balanced split
 GRID = (8, 8)
 LITERAL = {"spmix_literal"}  # is known for its shortcut
-EXPERIMENTS = {
-    name: yaml.safe_load(path.read_text())
-    for name, path in recipes().items()
-    if "samplers.Paired" in path.read_text()
+RECIPES = {
+    name: settings
+    for name in recipes()
+    if "samplers.Paired" in str((settings := read(name))["data"].get("sampler"))
 }
 
 
@@ -97,16 +96,16 @@ def spelled_out(part):
 
 
 def test_there_are_experiments_to_look_at():
-    assert {"spmix", "spmix_code", "demo"} <= EXPERIMENTS.keys()
+    assert {"spmix", "spmix_code", "demo"} <= RECIPES.keys()
 
 
-@pytest.mark.parametrize("name", sorted(EXPERIMENTS.keys() - LITERAL))
+@pytest.mark.parametrize("name", sorted(RECIPES.keys() - LITERAL))
 def test_no_experiment_tells_the_class_by_mixing(name):
-    assert told(*built(EXPERIMENTS[name])) == set()
+    assert told(*built(RECIPES[name])) == set()
 
 
 def test_the_papers_words_do():
-    assert told(*built(EXPERIMENTS["spmix_literal"])) == {"mixed", "mean ratio", "partner"}
+    assert told(*built(RECIPES["spmix_literal"])) == {"mixed", "mean ratio", "partner"}
 
 
 def kinds(kind=PatchMix):

@@ -4,14 +4,14 @@ from pathlib import Path
 
 import pytest
 import torch
-import yaml
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from callbacks.stages.freeze import Freeze
 from experiments.command_line.cli import ExperimentCLI, run_command
+from experiments.recipes import read
 from tests.processes import in_two
-from tests.test_experiments import EXPERIMENTS, arguments, small_networks
+from tests.test_experiments import RECIPES, arguments, small_networks
 from tests.test_interruptions import _quick
 
 __all__ = ["_quick", "small_networks"]  # fixtures
@@ -23,8 +23,8 @@ FREE = ("optimizer", "lr_scheduler", "lr_factors")  # what no gradient depends o
 def models() -> list[Path]:
     """An experiment for each model block that differs in more than how it is optimised."""
     different = {}
-    for path in EXPERIMENTS:
-        config = yaml.safe_load(path.read_text())
+    for path in RECIPES:
+        config = read(path.stem)
         model = dict(config["model"], init_args=dict(config["model"]["init_args"]))
         for key in FREE:
             model["init_args"].pop(key, None)

@@ -5,6 +5,9 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 from callbacks.errors import RunError
 
@@ -45,6 +48,23 @@ def layers(config: str) -> list[Path]:
     family = path.with_name(FAMILY)
     shared = path.resolve().is_relative_to(FOLDER) and path.name != FAMILY and family.exists()
     return [family, path] if shared else [path]
+
+
+def read(name: str) -> dict[str, Any]:
+    """The settings of a recipe with those of its family, as they stand in the files."""
+    settings: dict[str, Any] = {}
+    for layer in layers(str(find(name))):
+        settings = _merged(settings, yaml.safe_load(layer.read_text()))
+    return settings
+
+
+def _merged(under: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    inner = {
+        key: _merged(under[key], value)
+        for key, value in over.items()
+        if isinstance(value, dict) and isinstance(under.get(key), dict)
+    }
+    return under | over | inner
 
 
 def layered(arguments: Sequence[str]) -> Iterator[str]:
