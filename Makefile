@@ -17,23 +17,19 @@ endif
 RUN = runs/$(EXP)/seed$(SEED)
 RECIPES = $(filter-out %/family.yaml,$(wildcard experiments/recipes/*/*.yaml))
 RECIPE = $(or $(filter %/$(or $(EXP),none).yaml,$(RECIPES)),no-recipe)
-# Wherever a run was trained, it is used in one process here.
-HERE = --trainer.accelerator=auto --trainer.devices=1 --trainer.num_nodes=1 \
-    --trainer.strategy=auto --trainer.sync_batchnorm=false
-
 # A name as one word of the shell, whatever it holds.
 quoted = '$(subst ','\'',$(1))'
 
 .DEFAULT_GOAL := help
-.PHONY: no-recipe help demo data verify train study submit status evaluate predict decide compare export card ensemble sweep dashboard sync test check audit bench
+.PHONY: no-recipe help demo data verify train show study submit status evaluate predict decide compare export card ensemble sweep dashboard sync test check audit bench
 
 help: ## list the verbs
 	@awk -F ':.*## ' '/^[a-z]+:.*##/ {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(ENV) ## train and evaluate SPMix with a small network on drawn lesions, end to end
 	$(PYTHON) -m datamodules synthesize
-	$(PYTHON) -m experiments fit --config experiments/recipes/small/demo.yaml
-	$(PYTHON) -m experiments test --config runs/demo/seed0/config.yaml --ckpt_path runs/demo/seed0/best.ckpt
+	$(PYTHON) -m experiments train demo
+	$(PYTHON) -m experiments evaluate runs/demo/seed0
 
 data: $(ENV) ## install HAM10000; SRC=folder takes archives that you have, SRC=archive.zip one
 	$(PYTHON) -m datamodules install $(if $(SRC),--src $(call quoted,$(SRC))) $(ARGS)
@@ -41,29 +37,29 @@ data: $(ENV) ## install HAM10000; SRC=folder takes archives that you have, SRC=a
 verify: $(ENV) ## name every missing, unreadable and unexpected file of the data
 	$(PYTHON) -m datamodules verify $(ARGS)
 
-train: $(RECIPE) $(ENV) ## EXP=vgg_ce [SEED=1] [ARGS="--trainer.max_epochs=9"]: start or go on
-	$(PYTHON) -m experiments fit --config $(RECIPE) --seed_everything $(SEED) $(ARGS)
+train: $(RECIPE) $(ENV) ## EXP=vgg_ce [SEED=1] [ARGS="--trainer.max_epochs=9"]: train a recipe, or resume its run
+	$(PYTHON) -m experiments train $(EXP) --seed_everything $(SEED) $(ARGS)
 
-study: $(ENV) ## STUDY=imbalance [ARGS="--jobs 2"]: train and evaluate all runs of a comparison
-	$(PYTHON) -m experiments study experiments/studies/$(STUDY).yaml $(ARGS)
+show: $(RECIPE) $(ENV) ## EXP=vgg_ce: print a recipe with every option explained
+	$(PYTHON) -m experiments show $(EXP)
+
+study: $(ENV) ## STUDY=imbalance [ROWS="ce focal"] [ARGS="--jobs 2"]: train and evaluate all runs of a comparison
+	$(PYTHON) -m experiments study $(STUDY) $(if $(ROWS),--rows $(call quoted,$(ROWS))) $(ARGS)
 
 submit: $(RECIPE) $(ENV) ## EXP=vgg_ce [SEED=0-4 GPUS=4 NODES=2 SLURM="--time=8:00:00" ARGS=...]: train on a cluster
-	$(PYTHON) -m experiments submit $(EXP) --seeds $(SEED) --gpus $(GPUS) --nodes $(NODES) $(SLURM) submit -- $(ARGS)
+	$(PYTHON) -m experiments submit $(EXP) --seeds $(SEED) --gpus $(GPUS) --nodes $(NODES) $(SLURM) -- $(ARGS)
 
 status: $(ENV) ## what runs, and what is left
 	$(PYTHON) -m experiments status
 
-evaluate: $(ENV) $(RUN)/config.yaml ## EXP=vgg_ce [SEED=1] [CKPT=last]: score the best checkpoint on the test part
-	$(PYTHON) -m experiments test --config $(RUN)/config.yaml --ckpt_path $(RUN)/$(or $(CKPT),best).ckpt $(HERE) $(ARGS)
+evaluate: $(ENV) $(RUN)/config.yaml ## EXP=vgg_ce [SEED=1] [CKPT=last]: score the best checkpoint on the test split
+	$(PYTHON) -m experiments evaluate $(RUN) --checkpoint $(or $(CKPT),best) $(ARGS)
 
-predict: $(ENV) $(RUN)/config.yaml ## EXP=vgg_ce IN=folder [OVERLAYS=1]: write predictions.csv for a folder of images, or one
-	$(PYTHON) -m experiments predict --config $(RUN)/config.yaml --ckpt_path $(RUN)/best.ckpt $(HERE) \
-	    $(if $(IN),--data.predict_folder $(call quoted,$(IN))) \
-	    $(if $(OVERLAYS),--trainer.callbacks+=callbacks.looking.overlays.Overlays) $(ARGS)
+predict: $(ENV) $(RUN)/config.yaml ## EXP=vgg_ce IN=folder [OVERLAYS=1]: classify the images of a folder, or one image
+	$(PYTHON) -m experiments predict $(RUN) $(if $(IN),--images $(call quoted,$(IN))) $(if $(OVERLAYS),--overlays) $(ARGS)
 
-decide: $(RUN)/config.yaml $(ENV) ## EXP=vgg_ce RULE=Sensitivity: choose a decision on the validation part
-	$(PYTHON) -m experiments validate --config $(RUN)/config.yaml --ckpt_path $(RUN)/best.ckpt $(HERE) \
-	    --trainer.callbacks+=callbacks.recording.choose_decision.ChooseDecision --trainer.callbacks.rule=$(RULE) $(ARGS)
+decide: $(ENV) $(RUN)/config.yaml ## EXP=vgg_ce [RULE=Sensitivity]: choose a decision rule on the validation split
+	$(PYTHON) -m experiments decide $(RUN) --rule $(RULE) $(ARGS)
 
 compare: $(ENV) ## [RUNS="runs/imbalance-*"] [BASELINE=imbalance-ce]: runs to a table and a page
 	$(PYTHON) -m experiments compare $(RUNS) $(if $(BASELINE),--baseline $(call quoted,$(BASELINE))) $(ARGS)

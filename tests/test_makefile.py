@@ -26,7 +26,7 @@ NAMES = [
     ("verb", "variable", "option"),
     [
         ("data", "SRC", "--src"),
-        ("predict", "IN", "--data.predict_folder"),
+        ("predict", "IN", "--images"),
         ("ensemble", "IN", "--folder"),
         ("compare", "BASELINE", "--baseline"),
     ],

@@ -78,7 +78,7 @@ def test_a_container_and_a_setup():
     ("option", "instead"), [("--name=a", "--name"), ("--seed_everything", "--seeds")]
 )
 def test_what_the_job_gives_to_each_training_is_not_an_option(option, instead):
-    with pytest.raises(RunError, match=f"give the job {instead} instead"):
+    with pytest.raises(RunError, match=f"use {instead} instead"):
         Job("demo", options=(option, "1")).script()
 
 
@@ -89,7 +89,7 @@ def test_the_cores_of_a_process_reach_it():
 
 
 def test_submitted_and_not_twice(cluster, monkeypatch, capsys):
-    command = ["slurm", "demo", "--seeds=0,2", "submit", "--", "--trainer.max_epochs=3"]
+    command = ["slurm", "demo", "--seeds=0,2", "--", "--trainer.max_epochs=3"]
     monkeypatch.setattr("sys.argv", command)
     main()
     assert "Job 77: demo, seeds 0,2" in capsys.readouterr().out
@@ -100,7 +100,7 @@ def test_submitted_and_not_twice(cluster, monkeypatch, capsys):
     (cluster / "answers" / "squeue").write_text(f"demo|2|77_2|PENDING|{Path.cwd()}\n")
     with pytest.raises(SystemExit) as exit_:
         main()
-    assert exit_.value.code == "error: demo seed 2 is in the queue, as job 77_2."
+    assert exit_.value.code == "error: demo seed 2 is already in the queue, as job 77_2."
 
 
 @pytest.mark.parametrize(("code", "requeued"), [(75, True), (0, False), (1, False), (137, False)])
@@ -137,13 +137,13 @@ assert told == [1]
 signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # which Lightning puts back
 os.kill(os.getpid(), signal.SIGUSR1)
 """
-    command = [sys.executable, "-c", slurm.PATIENTLY, "-c", program]
+    command = [sys.executable, "-c", slurm.HOLD_SIGNAL, "-c", program]
     assert subprocess.run(command).returncode == 0
 
 
 @pytest.mark.parametrize(
     ("answer", "said"),
-    [(None, "There is no squeue here"), ("exit 1", "squeue says: no controller")],
+    [(None, "There is no squeue on this machine"), ("exit 1", "squeue failed: no controller")],
 )
 def test_mistakes_are_one_sentence(cluster, monkeypatch, answer, said):
     if answer is None:
@@ -151,11 +151,11 @@ def test_mistakes_are_one_sentence(cluster, monkeypatch, answer, said):
     else:
         failing = f"#!/bin/bash\necho no controller >&2; {answer}\n"
         (cluster / "bin" / "squeue").write_text(failing)
-    monkeypatch.setattr("sys.argv", ["slurm", "demo", "submit"])
+    monkeypatch.setattr("sys.argv", ["slurm", "demo"])
     with pytest.raises(SystemExit, match=said):
         main()
-    monkeypatch.setattr("sys.argv", ["slurm", "domo", "submit"])
-    with pytest.raises(SystemExit, match=r"There is no (experiment 'domo'|squeue)|squeue says"):
+    monkeypatch.setattr("sys.argv", ["slurm", "domo"])
+    with pytest.raises(SystemExit, match=r"There is no (recipe 'domo'|squeue)|squeue failed"):
         main()
 
 
@@ -163,7 +163,7 @@ def test_seeds_are_understood_or_refused():
     assert Job("vgg_ce", seeds="0,2,5-7").each_seed == [0, 2, 5, 6, 7]
     assert Job("vgg_ce", seeds="0-2%2").each_seed == [0, 1, 2]
     for seeds in ("a", "0-", "0-6:2", ""):
-        with pytest.raises(RunError, match="Seeds are given such as"):
+        with pytest.raises(RunError, match="is no list of seeds"):
             Job("vgg_ce", seeds=seeds).each_seed  # noqa: B018
 
 

@@ -1,8 +1,7 @@
-"""An experiment as a batch job: ``python -m experiments submit EXPERIMENT [...] submit``."""
+"""Slurm job arrays of a recipe: ``python -m experiments submit RECIPE [options]``."""
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shlex
@@ -14,15 +13,15 @@ from pathlib import Path
 from typing import NamedTuple
 
 import yaml
-from jsonargparse import auto_cli
 
 from callbacks.errors import RunError
 from callbacks.files import write_text
 from callbacks.safety.preemption import GO_ON
+from experiments.command_line.parser import CommandParser
 from experiments.recipes import find
 from experiments.running.place import refuse_name
 
-# Since 22.05 srun has to be told the cores of a process although sbatch knows them.
+# Since Slurm 22.05, srun no longer inherits --cpus-per-task from sbatch.
 SCRIPT = """\
 #!/bin/bash
 {directives}
@@ -36,9 +35,9 @@ code=$?
 if [ $code = {go_on} ]; then scontrol requeue "$SLURM_JOB_ID"; fi
 exit $code
 """
-# SIGUSR1 waits until the training listens, and after its end nothing happens to it: Linux keeps a
-# signal that is blocked, also one that is ignored, and both outlive an exec.
-PATIENTLY = """\
+# SIGUSR1 stays pending until the training installs its handler, and is ignored after it ends:
+# blocked and ignored signals survive an exec.
+HOLD_SIGNAL = """\
 import os, signal, sys
 signal.signal(signal.SIGUSR1, signal.SIG_IGN)
 signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])
@@ -47,29 +46,27 @@ os.execv(sys.executable, [sys.executable, *sys.argv[1:]])"""
 
 @dataclass(frozen=True)
 class Job:
-    """An array of an experiment over its seeds, which requeues itself until each run is done.
-
-    What follows ``--`` on the command line is given to the training.
+    """A job array of a recipe over its seeds, which requeues itself until each run is finished.
 
     Args:
-        experiment: Name of its YAML.
-        name: Of the runs, ``runs/<name>/seed<n>``; the experiment's if not given.
-        seeds: Such as 0,2,5-7; 0-9%2 runs two at a time.
-        gpus: Of each node; 0 trains on CPUs.
-        nodes: For each seed.
-        processes: On each node; one for each GPU if not given.
-        cpus: Cores of each process.
-        time: Limit of one attempt, as sbatch takes it; the run itself may take longer.
-        notice: Seconds before the limit at which the training saves and leaves.
-        account: Who pays.
-        partition: Where to run.
-        sbatch: Further flags of sbatch, in one string.
-        setup: A line before the training, such as "module load cuda".
-        container: An Apptainer image to run in; this environment's Python if not given.
-        options: Of the training.
+        recipe: Name of the recipe.
+        name: Name of the runs, ``runs/<name>/seed<n>``; the recipe's by default.
+        seeds: Seeds, such as 0,2,5-7; 0-9%2 runs two at a time.
+        gpus: GPUs of each node; 0 trains on CPUs.
+        nodes: Nodes of each run.
+        processes: Processes on each node; one for each GPU by default.
+        cpus: CPU cores of each process.
+        time: Time limit of one attempt, as sbatch takes it; a run may take several attempts.
+        notice: Seconds before the limit at which the run saves a checkpoint and exits.
+        account: Account to charge.
+        partition: Partition to run in.
+        sbatch: Further options of sbatch, in one string.
+        setup: Shell line before the training, such as "module load cuda".
+        container: Apptainer image to run in; by default this environment's Python.
+        options: Options of the runs.
     """
 
-    experiment: str
+    recipe: str
     name: str | None = None
     seeds: str = "0"
     gpus: int = 1
@@ -86,11 +83,13 @@ class Job:
     options: tuple[str, ...] = ()
 
     def submit(self) -> str:
-        """Writes the script to the folder of the runs and gives it to sbatch."""
-        there = queued()
+        """Writes the script to the folder of the runs and submits it."""
+        waiting = queued()
         for seed in self.each_seed:
-            if found := there.get((self.run, str(seed))):
-                raise RunError(f"{self.run} seed {seed} is in the queue, as job {found.job}.")
+            if found := waiting.get((self.run, str(seed))):
+                raise RunError(
+                    f"{self.run} seed {seed} is already in the queue, as job {found.job}."
+                )
             Path("runs", self.run, f"seed{seed}").mkdir(parents=True, exist_ok=True)
         path = Path("runs", self.run, "submit.sh")
         write_text(path, self.script())
@@ -98,10 +97,10 @@ class Job:
         return f"Job {number}: {self.run}, seeds {self.seeds}; `make status` shows how far it is."
 
     def script(self) -> str:
-        """What would be submitted."""
+        """The script that ``submit`` submits."""
         for flag, ours in ("--name", "--name"), ("--seed_everything", "--seeds"):
             if any(option.split("=")[0] == flag for option in self.options):
-                raise RunError(f"{flag} is for one training: give the job {ours} instead.")
+                raise RunError(f"{flag} is an option of a single run: use {ours} instead.")
         return SCRIPT.format(
             directives="\n".join(f"#SBATCH {flag}" for flag in self._directives()),
             setup=self.setup,
@@ -121,13 +120,13 @@ class Job:
     def each_seed(self) -> list[int]:
         parts, _, _ = self.seeds.partition("%")  # sbatch's limit of how many run at once
         if not re.fullmatch(r"\d+(-\d+)?(,\d+(-\d+)?)*", parts):
-            raise RunError(f"Seeds are given such as 0,2,5-7, not {self.seeds!r}.")
+            raise RunError(f"--seeds={self.seeds!r} is no list of seeds: write 0,2,5-7 or 0-9%2.")
         ends = [part.split("-") for part in parts.split(",")]
         return [seed for part in ends for seed in range(int(part[0]), int(part[-1]) + 1)]
 
     @property
     def _file(self) -> Path:
-        return find(self.experiment)
+        return find(self.recipe)
 
     @property
     def _processes(self) -> int:
@@ -152,9 +151,15 @@ class Job:
     def _command(self) -> list[str]:
         python = [sys.executable]
         if self.container:
-            python = ["apptainer", "exec", *["--nv"][: self.gpus], self.container, "python"]
+            python = [
+                "apptainer",
+                "exec",
+                *(["--nv"] if self.gpus else []),
+                self.container,
+                "python",
+            ]
         run = ["-m", "experiments", "fit", f"--config={self._file}", f"--name={self.run}"]
-        return [*python, "-c", PATIENTLY, *run]
+        return [*python, "-c", HOLD_SIGNAL, *run]
 
     def _devices(self) -> Iterator[str]:
         yield f"--trainer.accelerator={'gpu' if self.gpus else 'cpu'}"
@@ -168,14 +173,14 @@ class Job:
 
 
 class Queued(NamedTuple):
-    """An element of a job array that waits or runs."""
+    """An element of a job array that is pending or running."""
 
     job: str
     state: str
 
 
 def queued() -> dict[tuple[str, str], Queued]:
-    """What this user has in the queue from this folder, by name and seed."""
+    """This user's jobs from this folder, by name and seed of the run."""
     form = "%j|%K|%i|%T|%Z"
     lines = slurm("squeue", "--me", "--array", "--noheader", f"--format={form}").splitlines()
     rows = [line.split("|") for line in lines]
@@ -184,21 +189,29 @@ def queued() -> dict[tuple[str, str], Queued]:
 
 
 def slurm(*command: str) -> str:
-    """What a command of Slurm prints."""
+    """The output of a Slurm command."""
     try:
         done = subprocess.run(command, capture_output=True, text=True)
     except FileNotFoundError:
-        raise RunError(f"There is no {command[0]} here: use a login node of the cluster.") from None
+        raise RunError(
+            f"There is no {command[0]} on this machine: use a login node of the cluster."
+        ) from None
     if done.returncode:
-        raise RunError(f"{command[0]} says: {done.stderr.strip()}")
+        raise RunError(f"{command[0]} failed: {done.stderr.strip()}")
     return done.stdout
 
 
 def main() -> None:
-    given = sys.argv[1:]
-    end = given.index("--") if "--" in given else len(given)
-    options = f"--options={json.dumps(given[end + 1 :])}"
+    parser = CommandParser(
+        "Submit a Slurm job array that trains a recipe with several seeds and requeues itself "
+        "until each run is finished. Options with a dot, or after --, are given to the runs."
+    )
+    parser.add_class_arguments(Job, as_positional=True, skip={"options"})
+    parser.add_argument("--script", action="store_true", help="print the script, submit nothing")
+    options, more = parser.parse()
+    fields = {key: options[key] for key in Job.__dataclass_fields__ if key != "options"}
+    job = Job(**fields, options=tuple(more))
     try:
-        print(auto_cli(Job, args=[options, *given[:end]]))
+        print(job.script() if options.script else job.submit())
     except RunError as error:
         sys.exit(f"error: {error}")

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import argparse
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,6 +17,7 @@ import yaml
 
 from callbacks.errors import RunError
 from callbacks.files import write_text
+from experiments.command_line.parser import CommandParser
 from experiments.recipes import find
 
 STUDIES = Path(__file__).parents[1] / "studies"
@@ -145,6 +146,20 @@ class Study:
         )
         return cls(tuple(replace(run, options=(*run.options, *more)) for run in runs))
 
+    def only(self, rows: Sequence[str]) -> Self:
+        """The study's runs of these rows, and of rows that they start from.
+
+        Raises:
+            RunError: The study has no such row.
+        """
+        known = {run.row: run.after for run in self.runs}
+        wanted = set(rows)
+        if missing := wanted - known.keys():
+            raise RunError(f"No row {', '.join(sorted(missing))}; rows are {', '.join(known)}.")
+        while more := {known[row] for row in wanted if known[row]} - wanted:
+            wanted |= {row for row in more if row}
+        return type(self)(tuple(run for run in self.runs if run.row in wanted))
+
     def carry_out(self, jobs: int) -> list[Run]:
         """Carries out all runs, ``jobs`` at a time; returns those that failed."""
         threads = max(1, (os.cpu_count() or 1) // jobs) if jobs > 1 else None
@@ -183,18 +198,31 @@ def _last_line(log: Path) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, epilog="Further options are given to every training."
+    parser = CommandParser(
+        "Train and evaluate every row of a study with every seed. Finished runs are kept, "
+        "interrupted ones resume. Options with a dot are given to every run."
     )
-    parser.add_argument("file", type=Path)
+    parser.add_argument("study", help="name of a file in experiments/studies, or a path")
+    parser.add_argument("--rows", default="", help="rows to run, separated by spaces or commas")
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time; they share the cores")
-    options, more = parser.parse_known_args()
-    if not options.file.exists():
-        there = ", ".join(sorted(path.stem for path in STUDIES.glob("*.yaml")))
-        sys.exit(f"error: There is no study {options.file}; there are {there}.")
+    options, more = parser.parse()
     try:
-        study = Study.read(options.file, more)
+        study = Study.read(find_study(options.study), more)
+        study = study.only(re.split(r"[\s,]+", options.rows.strip())) if options.rows else study
     except RunError as error:
         sys.exit(f"error: {error}")
     if failed := study.carry_out(options.jobs):
-        sys.exit(f"error: {len(failed)} runs are not finished; the same command goes on.")
+        sys.exit(f"error: {len(failed)} runs are unfinished. Run the same command to resume them.")
+
+
+def find_study(name: str) -> Path:
+    """The file of a study, by its name or path.
+
+    Raises:
+        RunError: There is no such file; the studies are listed.
+    """
+    known = {path.stem: path for path in sorted(STUDIES.glob("*.yaml"))}
+    path = known.get(name, Path(name))
+    if not path.is_file():
+        raise RunError(f"There is no study {name}. STUDY= names one of {', '.join(known)}.")
+    return path

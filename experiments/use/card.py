@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from callbacks.console import decimals
 from callbacks.errors import RunError
 from callbacks.files import write_text
 from callbacks.recording.decision import Decision
+from experiments.command_line.parser import CommandParser
 from experiments.compare.comparison import compare
 from experiments.compare.rows import Estimate
 from experiments.compare.runs import Run, read_run
@@ -145,8 +145,8 @@ def _markdown(table: pd.DataFrame) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("run", type=Path)
+    parser = CommandParser("Write the model card of an evaluated run: card.md in its folder.")
+    parser.add_argument("run", type=Path, help="run folder, runs/<name>/seed<seed>")
     folder = parser.parse_args().run
     try:
         run = read_run(folder)

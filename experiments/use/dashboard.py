@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Iterable
 from importlib import import_module
@@ -13,6 +12,7 @@ from callbacks.errors import reason
 from callbacks.files import write_text
 from callbacks.recording.charts import BARS
 from datamodules.dataset import CLASSES
+from experiments.command_line.parser import CommandParser
 
 OVERALL = ("balanced_accuracy", "macro_f1", "macro_auroc", "ece")
 SHOTS = ("many_accuracy", "medium_accuracy", "few_accuracy")
@@ -80,10 +80,12 @@ def _panels(section: str) -> Iterable[Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--project", default="longderm")
-    parser.add_argument("--entity", default="", help="user or team; yours if not given")
-    parser.add_argument("--out", type=Path, help="write the specification here, send nothing")
+    parser = CommandParser("Create the project's workspace on W&B: sections, charts and tables.")
+    parser.add_argument("--project", default="longderm", help="W&B project")
+    parser.add_argument("--entity", default="", help="W&B user or team (default: yours)")
+    parser.add_argument(
+        "--out", type=Path | None, help="write the specification to this file and send nothing"
+    )
     options = parser.parse_args()
     try:
         view = workspace(options.entity, options.project)

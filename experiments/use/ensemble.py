@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,8 +13,10 @@ from callbacks.errors import RunError
 from callbacks.files import replacing, write_text
 from experiments.command_line.cli import MEMBERS, ExperimentCLI, run_command
 from experiments.command_line.failures import for_users
+from experiments.command_line.parser import CommandParser
 from experiments.running.place import refuse_name
-from experiments.use.trained import HERE, load
+from experiments.use.apply import ONE_PROCESS
+from experiments.use.trained import load
 from lightning_modules import Classifier
 from lightning_modules.networks import Ensemble
 
@@ -59,7 +60,7 @@ def carry_out(
     write_text(target / MEMBERS, "".join(f"{run}\n" for run in runs) + f"views {views}\n")
     command = ["predict", f"--data.predict_folder={folder}"] if folder else ["test"]
     recorded = [f"--config={target}/config.yaml", f"--ckpt_path={target}/{MEMBERS}"]
-    run_command([command[0], *recorded, *HERE, *command[1:], *options], Together)
+    run_command([command[0], *recorded, *ONE_PROCESS, *command[1:], *options], Together)
 
 
 def joined(members: Sequence[ExperimentCLI], views: int) -> Classifier:
@@ -87,19 +88,18 @@ def alike(runs: Sequence[Path], data: Sequence[Any]) -> None:
                 )
 
 
-def parse() -> tuple[argparse.Namespace, list[str]]:
-    parser = argparse.ArgumentParser(
-        description=__doc__, epilog="Further options are given to the command line."
-    )
-    parser.add_argument("runs", type=Path, nargs="+")
-    parser.add_argument("--views", type=int, default=1, help="flips and turns of an image, 1 to 8")
-    parser.add_argument("--folder", type=Path, help="images to predict; else the test part")
-    parser.add_argument("--name", help="<name>-ensemble, or <name>-views of one run")
-    return parser.parse_known_args()
-
-
 def main() -> None:
-    options, more = parse()
+    parser = CommandParser(
+        "Average the probabilities of several runs, or of several orientations of an image, and "
+        "score them on the test split or predict a folder."
+    )
+    parser.add_argument("runs", type=Path, nargs="+", help="run folders")
+    parser.add_argument("--views", type=int, default=1, help="flips and turns per image, 1 to 8")
+    parser.add_argument(
+        "--folder", type=Path | None, help="images to predict (default: test split)"
+    )
+    parser.add_argument("--name", help="name of the new run (default: NAME-ensemble or NAME-views)")
+    options, more = parser.parse()
     kind = "ensemble" if len(options.runs) > 1 else "views"
     chosen = options.name or f"{options.runs[0].absolute().parent.name}-{kind}"
     with for_users():

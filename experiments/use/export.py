@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,6 +15,7 @@ from callbacks.files import replacing
 from callbacks.recording.decision import Decision
 from callbacks.recording.log_config import commit
 from experiments.command_line.failures import for_users
+from experiments.command_line.parser import CommandParser
 from experiments.use.trained import load
 
 TOLERANCE = 1e-4  # of a probability, between torch and onnxruntime
@@ -163,11 +163,12 @@ def _with_onnxruntime(file: Path, pixels: Tensor) -> Outputs:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, epilog="Further options are given to the command line."
+    parser = CommandParser(
+        "Write a run as model.onnx and model.pt2 (torch.export), and check that both give the "
+        "run's probabilities."
     )
-    parser.add_argument("run", type=Path)
-    parser.add_argument("--out", type=Path, help="export/ in the run folder if not given")
-    options, more = parser.parse_known_args()
+    parser.add_argument("run", type=Path, help="run folder, runs/<name>/seed<seed>")
+    parser.add_argument("--out", type=Path | None, help="target folder (default: RUN/export)")
+    options, more = parser.parse()
     with for_users():
         export(options.run, options.out or options.run / "export", *more)

@@ -10,11 +10,8 @@ from torch import nn
 from callbacks.errors import RunError
 from callbacks.safety.checkpoint_io import load_state
 from experiments.command_line.cli import ExperimentCLI, run_command
+from experiments.use.apply import ONE_PROCESS, recorded
 from lightning_modules import Compression
-
-# Wherever a run was trained, it is used in one process here.
-HERE = ("--trainer.accelerator=auto", "--trainer.devices=1", "--trainer.num_nodes=1",
-        "--trainer.strategy=auto", "--trainer.sync_batchnorm=false")  # fmt: skip
 
 
 class Trained(ExperimentCLI):
@@ -36,11 +33,8 @@ def load(folder: Path, *options: str) -> Trained:
     Raises:
         RunError: The folder has not all that a trained run has, or trained a codec.
     """
-    for name in ("config.yaml", "best.ckpt"):
-        if not (folder / name).exists():
-            raise RunError(f"{folder} has no {name}: train it until an epoch is validated.")
-    recorded = ["predict", f"--config={folder}/config.yaml", f"--ckpt_path={folder}/best.ckpt"]
-    cli = run_command([*recorded, "--trainer.logger=false", *HERE, *options], Trained)
+    arguments = ["predict", *recorded(folder), "--trainer.logger=false", *ONE_PROCESS, *options]
+    cli = run_command(arguments, Trained)
     assert isinstance(cli, Trained)
     if isinstance(cli.model, Compression):
         raise RunError(f"{folder} trained a codec, which gives no diagnosis: take a classifier's.")

@@ -28,7 +28,7 @@ wait_for_lines() { # NAME MORE: until the run has logged as many more
     until [ "$(lines "$1")" -ge $goal ]; do sleep 0.2; done
 }
 submit() { # NAME EPOCHS [FLAGS]
-    "$python" -m experiments submit small_ce --name "$1" --gpus 0 --cpus 1 "${@:3}" submit \
+    "$python" -m experiments submit small_ce --name "$1" --gpus 0 --cpus 1 "${@:3}" \
         -- "${small[@]}" "$2"
 }
 job() { squeue --noheader --format %A --name "$1"; }

@@ -1,0 +1,88 @@
+"""A trained run scored, given a decision rule, or applied to new images."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from callbacks.errors import RunError
+from experiments.command_line.parser import CommandParser
+
+# A run is used in one process on this machine, wherever it was trained.
+ONE_PROCESS = (
+    "--trainer.accelerator=auto",
+    "--trainer.devices=1",
+    "--trainer.num_nodes=1",
+    "--trainer.strategy=auto",
+    "--trainer.sync_batchnorm=false",
+)
+
+
+def evaluate() -> None:
+    parser = _parser("Score a run on the test split: results.json and test_predictions.csv.")
+    parser.add_argument(
+        "--checkpoint", default="best", help="best, or last for last_results.json (default: best)"
+    )
+    options, more = parser.parse()
+    _apply("test", options.run, more, checkpoint=options.checkpoint)
+
+
+def decide() -> None:
+    parser = _parser(
+        "Choose a decision rule on the validation split and keep it with the run: decision.json. "
+        "evaluate and predict then report its decisions beside the probabilities."
+    )
+    parser.add_argument(
+        "--rule",
+        default="ArgMax",
+        help="ArgMax, Sensitivity, LogitAdjustment, ExpectedCost or an import path; its options "
+        "are --trainer.callbacks.rule.OPTION (default: ArgMax)",
+    )
+    options, more = parser.parse()
+    chooser = "--trainer.callbacks+=callbacks.recording.choose_decision.ChooseDecision"
+    rule = f"--trainer.callbacks.rule={options.rule}"
+    _apply("validate", options.run, [chooser, rule, *more])
+
+
+def predict() -> None:
+    parser = _parser("Classify images: predictions.csv in the run folder.")
+    parser.add_argument("--images", help="a folder, searched with its subfolders, or one image")
+    parser.add_argument(
+        "--overlays", action="store_true", help="also draw an attention map over each image"
+    )
+    options, more = parser.parse()
+    images = [f"--data.predict_folder={options.images}"] if options.images else []
+    overlays = ["--trainer.callbacks+=callbacks.looking.overlays.Overlays"]
+    _apply("predict", options.run, [*images, *(overlays if options.overlays else []), *more])
+
+
+def recorded(run: Path, checkpoint: str = "best") -> Iterator[str]:
+    """The arguments that bring a run back as it was trained.
+
+    Raises:
+        RunError: The folder lacks the configuration or the checkpoint.
+    """
+    for flag, name in (("--config", "config.yaml"), ("--ckpt_path", f"{checkpoint}.ckpt")):
+        if not (run / name).exists():
+            raise RunError(
+                f"{run} has no {name}: train it with `make train` until an epoch is validated."
+            )
+        yield f"{flag}={run / name}"
+
+
+def _parser(description: str) -> CommandParser:
+    parser = CommandParser(description)
+    parser.add_argument("run", type=Path, help="run folder, runs/<name>/seed<seed>")
+    return parser
+
+
+def _apply(command: str, run: Path, options: list[str], checkpoint: str = "best") -> None:
+    try:
+        arguments = list(recorded(run, checkpoint))
+    except RunError as error:
+        sys.exit(f"error: {error}")
+    from experiments.command_line import cli  # imports torch, which errors and help do not need
+
+    sys.argv = ["experiments", command, *arguments, *ONE_PROCESS, *options]
+    cli.main()
