@@ -1,4 +1,4 @@
-"""The data's command line: ``python -m datamodules install|verify|cache|synthesize``."""
+"""The command line of the data: ``python -m datamodules install|verify|cache|synthesize``."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from pathlib import Path
 from jsonargparse import auto_cli
 
 from datamodules.cache import release_arrays
-from datamodules.dataset import DataError, read_table
+from datamodules.errors import DataError
 from datamodules.install import install
 from datamodules.memory import keep_freed_memory
+from datamodules.metadata import read_table
 from datamodules.synthetic import synthesize
 from datamodules.verify import verify
 
@@ -24,14 +25,14 @@ def cache(
     saliency: bool = False,
     cache_dir: Path | None = None,
 ) -> None:
-    """Decode all pixels now, before a training or a cluster job needs them.
+    """Decodes all pixels in advance, for example before submitting cluster jobs.
 
     Args:
-        root: Where the release is installed.
-        size: Height and width of the cached images.
-        saliency: Whether to cache the saliency of the images too.
-        cache_dir: Folder of the cache. If not given, root/cache, or ~/.cache/longderm where that
-            cannot be written.
+        root: Folder of the installed release.
+        size: Height and width of the cached images, in pixels.
+        saliency: Whether to cache the saliency of the images as well.
+        cache_dir: Folder of the cache. By default root/cache, or ~/.cache/longderm if that is not
+            writable.
     """
     table = read_table(root)
     for source in table["source"].unique():
@@ -41,11 +42,11 @@ def cache(
 
 if __name__ == "__main__":
     keep_freed_memory()
-    if isinstance(sys.stdout, io.TextIOWrapper):  # no locale ends a command
+    if isinstance(sys.stdout, io.TextIOWrapper):  # so that no locale stops a command
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        # People type bare flags; jsonargparse wants to be given true or false.
+        # Users type bare flags; jsonargparse expects true or false.
         args = [f"{arg}=true" if arg in FLAGS else arg for arg in sys.argv[1:]]
         auto_cli([install, verify, cache, synthesize], args=args)
-    except (DataError, OSError) as error:  # such as a folder that may not be written
+    except (DataError, OSError) as error:  # such as a folder that is not writable
         sys.exit(f"error: {error}")

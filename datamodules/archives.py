@@ -1,4 +1,4 @@
-"""What HAM10000's release consists of, and where it is in archives and folders."""
+"""The files of HAM10000's release, and how to find them in archives and folders."""
 
 from __future__ import annotations
 
@@ -15,11 +15,12 @@ from functools import partial
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import IO, NamedTuple
 
-from datamodules.dataset import IMAGE_FOLDERS, MASK_FOLDER, METADATA, DataError, standard
+from datamodules.errors import DataError
 from datamodules.folders import listed, visible
+from datamodules.layout import IMAGE_FOLDERS, MASK_FOLDER, METADATA, released_name
 from datamodules.verify import IMAGE, MASK, TEST, VAL
 
-LARGEST = 20 * 10**9  # bytes that an archive may unpack to; the release's stay below 1.5e9
+MAX_UNPACKED = 20 * 10**9  # bytes that an archive may unpack to; the release's need 1.5e9
 
 
 @dataclass(frozen=True)
@@ -27,12 +28,12 @@ class Piece:
     """A folder or a table of the installed layout.
 
     Args:
-        target: Its name below the root; a table's ends with ``.csv``.
-        remote: The name of what is published.
-        names: Pattern of the files that are taken; all others are skipped.
-        files: How many the release has.
-        size: Their bytes, about.
-        ids: The numbers of its images, by which they are found in folders of any name.
+        target: Name below the root, which ends with ``.csv`` for tables.
+        remote: Name of the published file.
+        names: Pattern of the files to install; others are skipped.
+        files: Number of files in the release.
+        size: Approximate size of these files, in bytes.
+        ids: Numbers of the images, which identify them in folders of any name.
     """
 
     target: str
@@ -50,10 +51,10 @@ class Piece:
         return root if self.table else root / self.target
 
     def among(self, names: Iterable[str]) -> list[str]:
-        return [name for name in names if re.fullmatch(self.names, standard(name))]
+        return [name for name in names if re.fullmatch(self.names, released_name(name))]
 
     def installed(self, root: Path) -> int:
-        """How many of its files there are."""
+        """The number of files that are installed."""
         return len(self.among(listed(self.folder(root))))
 
 
@@ -80,33 +81,33 @@ OFFICIAL_RELEASE = (
 
 
 class Entry(NamedTuple):
-    """A file to install: its bytes, and how to open it."""
+    """A file to install: its size in bytes, and a function that opens it."""
 
     size: int
     open: Callable[[], IO[bytes]]
 
 
 def below(folder: Path) -> Iterator[Path]:
-    """Everything visible in a folder and the folders in it, links included, each folder once."""
-    seen = set()
+    """All visible files and folders below a folder, following links, each folder once."""
+    visited = set()
     for parent, folders, files in os.walk(folder, followlinks=True):
-        if (real := os.path.realpath(parent)) in seen:
+        if (real := os.path.realpath(parent)) in visited:
             folders.clear()
             continue
-        seen.add(real)
+        visited.add(real)
         folders[:] = sorted(filter(visible, folders))
         yield from (Path(parent, name) for name in sorted(filter(visible, files)) + folders)
 
 
 def inside(path: Path, pieces: Iterable[Piece]) -> list[str]:
-    """The members of an archive that are among ``pieces``, or archives of them."""
+    """The members of an archive that belong to ``pieces``, or are archives of them."""
     try:
         with zipfile.ZipFile(path) as archive:
             names = [PurePosixPath(name.replace("\\", "/")) for name in archive.namelist()]
     except (OSError, zipfile.BadZipFile):
         return []
     known = {name.split(".")[0].lower() for p in pieces for name in (p.target, p.remote)}
-    return [str(n) for n in names if {part.split(".")[0].lower() for part in n.parts} & known]
+    return [str(n) for n in names if {name.split(".")[0].lower() for name in n.parts} & known]
 
 
 def find(piece: Piece, paths: list[Path]) -> list[Path]:
@@ -117,38 +118,39 @@ def find(piece: Piece, paths: list[Path]) -> list[Path]:
         for path in (path for path in paths if path.name.lower() in names):
             if path.is_dir():
                 files = _matching(piece, below(path))
-                files = _own(piece, files) or files
+                files = _with_ids(piece, files) or files
             else:
                 files = [path] if path.suffix or piece.table else []
             if files:
                 return files
-    return _own(piece, _matching(piece, paths))
+    return _with_ids(piece, _matching(piece, paths))
 
 
 def _matching(piece: Piece, paths: Iterable[Path]) -> list[Path]:
     return [path for path in paths if piece.among([path.name])]
 
 
-def _own(piece: Piece, files: list[Path]) -> list[Path]:
-    # Where both parts were unpacked into one folder, the numbers tell them apart.
+def _with_ids(piece: Piece, files: list[Path]) -> list[Path]:
+    # If both image archives were unpacked into one folder, the numbers tell them apart.
     return [file for file in files if piece.ids and int(file.name[5:12]) in piece.ids]
 
 
 @contextmanager
 def entries(piece: Piece, files: list[Path]) -> Iterator[dict[str, Entry]]:
-    """What ``piece`` takes from ``files``, by the name that it gets."""
+    """Opens ``files``, an archive or unpacked files, as the entries of ``piece`` by final name."""
     if len(files) == 1 and files[0].suffix.lower() == ".zip":
         try:
             with zipfile.ZipFile(files[0]) as archive:
                 yield _members(piece, archive)
         except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
             raise DataError(
-                f"{files[0]} is damaged or incomplete ({error}): get it once more."
+                f"{files[0]} is damaged or incomplete ({error}): download it again."
             ) from error
     else:
         table = piece.target if piece.table else ""
         yield {
-            table or standard(f.name): Entry(f.stat().st_size, partial(io.FileIO, f)) for f in files
+            table or released_name(f.name): Entry(f.stat().st_size, partial(io.FileIO, f))
+            for f in files
         }
 
 
@@ -156,18 +158,20 @@ def _members(piece: Piece, archive: zipfile.ZipFile) -> dict[str, Entry]:
     members = archive.infolist()
     for member in members:
         _refuse_escape(archive, member)
-    if sum(member.file_size for member in members) > LARGEST:
+    if sum(member.file_size for member in members) > MAX_UNPACKED:
         raise DataError(
-            f"{archive.filename} would unpack to more than {LARGEST / 1e9:.0f} GB, which is no "
-            "archive of HAM10000: get it once more."
+            f"{archive.filename} would unpack to more than {MAX_UNPACKED / 1e9:.0f} GB, unlike any "
+            "archive of HAM10000: download it again."
         )
-    # By base name, since some archives have a folder inside and some do not.
+    # By base name, because some archives have a folder inside and some do not.
     paths = {_path(member): member for member in members if not member.is_dir()}
     named = {path.name: paths[path] for path in paths if all(map(visible, path.parts))}
-    taken = {standard(name): named[name] for name in piece.among(named)}
-    if not taken:
-        raise DataError(f"{archive.filename} holds nothing of {piece.target}: get it once more.")
-    return {name: Entry(m.file_size, partial(archive.open, m)) for name, m in taken.items()}
+    chosen = {released_name(name): named[name] for name in piece.among(named)}
+    if not chosen:
+        raise DataError(
+            f"{archive.filename} contains no file of {piece.target}: download it again."
+        )
+    return {name: Entry(m.file_size, partial(archive.open, m)) for name, m in chosen.items()}
 
 
 def _path(member: zipfile.ZipInfo) -> PurePosixPath:
@@ -182,6 +186,6 @@ def _refuse_escape(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> None:
     outside = ".." in PureWindowsPath(name).parts or PureWindowsPath(name).anchor
     if link or outside or "\0" in name or member.flag_bits & 1:
         raise DataError(
-            f"{archive.filename} has the member {name!r}, which is a link, encrypted, or leads "
-            "out of the folder; nothing was unpacked, and the archive should not be trusted."
+            f"{archive.filename} has the member {name!r}, which is a link, encrypted, or outside "
+            "the target folder. Nothing was unpacked; do not trust this archive."
         )

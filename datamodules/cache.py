@@ -1,4 +1,4 @@
-"""Pixels decoded once per machine, into memory maps of uint8 at the training size."""
+"""The cache: pixels decoded once per machine, as memory maps of uint8 at the training size."""
 
 from __future__ import annotations
 
@@ -17,35 +17,36 @@ import pandas as pd
 import torch
 from filelock import FileLock
 
-from datamodules.dataset import SHOWN, DataError, image_files, mask_files
+from datamodules.errors import MAX_LISTED, DataError
+from datamodules.layout import image_files, mask_files, missing_files
 from datamodules.pixels import is_damage, read_inside, read_rgb, reason
 from datamodules.progress import track
 from datamodules.saliency import fine_grained_saliency
 
-VERSION = 2  # part of every key: raise it when a reader changes
-REFUSED = {errno.EACCES, errno.EPERM, errno.EROFS}  # here, but another folder may do
+VERSION = 2  # in every key; increase it when a reader changes
+NOT_PERMITTED = {errno.EACCES, errno.EPERM, errno.EROFS}  # another folder may be writable
 
 
 def read_image(path: Path, size: int) -> np.ndarray:
-    """An image file as (size, size, 3) uint8, resampled by area averaging.
+    """Reads an image file as (size, size, 3) uint8, resampled by area averaging.
 
-    The whole image is kept and its aspect ratio is not: a lesion is often as wide as the image,
-    and a crop would lose its border.
+    The image is squeezed to a square rather than cropped, because a lesion is often as wide as
+    its image and a crop would lose its border.
 
     Raises:
-        OSError: The file is missing, truncated or no image.
-        ValueError: Its pixels are not those of an 8-bit picture, and cannot be converted to them.
+        OSError: The file is missing, truncated or not an image.
+        ValueError: The pixels cannot be converted to 8 bits.
     """
     return _resize(read_rgb(path), size)
 
 
 def read_mask(path: Path, size: int) -> np.ndarray:
-    """A mask file as (size, size) uint8: the share of each pixel inside the lesion, times 255."""
+    """Reads a mask file as (size, size) uint8: each pixel's share of lesion, times 255."""
     return _resize(read_inside(path), size)
 
 
 def read_saliency(path: Path, size: int) -> np.ndarray:
-    """The saliency of an image file as (size, size) uint8, computed before resampling."""
+    """Computes the saliency of an image file, then resamples it to (size, size) uint8."""
     pixels = torch.from_numpy(read_rgb(path)).permute(2, 0, 1)
     return _resize(fine_grained_saliency(pixels[None])[0, 0].numpy(), size)
 
@@ -65,71 +66,68 @@ def release_arrays(
     maps: Sequence[str] = (),
     cache_dir: Path | None = None,
 ) -> dict[str, np.ndarray]:
-    """The cached images of a source, and its ``mask`` and ``saliency`` where asked for.
+    """The cached images of a source, with ``mask`` and ``saliency`` on request.
 
     Args:
-        root: Where the release is installed.
-        table: The release, as of :func:`~datamodules.dataset.read_table`.
-        source: ``ham10000``, ``val`` or ``test``; the last two have no masks.
-        size: Height and width of the arrays.
-        maps: Of ``mask`` and ``saliency``.
-        cache_dir: Folder of the cache. If not given, ``root/cache``, or :func:`user_cache` where
-            that cannot be written.
+        root: Folder of the installed release.
+        table: Table of the release, from :func:`~datamodules.metadata.read_table`.
+        source: Source of the images: ``ham10000``, ``val`` or ``test``; the last two have no masks.
+        size: Height and width of the arrays, in pixels, at least 1.
+        maps: Further arrays: ``mask``, ``saliency``, or both.
+        cache_dir: Folder of the cache. By default ``root/cache``, or :func:`user_cache` if that is
+            not writable.
 
     Raises:
         DataError: Files are missing or unreadable, ``size`` is not positive, or the cache cannot
             be written.
     """
     if size < 1:
-        raise DataError(f"data.size={size} is no size of an image: give at least 1 pixel.")
+        raise DataError(f"data.size={size} is not an image size: set at least 1 pixel.")
     ids = table.loc[table["source"] == source, "image_id"]
     names = ["image", *(m for m in maps if m != "mask" or source == "ham10000")]
     folder = cache_dir.expanduser() if cache_dir else root / "cache"
-    other = None if cache_dir else user_cache()
-    return {n: cached(folder, n, _files(root, n, ids), size, other) for n in names}
+    fallback = None if cache_dir else user_cache()
+    return {n: cached(folder, n, _files(root, n, ids), size, fallback) for n in names}
 
 
 def user_cache() -> Path:
-    """The user's folder for decoded pixels of data that lie where only others may write."""
+    """The user's own cache folder, for data in folders that the user cannot write to."""
     return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "longderm"
 
 
 def _files(root: Path, name: str, ids: pd.Series[str]) -> list[Path]:
-    found = mask_files(root) if name == "mask" else image_files(root)
-    missing = sorted(set(ids) - found.keys())
+    files = mask_files(root) if name == "mask" else image_files(root)
+    missing = sorted(set(ids) - files.keys())
     if missing:
-        raise DataError(
-            f"{len(missing)} {name} files are not in {root}, {missing[0]} the first: `make data` "
-            "completes the data, `python -m datamodules verify` names every file."
-        )
-    return [found[image_id] for image_id in ids]
+        raise DataError(missing_files(root, "mask" if name == "mask" else "image", missing))
+    return [files[image_id] for image_id in ids]
 
 
 def cached(
-    folder: Path, name: str, files: Sequence[Path], size: int, other: Path | None = None
+    folder: Path, name: str, files: Sequence[Path], size: int, fallback: Path | None = None
 ) -> np.ndarray:
-    """What ``READERS[name]`` makes of ``files``, as a read-only memory map of N rows.
+    """The output of ``READERS[name]`` for N ``files``, as a read-only memory map of N rows.
 
-    Built with all cores where it does not exist yet, written aside and renamed when whole. The
-    first process builds, others wait for it. Its name holds a digest of the names, sizes and
-    times of the files: other files are another map.
+    A missing map is built with all cores, under a temporary name until it is complete. The first
+    process builds it while others wait. The file name contains a digest of the names, sizes and
+    times of the files, so that changed files give another map.
 
     Args:
         folder: Folder of the map.
-        name: Name of the reader.
-        files: Files, one for each row.
-        size: Height and width of the rows.
-        other: Folder that is used where ``folder`` lacks the map and cannot be written.
+        name: Name of the reader: ``image``, ``mask`` or ``saliency``.
+        files: Files, one per row.
+        size: Height and width of the rows, in pixels.
+        fallback: Folder to use if ``folder`` has no such map and is not writable.
 
     Raises:
-        DataError: Files cannot be read (all of them are found first), no folder can be written,
-            or the disk is too full.
+        DataError: Some files are unreadable (the message lists all of them), no folder is
+            writable, or the disk is too full.
     """
     file = f"{name}-{size}-{_digest(name, files)}.npy"
     shape = _shape(name, files, size)
     if (rows := _mapped(folder / file, shape)) is not None:
         return rows
-    path = _writable(folder, other) / file
+    path = _writable(folder, fallback) / file
     try:
         with FileLock(path.with_suffix(".lock")):
             if _mapped(path, shape) is None:
@@ -140,7 +138,7 @@ def cached(
 
 
 def _mapped(path: Path, shape: tuple[int, ...]) -> np.ndarray | None:
-    """The map in a file, unless the file is missing, damaged or another array."""
+    """The map in a file, or None if the file is missing, damaged or holds another array."""
     try:
         rows = np.load(path, mmap_mode="r")
     except (OSError, ValueError, EOFError):
@@ -148,25 +146,25 @@ def _mapped(path: Path, shape: tuple[int, ...]) -> np.ndarray | None:
     return rows if rows.shape == shape and rows.dtype == np.uint8 else None
 
 
-def _writable(folder: Path, other: Path | None) -> Path:
+def _writable(folder: Path, fallback: Path | None) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             return folder
     except OSError as error:
-        if other is None or error.errno not in REFUSED:
+        if fallback is None or error.errno not in NOT_PERMITTED:
             raise _unwritable(folder, error) from error
     print(
-        f"{folder} cannot be written, so pixels are cached in {_writable(other, None)}. "
-        "data.cache_dir names another folder."
+        f"{folder} is not writable, so pixels are cached in {_writable(fallback, None)}. "
+        "Set data.cache_dir to use another folder."
     )
-    return other
+    return fallback
 
 
 def _unwritable(folder: Path, error: OSError) -> DataError:
     return DataError(
-        f"The cache cannot be written to {folder} ({error.strerror or error}): name a folder that "
-        "can be written with data.cache_dir."
+        f"The cache cannot be written to {folder} ({error.strerror or error}): set data.cache_dir "
+        "to a writable folder."
     )
 
 
@@ -191,24 +189,25 @@ def _shape(name: str, files: Sequence[Path], size: int) -> tuple[int, ...]:
 
 def _build(path: Path, name: str, files: Sequence[Path], size: int) -> None:
     shape = _shape(name, files, size)
-    free, needed = shutil.disk_usage(path.parent).free, int(np.prod(shape))
+    free = shutil.disk_usage(path.parent).free
+    needed = int(np.prod(shape))
     if free < needed:
         raise DataError(
             f"The {name} cache needs {needed / 1e9:.1f} GB in {path.parent}, where "
-            f"{free / 1e9:.1f} GB are free: make room, choose a smaller data.size, or name another "
-            "folder with data.cache_dir."
+            f"{free / 1e9:.1f} GB are free: free some space, lower data.size, or set "
+            "data.cache_dir to a folder on another disk."
         )
-    aside = path.with_suffix(".partial")
+    partial = path.with_suffix(".partial")
     try:
-        rows = np.lib.format.open_memmap(aside, mode="w+", dtype=np.uint8, shape=shape)
-        if hasattr(os, "posix_fallocate"):  # or a full quota kills the process in mid-write
-            with aside.open("r+b") as file:
-                os.posix_fallocate(file.fileno(), 0, aside.stat().st_size)
+        rows = np.lib.format.open_memmap(partial, mode="w+", dtype=np.uint8, shape=shape)
+        if hasattr(os, "posix_fallocate"):  # else a full quota kills the process while it writes
+            with partial.open("r+b") as file:
+                os.posix_fallocate(file.fileno(), 0, partial.stat().st_size)
         _fill(rows, name, files, size)
         rows.flush()
-        os.replace(aside, path)
+        os.replace(partial, path)
     finally:
-        aside.unlink(missing_ok=True)
+        partial.unlink(missing_ok=True)
 
 
 def _fill(rows: np.ndarray, name: str, files: Sequence[Path], size: int) -> None:
@@ -220,7 +219,7 @@ def _fill(rows: np.ndarray, name: str, files: Sequence[Path], size: int) -> None
         except Exception as error:  # PIL raises half a dozen types for damaged files
             failed[files[row]] = error
 
-    # Threads suffice: decoding and resampling release the interpreter lock.
+    # Threads suffice, because decoding and resampling release the interpreter lock.
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         done = pool.map(read, range(len(files)))
         for _ in track(done, f"Caching {name}s at {size} px", len(files)):
@@ -232,17 +231,17 @@ def _fill(rows: np.ndarray, name: str, files: Sequence[Path], size: int) -> None
 def _unreadable(name: str, failed: Mapping[Path, Exception], total: int) -> DataError:
     reasons = sorted(f"{file} ({reason(file, error)})" for file, error in failed.items())
     if any(file.is_symlink() and not file.exists() for file in failed):
-        advice = "fetch the files that the links name, or correct the links"
+        advice = "restore the files that the links point to, or correct the links"
     elif all(map(is_damage, failed.values())):
         advice = (
-            "move them elsewhere, so that `make data` installs them again, or remove their rows "
+            "move them elsewhere and run `make data` to install them again, or remove their rows "
             "from the metadata"
         )
     else:
-        advice = "remedy the reasons and start again; the files themselves may be whole"
-    more = f"\n  and {len(reasons) - SHOWN} more" if len(reasons) > SHOWN else ""
+        advice = "fix the cause and start again; the files themselves may be intact"
+    more = f"\n  and {len(reasons) - MAX_LISTED} more" if len(reasons) > MAX_LISTED else ""
     return DataError(
         f"{len(failed)} of {total} {name} files cannot be read: {advice}.\n  "
-        + "\n  ".join(reasons[:SHOWN])
+        + "\n  ".join(reasons[:MAX_LISTED])
         + more
     )

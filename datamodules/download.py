@@ -1,4 +1,4 @@
-"""What is published where, and downloads that survive dropped connections and are checked."""
+"""The published files, and downloads that resume after dropped connections and are verified."""
 
 from __future__ import annotations
 
@@ -21,12 +21,13 @@ from rich.progress import (
     TransferSpeedColumn,
 )
 
-from datamodules.dataset import METADATA, DataError
+from datamodules.errors import DataError
+from datamodules.layout import METADATA
 
-TRIES = 6  # in a row without a single new byte
-BACKOFF = 1.0  # seconds before the second try, doubled before each further one
+MAX_FAILURES = 6  # in a row, without a single new byte
+BACKOFF = 1.0  # seconds before the second attempt, doubled before each further one
 TIMEOUT = 60.0  # seconds of silence
-PASSING = {408, 416, 429}  # besides 5xx, the HTTP errors that another try may cure
+TRANSIENT = {408, 416, 429}  # HTTP errors that another attempt may cure, besides 5xx
 
 
 @dataclass(frozen=True)
@@ -34,11 +35,11 @@ class Remote:
     """A published file.
 
     Args:
-        name: Its file name.
-        url: Where it is. Redirects are followed, and asked for anew at every resumption, because
-            the Dataverse redirects to addresses that expire after an hour.
-        size: Bytes, where published.
-        md5: Hexadecimal digest, where published.
+        name: File name.
+        url: Address. Redirects are resolved again at every resumption, because the Dataverse
+            redirects to addresses that expire after an hour.
+        size: Size in bytes, if published.
+        md5: Hexadecimal MD5 digest, if published.
     """
 
     name: str
@@ -55,8 +56,8 @@ def _isic(name: str, md5: str | None = None) -> Remote:
     return Remote(name, f"https://isic-challenge-data.s3.amazonaws.com/2018/{name}", None, md5)
 
 
-# doi:10.7910/DVN/DBW86T, version 4.0, and the bucket of the ISIC challenges. The Dataverse converts
-# tables, so that their checksums differ, unless it is asked for the original.
+# doi:10.7910/DVN/DBW86T, version 4.0, and the bucket of the ISIC challenges. Without
+# format=original the Dataverse converts tables, which changes their checksums.
 PUBLISHED = (
     _dataverse(METADATA, "4338392?format=original", "8f85fb1aa29d80a2797247e434deb79d", 690_218),
     _dataverse(
@@ -81,7 +82,7 @@ REMOTES = {remote.name: remote for remote in PUBLISHED}
 
 
 def byte_bar() -> Progress:
-    """A progress bar with bytes, speed and the time that is left."""
+    """A progress bar with bytes, speed and remaining time."""
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),
@@ -92,51 +93,55 @@ def byte_bar() -> Progress:
 
 
 def fetch(remote: Remote, folder: Path) -> Path:
-    """Downloads ``remote`` into ``folder``, going on where an earlier try stopped.
+    """Downloads ``remote`` into ``folder``, resuming an interrupted download.
 
     Returns:
-        The file, whose size and MD5 are those published.
+        The downloaded file, whose size and MD5 are the published ones.
 
     Raises:
-        DataError: The server refuses or stays away, or what came is not what was published.
+        DataError: The server refuses or does not respond, or the downloaded file is not the
+            published one.
     """
     path = folder / remote.name
-    if path.exists():  # it was checked before it got its name
+    if path.exists():  # it was verified before it got its name
         return path
     folder.mkdir(parents=True, exist_ok=True)
-    part = folder / f"{remote.name}.part"
+    unfinished = folder / f"{remote.name}.part"
     with byte_bar() as bar:
-        _persist(remote, part, bar)
-    _check(remote, part)
-    os.replace(part, path)
+        _persist(remote, unfinished, bar)
+    _check(remote, unfinished)
+    os.replace(unfinished, path)
     return path
 
 
-def _persist(remote: Remote, part: Path, bar: Progress) -> None:
+def _persist(remote: Remote, unfinished: Path, bar: Progress) -> None:
     task = bar.add_task(remote.name, total=remote.size)
-    failures, most = 0, _size(part)
+    failures = 0
+    longest = _size(unfinished)
     while True:
         try:
-            return _go_on(remote, part, bar, task)
+            return _resume(remote, unfinished, bar, task)
         except urllib.error.HTTPError as error:
             error.close()
-            if error.code < 500 and error.code not in PASSING:
-                raise DataError(f"{_failed(remote, error)}: get it by hand.") from error
-            if error.code == 416:  # what we have is not the beginning of what is there
-                part.unlink(missing_ok=True)
+            if error.code < 500 and error.code not in TRANSIENT:
+                raise DataError(f"{_failed(remote, error)}: download it by hand.") from error
+            if error.code == 416:  # our file is not the beginning of the published file
+                unfinished.unlink(missing_ok=True)
             cause: Exception = error
         except (OSError, http.client.HTTPException) as error:
             cause = error
-        # A shaky line may break any number of times, as long as it brings something.
-        failures = 1 if _size(part) > most else failures + 1
-        most = max(most, _size(part))
-        if failures >= TRIES:
-            raise DataError(f"{_failed(remote, cause)}: what came is kept, try later.") from cause
+        # The connection may break any number of times, as long as some bytes arrive.
+        failures = 1 if _size(unfinished) > longest else failures + 1
+        longest = max(longest, _size(unfinished))
+        if failures >= MAX_FAILURES:
+            raise DataError(
+                f"{_failed(remote, cause)}. Try again later: the download will resume."
+            ) from cause
         time.sleep(BACKOFF * 2 ** (failures - 1))
 
 
-def _go_on(remote: Remote, part: Path, bar: Progress, task: TaskID) -> None:
-    have = _size(part)
+def _resume(remote: Remote, unfinished: Path, bar: Progress, task: TaskID) -> None:
+    have = _size(unfinished)
     if have and have == remote.size:
         return
     request = urllib.request.Request(remote.url, headers={"User-Agent": "longderm"})
@@ -149,31 +154,33 @@ def _go_on(remote: Remote, part: Path, bar: Progress, task: TaskID) -> None:
         length = response.headers["Content-Length"]
         whole = have + int(length) if length else remote.size
         bar.update(task, completed=have, total=whole)
-        with part.open("ab" if resumed else "wb") as file:
+        with unfinished.open("ab" if resumed else "wb") as file:
             while chunk := response.read(2**18):
                 file.write(chunk)
                 bar.advance(task, len(chunk))
-    if whole is not None and _size(part) < whole:  # urllib takes a dropped connection for the end
-        raise ConnectionError(f"the connection ended after {_size(part):,} of {whole:,} bytes")
+    size = _size(unfinished)
+    if whole is not None and size < whole:  # urllib does not notice dropped connections
+        raise ConnectionError(f"the connection ended after {size:,} of {whole:,} bytes")
 
 
-def _check(remote: Remote, part: Path) -> None:
-    size = _size(part)
-    with part.open("rb") as file:
+def _check(remote: Remote, unfinished: Path) -> None:
+    size = _size(unfinished)
+    with unfinished.open("rb") as file:
         md5 = hashlib.file_digest(file, "md5").hexdigest()
     if size != (remote.size or size) or md5 != (remote.md5 or md5):
-        part.unlink()  # the next try starts clean
+        unfinished.unlink()  # so that the next attempt starts afresh
         raise DataError(
-            f"{remote.url} sent a {remote.name} of {size:,} bytes with MD5 {md5}, but published "
-            f"are {_published(remote)}; it was removed, so try again."
+            f"{remote.name} from {remote.url} has {size:,} bytes and MD5 {md5}, expected "
+            f"{_expected(remote)}. The download was removed: try again."
         )
-    if remote.size is None or remote.md5 is None:
-        print(f"{remote.name}: published are {_published(remote)}, so only that was checked.")
+    published = {"size": remote.size, "MD5": remote.md5}
+    if unknown := [name for name, value in published.items() if value is None]:
+        print(f"Note: {remote.name} was not checked by {' or '.join(unknown)}: none is published.")
 
 
-def _published(remote: Remote) -> str:
-    size = "no size" if remote.size is None else f"{remote.size:,} bytes"
-    return f"{size} and {'no MD5' if remote.md5 is None else f'MD5 {remote.md5}'}"
+def _expected(remote: Remote) -> str:
+    size = "any size" if remote.size is None else f"{remote.size:,} bytes"
+    return f"{size} and {'any MD5' if remote.md5 is None else f'MD5 {remote.md5}'}"
 
 
 def _failed(remote: Remote, cause: Exception) -> str:

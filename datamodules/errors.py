@@ -1,5 +1,7 @@
-"""What users can mend about their data."""
+"""The error for problems with the data that users can fix themselves."""
+
+MAX_LISTED = 20  # file names in a message
 
 
 class DataError(Exception):
-    """What is wrong with the data, where, and what to do, in one sentence for the user."""
+    """A problem with the data: what is wrong, where, and what to do, in one or two sentences."""

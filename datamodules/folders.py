@@ -1,4 +1,4 @@
-"""Folders as people have them: with links, and with the files that their systems leave there."""
+"""Listings of folders without the files that operating systems leave in them."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from pathlib import Path
 
 from datamodules.errors import DataError
 
-# What Windows, macOS and network drives leave in folders, besides names that start with a dot.
-LEFT_BY_SYSTEMS = {
+# Files of Windows, macOS and network drives, besides names that start with a dot.
+SYSTEM_FILES = {
     "$recycle.bin",
     "@eadir",
     "__macosx",
@@ -22,17 +22,17 @@ LEFT_BY_SYSTEMS = {
 
 
 def visible(name: str) -> bool:
-    """Whether a file or folder is the user's own, and not one that a system left or hides."""
-    return not name.startswith(".") and name.casefold() not in LEFT_BY_SYSTEMS
+    """Whether a file or folder is the user's own: neither hidden nor left by a system."""
+    return not name.startswith(".") and name.casefold() not in SYSTEM_FILES
 
 
 def listed(folder: Path) -> list[str]:
-    """The visible names in a folder; none where there is no such folder."""
+    """The visible names in a folder, sorted; empty if the folder does not exist."""
     return sorted(filter(visible, os.listdir(folder))) if folder.is_dir() else []
 
 
 def files_below(folder: Path) -> list[Path]:
-    """The visible files in a folder and all folders in it, in order.
+    """The visible files in a folder and its subfolders, sorted.
 
     Links to folders are followed. A folder that is reached twice is searched once.
 
@@ -50,7 +50,7 @@ def _walk(folder: Path, seen: set[str]) -> Iterator[Path]:
         names = listed(folder)
     except OSError as error:
         raise DataError(
-            f"{folder} cannot be searched ({error.strerror}): change its permissions, or name "
+            f"{folder} cannot be searched ({error.strerror}): change its permissions, or choose "
             "another folder."
         ) from error
     for name in names:

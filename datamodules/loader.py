@@ -1,30 +1,39 @@
-"""How batches come to Lightning."""
+"""Data loaders that resume within an epoch, their collation and their workers' setup."""
 
 from __future__ import annotations
 
 import signal
-from typing import Any
 
+import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
 
-class ResumableLoader(DataLoader[Any]):
-    """Tells Lightning that it resumes within an epoch; its sampler is placed where the run is."""
+class ResumableLoader(DataLoader[dict[str, Tensor]]):
+    """A loader that declares to Lightning that it resumes within an epoch.
 
-    def state_dict(self) -> dict[str, Any]:
+    Its state is empty, because its sampler is placed at the current step when it is made.
+    """
+
+    def state_dict(self) -> dict[str, object]:
         return {}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: dict[str, object]) -> None:
         pass
 
 
-def as_is(batch: dict[str, Tensor]) -> dict[str, Tensor]:
-    """What the data set gives is a batch already."""
+def keep_batch(batch: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The batch as it is, because the data sets return whole batches."""
     return batch
 
 
-def leave_signals_to_the_trainer(_: int) -> None:
-    """Ctrl-C and Slurm tell every process; without its workers the trainer could not go on."""
+def to_floats(batch: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The batch with its pixels in [0, 1] instead of 0 to 255."""
+    pixels = {k: v.float().div_(255) for k, v in batch.items() if v.dtype == torch.uint8}
+    return batch | pixels
+
+
+def ignore_signals(_: int) -> None:
+    """Leaves signals to the trainer, which needs its workers until it has saved a checkpoint."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(number, signal.SIG_IGN)

@@ -1,4 +1,4 @@
-"""Memory that every step frees and the next one wants again."""
+"""A setting of glibc that keeps freed memory in the process, for the next training step."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ import ctypes
 from contextlib import suppress
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # malloc.h
-LARGEST = 2**31 - 1
-HALF_A_HEAP = 2**25  # bytes; older releases of glibc refuse a threshold above it
+MAX_INT = 2**31 - 1
+OLD_MAX_THRESHOLD = 2**25  # bytes; older releases of glibc refuse larger ones
 
 
 def keep_freed_memory() -> None:
-    """Has glibc keep large blocks that are freed, instead of returning them to the system.
+    """Makes glibc keep large freed blocks instead of returning them to the system.
 
-    The system clears the pages that it gives out again. Without glibc nothing happens.
+    Otherwise the system clears the same pages again for every step. No-op without glibc.
     """
     with suppress(OSError, AttributeError):
         mallopt = ctypes.CDLL("libc.so.6").mallopt
-        # The second call ends glibc's own adjustment of the first, which would stay at 128 KiB.
-        if not mallopt(M_MMAP_THRESHOLD, LARGEST):
-            mallopt(M_MMAP_THRESHOLD, HALF_A_HEAP)
-        mallopt(M_TRIM_THRESHOLD, LARGEST)
+        # Setting one stops glibc from adjusting the other, which would stay at 128 KiB.
+        if not mallopt(M_MMAP_THRESHOLD, MAX_INT):
+            mallopt(M_MMAP_THRESHOLD, OLD_MAX_THRESHOLD)
+        mallopt(M_TRIM_THRESHOLD, MAX_INT)

@@ -1,4 +1,4 @@
-"""Image files as 8-bit RGB pixels and binary masks, however their format stores them."""
+"""Decoding of image files to 8-bit RGB pixels and binary masks, whatever their format."""
 
 from __future__ import annotations
 
@@ -11,31 +11,31 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-with suppress(ImportError):  # where it is installed, Pillow decodes HEIC, too
+with suppress(ImportError):  # with this package, Pillow decodes HEIC too
     from pillow_heif import register_heif_opener
 
     register_heif_opener()
 
-# Files are read, or named with the reason; Pillow's warnings would name lines of its code.
+# Unreadable files are reported with a reason; Pillow's warnings refer to lines of its code.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
-# The limit beyond which Pillow refuses files, without the warning that it prints from half of it.
-MOST_PIXELS = 178_956_970
+# Pillow's own limit, without the warning that it prints from half of it.
+MAX_PIXELS = 178_956_970
 Image.MAX_IMAGE_PIXELS = None
 
-# EPS would start Ghostscript; Pillow recognises the others, but decodes none of them.
+# EPS would start Ghostscript; Pillow recognizes the others but cannot decode them.
 NOT_DECODED = {"EPS", "BUFR", "GRIB", "HDF5", "MPEG", "WMF"}
-# Formats that the first bytes tell for certain. TIFF is none: raw files of cameras are TIFF files.
-CERTAIN = {"AVIF", "BMP", "GIF", "HEIF", "JPEG", "JPEG2000", "PNG", "WEBP"}
+# Formats identified by their first bytes. Not TIFF, because raw files of cameras are TIFF files.
+BY_CONTENT = {"AVIF", "BMP", "GIF", "HEIF", "JPEG", "JPEG2000", "PNG", "WEBP"}
 
-DEPTHS = (8, 10, 12, 14, 16)  # bits of cameras and files
-DIM = 64  # a full scale is reached by more than a quarter, of 8 bits
+BIT_DEPTHS = (8, 10, 12, 14, 16)  # of cameras and files
+MIN_WHITE = 64  # of 8 bits; a darker maximum does not reveal the scale
 
 
 def is_photo(path: Path) -> bool:
-    """Whether a file is of a format that Pillow decodes, by its ending or its first bytes.
+    """Whether Pillow can decode a file's format, judged by its ending or its first bytes.
 
-    A link to a file that does not exist is judged by its ending.
+    A dangling link is judged by its ending.
     """
     formats = _formats()
     if Image.registered_extensions().get(path.suffix.lower()) in formats:
@@ -43,28 +43,27 @@ def is_photo(path: Path) -> bool:
     if not path.is_file():
         return False
     try:
-        with Image.open(path, formats=sorted(CERTAIN & set(formats))):
+        with Image.open(path, formats=sorted(BY_CONTENT & set(formats))):
             return True
-    except Exception:  # Pillow raises half a dozen types for files that it does not know
+    except Exception:  # Pillow raises half a dozen types for unknown files
         return False
 
 
 def read_rgb(path: Path) -> np.ndarray:
-    """The picture in an image file as (H, W, 3) uint8, upright.
+    """Decodes an image file to (H, W, 3) uint8, upright.
 
-    - Gray of more than 8 bits is scaled from the smallest of 8, 10, 12, 14 and 16 bits that holds
-      its brightest pixel, and gray in floating point from 1 or from 255.
-    - Transparent pixels keep the colour that is stored for them. Where the colour was erased, so
-      that all of them are black, the picture is put on white, as viewers show it.
+    - Gray of more than 8 bits is scaled down from the smallest of 8, 10, 12, 14 and 16 bits that
+      holds its brightest pixel, and floating-point gray from 1 or 255.
+    - Transparent pixels keep the color that is stored for them. If that color was erased, so that
+      all of them are black, the image is put on white, as viewers show it.
 
     Raises:
-        OSError: The file is missing, truncated or no image.
-        ValueError: Its pixels cannot be told to be those of an 8-bit picture.
+        OSError: The file is missing, truncated or not an image.
+        ValueError: The scale of the pixels is unclear.
     """
     with _opened(path) as image:
-        deep = ";16" in str(
-            getattr(image, "tile", "")
-        )  # Pillow keeps the higher 8 bits of such colours
+        # Pillow keeps the higher 8 bits of such colors.
+        deep = ";16" in str(getattr(image, "tile", ""))
         white_is_zero = _white_is_zero(image)
         upright = ImageOps.exif_transpose(image)
         if _is_number(upright):
@@ -73,21 +72,21 @@ def read_rgb(path: Path) -> np.ndarray:
             return np.repeat(gray[..., None], 3, axis=2)
         pixels = _on_white(upright) if upright.has_transparency_data else upright.convert("RGB")
     rgb = np.array(pixels)
-    if deep and rgb.max() < DIM:
-        raise ValueError("its 16-bit colours use less than a quarter of their range")
+    if deep and rgb.max() < MIN_WHITE:
+        raise ValueError("its 16-bit colors use less than a quarter of their range")
     return rgb
 
 
 def read_inside(path: Path) -> np.ndarray:
-    """A mask file as (H, W) uint8: 255 inside the lesion, and 0 outside.
+    """Decodes a mask file to (H, W) uint8: 255 inside the lesion, 0 outside.
 
-    Inside is what has more than half of the mask's brightest value in any channel, so that masks
-    of 0 and 1, 0 and 255, of colours, of 16 bits and with JPEG's noise are the same. Transparent
-    pixels are outside.
+    Pixels are inside if any channel exceeds half of the mask's brightest value. So masks of 0 and
+    1, of 0 and 255, of colors, of 16 bits and with JPEG noise are read alike. Transparent pixels
+    are outside.
 
     Raises:
-        OSError: The file is missing, truncated or no image.
-        ValueError: It is no mask: its brightest value is neither 0, 1, nor bright.
+        OSError: The file is missing, truncated or not an image.
+        ValueError: The brightest value is neither 0 nor 1 nor bright, so it is not a mask.
     """
     with _opened(path) as image:
         upright = ImageOps.exif_transpose(image)
@@ -98,38 +97,38 @@ def read_inside(path: Path) -> np.ndarray:
             rgba = np.asarray(upright.convert("RGBA"))
             opaque = rgba[..., 3] > 127
             values = rgba[..., :3].max(axis=2)
-    most = values[opaque].max(initial=0)
-    if not np.isfinite(values).all() or values.min() < 0 or 1 < most < DIM:
-        raise ValueError(f"it is no mask: its brightest value is {most}, and not 0, 1 or 255")
-    if most == 0 and not opaque.all():  # a black lesion on nothing
+    brightest = values[opaque].max(initial=0)
+    if not np.isfinite(values).all() or values.min() < 0 or 1 < brightest < MIN_WHITE:
+        raise ValueError(f"not a mask: its brightest value is {brightest}, not 0, 1 or 255")
+    if brightest == 0 and not opaque.all():  # a black lesion on a transparent background
         return opaque.astype(np.uint8) * 255
-    return (opaque & (values > most / 2)).astype(np.uint8) * 255
+    return (opaque & (values > brightest / 2)).astype(np.uint8) * 255
 
 
 def reason(path: Path, error: Exception) -> str:
-    """Why a file cannot be read, without its name."""
+    """The reason why a file cannot be read, without its name."""
     if path.is_symlink() and not path.exists():
         return f"a link to {os.readlink(path)}, which does not exist"
     if isinstance(error, UnidentifiedImageError):
-        return "no image of a known format" if path.stat().st_size else "an empty file"
+        return "not an image of a known format" if path.stat().st_size else "an empty file"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     return str(error) or type(error).__name__
 
 
 def is_damage(error: Exception) -> bool:
-    """Whether the content of a file is at fault, and not the machine or the permissions."""
+    """Whether the file's content is at fault, rather than the machine or the permissions."""
     system = isinstance(error, OSError) and error.errno is not None
     return not system and not isinstance(error, MemoryError)
 
 
 @contextmanager
 def _opened(path: Path) -> Iterator[Image.Image]:
-    # PIL, not OpenCV: OpenCV fills what a truncated file lacks with gray and says nothing.
+    # Pillow, because OpenCV silently fills the rest of a truncated file with gray.
     with Image.open(path, formats=_formats()) as image:
-        if (pixels := image.width * image.height) > MOST_PIXELS:
+        if (pixels := image.width * image.height) > MAX_PIXELS:
             raise ValueError(
-                f"{pixels / 1e6:.0f} megapixels, but at most {MOST_PIXELS / 1e6:.0f} are decoded"
+                f"{pixels / 1e6:.0f} megapixels, but at most {MAX_PIXELS / 1e6:.0f} are supported"
             )
         yield image
 
@@ -144,21 +143,22 @@ def _is_number(image: Image.Image) -> bool:
 
 
 def _white_is_zero(image: Image.Image) -> bool:
-    # Pillow inverts such TIFF files only where they have 8 bits.
+    # Pillow inverts such TIFF files only if they have 8 bits.
     return image.format == "TIFF" and getattr(image, "tag_v2", {}).get(262) == 0
 
 
 def _as_8_bit(values: np.ndarray) -> np.ndarray:
-    least, most = values.min(), values.max()
-    if not (np.isfinite(least) and np.isfinite(most)) or least < 0:
-        raise ValueError(f"its values reach from {least} to {most}, and not from 0")
+    darkest = values.min()
+    brightest = values.max()
+    if not (np.isfinite(darkest) and np.isfinite(brightest)) or darkest < 0:
+        raise ValueError(f"its values range from {darkest} to {brightest}, not from 0")
     if values.dtype.kind == "f":
-        scales = [1] if most <= 1 else [255] if most >= DIM else []
+        scales = [1] if brightest <= 1 else [255] if brightest >= MIN_WHITE else []
     else:
-        scales = [2**bits - 1 for bits in DEPTHS]
-    scale = next((scale for scale in scales if most <= scale), None)
+        scales = [2**bits - 1 for bits in BIT_DEPTHS]
+    scale = next((scale for scale in scales if brightest <= scale), None)
     if scale is None:
-        raise ValueError(f"its brightest value is {most}, which tells no scale")
+        raise ValueError(f"its brightest value is {brightest}, so its scale is unclear")
     return np.rint(values * (255 / scale)).astype(np.uint8)
 
 
@@ -167,7 +167,7 @@ def _on_white(image: Image.Image) -> Image.Image:
     pixels = np.asarray(rgba)
     transparent = pixels[..., 3] == 0
     if transparent.all():
-        raise ValueError("all of it is transparent")
+        raise ValueError("it is entirely transparent")
     if not transparent.any() or pixels[transparent][:, :3].any():
         return rgba.convert("RGB")
     white = Image.new("RGBA", rgba.size, "white")

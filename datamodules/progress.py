@@ -1,4 +1,4 @@
-"""Progress of long work: a bar in a terminal, and a line now and then in a log."""
+"""Progress reports: a bar in a terminal, and a line every ten seconds in a log."""
 
 from __future__ import annotations
 
@@ -10,26 +10,28 @@ from rich.console import Console
 from rich.progress import track as bar
 
 T = TypeVar("T")
-EVERY = 10.0  # seconds between two lines
+INTERVAL = 10.0  # seconds between two lines
 
 
-def track(work: Iterable[T], what: str, total: int) -> Iterator[T]:
-    """The items of ``work``, while the progress is printed, from its start.
+def track(work: Iterable[T], title: str, total: int) -> Iterator[T]:
+    """Yields the items of ``work`` and prints the progress, beginning before the first item.
 
     Args:
-        work: Results that take their time.
-        what: Name of the work.
-        total: Number of its items.
+        work: Results of slow work, computed when iterated.
+        title: Title of the work.
+        total: Number of items.
     """
     console = Console()
     if console.is_terminal:
-        yield from bar(work, what, total=total, transient=True, console=console)
+        yield from bar(work, title, total=total, transient=True, console=console)
         return
-    print(f"{what}: {total:,} files", flush=True)
-    start = last = time.monotonic()
+    print(f"{title}: {total:,} files", flush=True)
+    start = time.monotonic()
+    last = start
     for done, item in enumerate(work, 1):
         yield item
         now = time.monotonic()
-        if now - last >= EVERY:
-            last, left = now, (now - start) / done * (total - done)
-            print(f"{what}: {done:,} of {total:,}, {left:,.0f} s left", flush=True)
+        if now - last >= INTERVAL:
+            last = now
+            left = (now - start) / done * (total - done)
+            print(f"{title}: {done:,} of {total:,}, {left:,.0f} s left", flush=True)

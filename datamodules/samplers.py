@@ -1,12 +1,12 @@
-"""Which images an epoch shows, and in which order.
+"""Samplers: which training images an epoch shows, and in which order.
 
-A sampler is a function of seed and epoch alone, so that a run that was interrupted goes on with
-the very images it would have seen. All ranks compute the same order and each takes its share.
+A sampler is a function of seed and epoch alone, so that an interrupted run resumes with the very
+images it would have seen. All ranks compute the same order, and each serves its share.
 """
 
 from __future__ import annotations
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from typing import Literal
 
@@ -14,11 +14,13 @@ import numpy as np
 from torch.utils.data import Sampler
 
 
-class EpochSampler(Sampler[int]):
-    """Draws an epoch of N positions in the training set, of which this rank serves its share.
+class EpochSampler(Sampler[int], ABC):
+    """Base of the samplers that ``data.sampler`` accepts.
+
+    An epoch is N positions in the training set, of which this rank serves its share.
 
     Args:
-        labels: The class of each of the N training images.
+        labels: Class of each of the N training images.
     """
 
     def __init__(self, labels: Sequence[int]) -> None:
@@ -34,27 +36,32 @@ class EpochSampler(Sampler[int]):
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
-        """Says where the run stands.
+        """Sets the point of the run from which the next iteration continues.
 
         Args:
-            seed: The run's seed.
-            epoch: Which epoch the next iteration draws; Lightning counts it up.
-            epochs: How many epochs the run has.
-            start: How many images of this rank's share the next iteration leaves out, because
-                the interrupted run has seen them. Any later epoch starts at 0.
-            rank: This process among ``world_size``.
+            seed: Seed of the run.
+            epoch: Epoch of the next iteration, from 0; Lightning increments it.
+            epochs: Number of epochs of the run.
+            start: Number of images of this rank's share to skip, because the interrupted run has
+                seen them. Any later epoch starts at 0.
+            rank: Number of this process, from 0.
             world_size: Number of processes; each serves floor(N / world_size) images.
         """
-        self.seed, self.epoch, self.epochs, self.start = seed, epoch, epochs, start
-        self.rank, self.world_size = rank, world_size
+        self.seed = seed
+        self.epoch = epoch
+        self.epochs = epochs
+        self.start = start
+        self.rank = rank
+        self.world_size = world_size
 
     @abstractmethod
     def draw(self, generator: np.random.Generator) -> np.ndarray:
-        """The N positions of epoch ``self.epoch``, in order, before they are shared out."""
+        """The N positions of epoch ``self.epoch``, in order, for all ranks together."""
 
     def set_epoch(self, epoch: int) -> None:
         if epoch != self.epoch:
-            self.epoch, self.start = epoch, 0
+            self.epoch = epoch
+            self.start = 0
 
     def __len__(self) -> int:
         return len(self.labels) // self.world_size
@@ -66,7 +73,12 @@ class EpochSampler(Sampler[int]):
 
 
 class Natural(EpochSampler):
-    """Every image once an epoch, shuffled: instance-balanced sampling."""
+    """Instance-balanced sampling: every image once per epoch, shuffled.
+
+    Example:
+        >>> sorted(Natural([0, 0, 0, 1]))
+        [0, 1, 2, 3]
+    """
 
     def draw(self, generator: np.random.Generator) -> np.ndarray:
         return generator.permutation(len(self.labels))
@@ -77,7 +89,7 @@ class _ByClass(EpochSampler):
 
     @abstractmethod
     def class_probabilities(self, counts: np.ndarray) -> np.ndarray:
-        """Probability of each class, given its number of images; need not sum to one."""
+        """The probability of each class given its number of images, up to a common factor."""
 
     def draw(self, generator: np.random.Generator) -> np.ndarray:
         counts = np.bincount(self.labels)
@@ -87,23 +99,36 @@ class _ByClass(EpochSampler):
 
 
 class ClassBalanced(_ByClass):
-    """Every class equally often: CE-resample and over-sampling, p_c = 1 / K."""
+    """Class-balanced sampling (CE-resample, over-sampling): every class equally often, p_c = 1 / K.
+
+    Example:
+        >>> labels = np.array([0] * 9000 + [1] * 1000)
+        >>> shown = labels[list(ClassBalanced(labels.tolist()))]
+        >>> len(shown), round(float(shown.mean()), 1)  # half of them from the rare class
+        (10000, 0.5)
+    """
 
     def class_probabilities(self, counts: np.ndarray) -> np.ndarray:
         return np.ones(len(counts))
 
 
 class ClassAware(EpochSampler):
-    """Classes in turns, in random order, and of each the next few of its shuffled images.
+    """Class-aware sampling: the classes in turn, with the next few shuffled images of each.
 
-    As BALLAD has it (https://arxiv.org/abs/2111.14745, published code): every class equally often,
-    and no image again before all of its class have been shown. The published sampler draws
-    K max N_c, of which the training loop takes the first N: an epoch is as long as here. There the
-    next one goes through a class where the last one stopped, here it shuffles it anew.
+    As in BALLAD (https://arxiv.org/abs/2111.14745, published code): every class equally often, and
+    no image again before all of its class have been shown. The published sampler draws K max N_c
+    positions, of which the training loop takes the first N, so its epochs are as long as here. Its
+    next epoch continues each class where the last one stopped; ours shuffles the class anew.
 
     Args:
-        labels: The class of each of the N training images.
-        images: How many of a class at a time.
+        labels: Class of each of the N training images.
+        images: Number of images of a class per turn, at least 1.
+
+    Example:
+        >>> labels = np.array([0] * 10 + [1] * 2)
+        >>> turns = labels[list(ClassAware(labels.tolist(), images=2))].reshape(-1, 2)
+        >>> bool((turns[:, 0] == turns[:, 1]).all()), np.bincount(turns[:, 0]).tolist()
+        (True, [3, 3])
     """
 
     def __init__(self, labels: Sequence[int], images: int = 4) -> None:
@@ -113,28 +138,41 @@ class ClassAware(EpochSampler):
     def draw(self, generator: np.random.Generator) -> np.ndarray:
         classes = np.unique(self.labels)
         rounds = -(-len(self.labels) // (self.images * len(classes)))
-        shown = []  # (rounds, images) of each class
+        streams = []  # (rounds, images) of each class
         for c in classes:
-            own = np.flatnonzero(self.labels == c)
-            times = -(-rounds * self.images // len(own))
-            stream = np.concatenate([generator.permutation(own) for _ in range(times)])
-            shown.append(stream[: rounds * self.images].reshape(rounds, self.images))
+            members = np.flatnonzero(self.labels == c)
+            times = -(-rounds * self.images // len(members))
+            stream = np.concatenate([generator.permutation(members) for _ in range(times)])
+            streams.append(stream[: rounds * self.images].reshape(rounds, self.images))
         order = generator.permuted(np.tile(np.arange(len(classes)), (rounds, 1)), axis=1)
-        taken = np.stack(shown)[order, np.arange(rounds)[:, None]]  # (rounds, classes, images)
-        return taken.reshape(-1)[: len(self.labels)]
+        turns = np.stack(streams)[order, np.arange(rounds)[:, None]]  # (rounds, classes, images)
+        return turns.reshape(-1)[: len(self.labels)]
 
 
 class SquareRoot(_ByClass):
-    """p_c proportional to the square root of N_c (https://arxiv.org/abs/1910.09217, eq. 1)."""
+    """Square-root sampling: p_c proportional to the square root of N_c.
+
+    See https://arxiv.org/abs/1910.09217, eq. 1.
+
+    Example:
+        >>> SquareRoot([0, 1]).class_probabilities(np.array([900, 100]))
+        array([30., 10.])
+    """
 
     def class_probabilities(self, counts: np.ndarray) -> np.ndarray:
         return np.sqrt(counts)
 
 
 class ProgressivelyBalanced(_ByClass):
-    """From natural to class-balanced over the training (https://arxiv.org/abs/1910.09217, eq. 2).
+    """Progressively balanced sampling: from natural to class-balanced in the course of the run.
 
-    In epoch t of T, p_c = (1 - t/T) N_c / N + (t/T) / K.
+    In epoch t of T, p_c = (1 - t/T) N_c / N + (t/T) / K (https://arxiv.org/abs/1910.09217, eq. 2).
+
+    Example:
+        >>> sampler = ProgressivelyBalanced([0, 1])
+        >>> sampler.place(epoch=5, epochs=10)
+        >>> sampler.class_probabilities(np.array([900, 100]))
+        array([0.7, 0.3])
     """
 
     def class_probabilities(self, counts: np.ndarray) -> np.ndarray:
@@ -143,11 +181,17 @@ class ProgressivelyBalanced(_ByClass):
 
 
 class Bilateral(EpochSampler):
-    """The two samplers of BBN (https://arxiv.org/abs/1912.02413, section 4.2), in turns.
+    """Bilateral sampling of BBN (https://arxiv.org/abs/1912.02413, section 4.2).
 
     Within the share of each process, even positions come from the natural distribution and odd
     ones from the reversed one, p_c proportional to N_max / N_c. An epoch has N / 2 of each, so it
-    shows half of the images once and rare ones often.
+    shows half of the images once and images of rare classes many times.
+
+    Example:
+        >>> labels = np.array([0] * 9000 + [1] * 1000)
+        >>> shown = labels[list(Bilateral(labels.tolist()))]
+        >>> [round(float(shown[first::2].mean()), 1) for first in (0, 1)]  # natural, reversed
+        [0.1, 0.9]
     """
 
     def draw(self, generator: np.random.Generator) -> np.ndarray:
@@ -157,23 +201,30 @@ class Bilateral(EpochSampler):
         per_image = (1 / counts**2)[self.labels]  # a class by 1 / N_c, then one of its N_c images
         natural = generator.permutation(total)[:half]
         rare = generator.choice(total, size=half, p=per_image / per_image.sum())
-        return _in_turns(natural, rare, self.world_size)[:total]
+        return _interleave(natural, rare, self.world_size)[:total]
 
 
 class Paired(EpochSampler):
-    """The pairs of SPMix: even positions are anchors, odd ones the partners they are mixed with.
+    """Pairs for SPMix: anchors at even positions, each followed by the partner it is mixed with.
 
     Pairs stay together in the share of a process. An epoch has N / 2 of them.
 
     Args:
-        labels: The class of each of the N training images.
-        anchors: ``balanced`` draws all classes equally often, so that mixing multiplies the rare
-            ones, as in the paper. ``natural`` shows every image once in two epochs, as in the
-            published code (https://github.com/Yancy10-1/SPMix).
-        partners: ``head`` draws from the most frequent class, whatever the anchor: the paper's
-            "head-class image". ``balanced`` draws all classes equally often, as in the code.
-            ``more_frequent`` draws from all classes with more images than the anchor's, or from all
-            images if there is none; the partner then tells something of the anchor's class.
+        labels: Class of each of the N training images.
+        anchors: Distribution of the anchors. ``balanced`` draws all classes equally often, so that
+            mixing multiplies the rare ones, as in the paper. ``natural`` shows every image once in
+            two epochs, as in the published code (https://github.com/Yancy10-1/SPMix).
+        partners: Distribution of the partners. ``head`` draws from the most frequent class,
+            whatever the anchor's: the paper's "head-class image". ``balanced`` draws all classes
+            equally often, as in the published code. ``more_frequent`` draws from all classes with
+            more images than the anchor's, or from all images if there are none; the partner then
+            gives away something about the anchor's class.
+
+    Example:
+        >>> labels = np.array([0] * 9000 + [1] * 1000)
+        >>> shown = labels[list(Paired(labels.tolist(), partners="head"))]
+        >>> [round(float(shown[first::2].mean()), 1) for first in (0, 1)]  # anchors, partners
+        [0.5, 0.0]
     """
 
     def __init__(
@@ -183,7 +234,8 @@ class Paired(EpochSampler):
         partners: Literal["head", "balanced", "more_frequent"] = "head",
     ) -> None:
         super().__init__(labels)
-        self.anchors, self.partners = anchors, partners
+        self.anchors = anchors
+        self.partners = partners
 
     def draw(self, generator: np.random.Generator) -> np.ndarray:
         total = len(self.labels)
@@ -192,7 +244,7 @@ class Paired(EpochSampler):
         anchors = (
             balanced.draw(generator)[:half]
             if self.anchors == "balanced"
-            else self.every_image(half)
+            else self.half_of_all(half)
         )
         if self.partners == "balanced":
             partners = balanced.draw(generator)[:half]
@@ -202,24 +254,24 @@ class Paired(EpochSampler):
             partners = generator.choice(head, half)
         else:
             partners = self.more_frequent(anchors, generator)
-        return _in_turns(anchors, partners, self.world_size)[:total]
+        return _interleave(anchors, partners, self.world_size)[:total]
 
     def more_frequent(self, anchors: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-        """For each anchor an image of a class with more of them, all such images alike."""
+        """For each anchor an image of a class with more images, all of these equally likely."""
         counts = np.bincount(self.labels)
         eligible = (counts * (counts > counts[:, None])).sum(1)  # images, by the anchor's class
         eligible = np.where(eligible == 0, len(self.labels), eligible)[self.labels[anchors]]
         by_frequency = np.argsort(-counts[self.labels], kind="stable")
         return by_frequency[(generator.random(len(anchors)) * eligible).astype(int)]
 
-    def every_image(self, half: int) -> np.ndarray:
-        """One half of a permutation in an even epoch, the other half in the next."""
+    def half_of_all(self, half: int) -> np.ndarray:
+        """One half of a permutation in an even epoch, the other half in the next epoch."""
         order = np.random.default_rng((self.seed, self.epoch // 2, 2)).permutation(len(self.labels))
         return order[-half:] if self.epoch % 2 else order[:half]
 
 
-def _in_turns(first: np.ndarray, second: np.ndarray, world_size: int) -> np.ndarray:
-    """Both kinds (n,) in turns within the share of each process, which has every n-th position."""
+def _interleave(first: np.ndarray, second: np.ndarray, world_size: int) -> np.ndarray:
+    """Both arrays (n,) alternating within the share of each process, every world_size-th entry."""
     blocks = -(-len(first) // world_size)
     pairs = np.stack([np.resize(kind, (blocks, world_size)) for kind in (first, second)], axis=1)
     return pairs.reshape(-1)

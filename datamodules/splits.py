@@ -1,68 +1,75 @@
-"""Splits by lesion: whose images train, select and test. No lesion is ever in two parts.
+"""Splits by lesion into training, validation and test; no lesion is ever in two of them.
 
-A split maps the table to the part of each row: ``train``, ``val``, ``test``, or ``""`` for rows
-that it leaves out. Lesions are ordered by a hash of seed and lesion id, so a split is the same on
-every machine and library version, whatever the order of the table. A lesion that the release has
-under two ids is one lesion, because :func:`~datamodules.dataset.read_table` joins it.
+Lesions are ordered by a hash of seed and lesion id, so a split is the same on every machine and
+library version, whatever the order of the table. A lesion that the release lists under two ids is
+one lesion, because :func:`~datamodules.metadata.read_table` joins it.
 """
 
 from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
 
 import pandas as pd
 
-from datamodules.dataset import OFFICIAL, DataError
+from datamodules.errors import DataError
+from datamodules.layout import OFFICIAL
 
-PARTS = ("train", "val", "test")
+SPLITS = ("train", "val", "test")
 
 
 class Split(ABC):
-    """A rule that gives each lesion of HAM10000 to one part."""
+    """Base of the rules that ``data.split`` accepts: each assigns whole lesions to the splits."""
 
     @abstractmethod
     def __call__(self, table: pd.DataFrame) -> pd.Series[str]:
-        """The part of each row of ``table``, which has ``lesion_id``, ``dx`` and ``source``.
+        """The split of each row: ``train``, ``val``, ``test``, or ``""`` for rows left out.
 
-        The table is :func:`~datamodules.dataset.read_table`'s, or some rows of it.
+        Args:
+            table: Rows of :func:`~datamodules.metadata.read_table`, with ``lesion_id``, ``dx`` and
+                ``source``.
         """
 
 
 class _ByClass(Split):
-    """Splits the lesions of each class on their own, in a seeded order."""
+    """Splits the lesions of each class separately, in a seeded order."""
 
     def __init__(self, seed: int = 0) -> None:
         self.seed = seed
 
     def __call__(self, table: pd.DataFrame) -> pd.Series[str]:
-        own = table[table["source"] == "ham10000"]
-        parts: dict[str, str] = {}
-        for dx, rows in own.groupby("dx"):
+        released = table["source"] == "ham10000"
+        split_of: dict[str, str] = {}
+        for dx, rows in table[released].groupby("dx"):
             # Images per lesion, in the seeded order.
             images = rows["lesion_id"].value_counts().sort_index(key=self._order)
-            parts |= self.assign(str(dx), images)
-        part = table["lesion_id"].map(parts).fillna("")
-        return part.where(table["source"] == "ham10000", "")
+            split_of |= self.assign(str(dx), images)
+        return table["lesion_id"].map(split_of).fillna("").where(released, "")
 
     def _order(self, lesions: pd.Index[str]) -> pd.Index[str]:
         return lesions.map(lambda lesion: hashlib.sha256(f"{self.seed}/{lesion}".encode()).digest())
 
     @abstractmethod
     def assign(self, dx: str, images: pd.Series[int]) -> dict[str, str]:
-        """The part of each lesion of class ``dx``, given its number of images."""
+        """The split of each lesion of class ``dx``, given the lesions' numbers of images."""
 
 
 class Balanced(_ByClass):
-    """As many test images from every class, and as many for validation: SPMix's protocol.
+    """SPMix's protocol: equally many test images from every class, and likewise for validation.
 
-    Whole lesions are taken until the numbers are met exactly; everything else trains.
+    Whole lesions are taken until the numbers are met exactly. All other lesions are for training.
 
     Args:
-        test_images: Per class.
-        val_images: Per class.
-        seed: Another seed is another split. Runs with different seeds share the split.
+        test_images: Number of test images per class, at least 1.
+        val_images: Number of validation images per class, at least 1.
+        seed: Seed of the split, which is independent of the run's. Runs share a split if this
+            seed is the same.
+
+    Example:
+        >>> lesions = [f"HAM_{number}" for number in range(20)]
+        >>> table = pd.DataFrame({"lesion_id": lesions, "dx": "nv", "source": "ham10000"})
+        >>> Balanced(test_images=4, val_images=2)(table).value_counts().to_dict()
+        {'train': 14, 'test': 4, 'val': 2}
     """
 
     def __init__(self, test_images: int = 40, val_images: int = 20, seed: int = 0) -> None:
@@ -70,41 +77,64 @@ class Balanced(_ByClass):
         if min(test_images, val_images) < 1:
             raise DataError(
                 f"data.split.test_images={test_images} and data.split.val_images={val_images}: "
-                "each must be at least 1."
+                "set each to at least 1."
             )
-        self.wanted = {"test": test_images, "val": val_images}
+        self.numbers = {"test": test_images, "val": val_images}
 
     def assign(self, dx: str, images: pd.Series[int]) -> dict[str, str]:
-        parts: dict[str, str] = {}
-        for part, wanted in self.wanted.items():
-            left = images.drop(list(parts))
-            taken = list(_fill(left, wanted))
-            if left[taken].sum() < wanted or len(taken) == len(left):
-                raise DataError(
-                    f"The balanced split wants {wanted} {part} images of {dx} in whole lesions, "
-                    f"with some left for training, but only {len(left)} lesions with "
-                    f"{left.sum()} images are free: ask for fewer (data.split.{part}_images)."
-                )
-            parts |= dict.fromkeys(taken, part)
-        return dict.fromkeys(images.index, "train") | parts
+        split_of: dict[str, str] = {}
+        for split, number in self.numbers.items():
+            free = images.drop(list(split_of))
+            chosen = _fill(free, number)
+            if free[chosen].sum() < number or len(chosen) == len(free):
+                raise DataError(_why_impossible(split, number, dx, free, int(free[chosen].sum())))
+            split_of |= dict.fromkeys(chosen, split)
+        return dict.fromkeys(images.index, "train") | split_of
 
 
-def _fill(images: pd.Series[int], wanted: int) -> Iterator[str]:
+def _fill(images: pd.Series[int], number: int) -> list[str]:
+    """The lesions, in order, that each still fit into ``number`` images."""
+    chosen = []
     for lesion, count in images.items():
-        if wanted == 0:
-            return
-        if count <= wanted:
-            wanted -= count
-            yield str(lesion)
+        if count <= number:
+            number -= count
+            chosen.append(str(lesion))
+    return chosen
+
+
+def _why_impossible(split: str, number: int, dx: str, free: pd.Series[int], reached: int) -> str:
+    """The message about a class whose ``free`` lesions do not give ``number`` images."""
+    option = f"data.split.{split}_images"
+    if free.sum() - free.min() < number:
+        return (
+            f"The balanced split takes {number} {split} images of {dx} in whole lesions and leaves "
+            f"at least one lesion for training, but only {len(free)} lesions with {free.sum()} "
+            f"images are available: lower {option}."
+        )
+    fewest = free.min()
+    most = free.max()
+    sizes = f"{most}" if fewest == most else f"{fewest} to {most}"
+    return (
+        f"The balanced split cannot take exactly {number} {split} images of {dx} in whole lesions: "
+        f"the {len(free)} available lesions have {sizes} images each. Choose another {option}, "
+        f"such as {reached or fewest}."
+    )
 
 
 class Stratified(_ByClass):
-    """The same fractions of the lesions of every class; the classes stay as rare as they are.
+    """The same fractions of the lesions of every class, so that rare classes stay rare.
 
     Args:
-        val_fraction: Of the lesions of each class.
-        test_fraction: Of the lesions of each class.
-        seed: Another seed is another split. Runs with different seeds share the split.
+        val_fraction: Fraction of the lesions of each class for validation, in (0, 1).
+        test_fraction: Fraction of the lesions of each class for the test, in (0, 1).
+        seed: Seed of the split, which is independent of the run's. Runs share a split if this
+            seed is the same.
+
+    Example:
+        >>> lesions = [f"HAM_{number}" for number in range(20)]
+        >>> table = pd.DataFrame({"lesion_id": lesions, "dx": "nv", "source": "ham10000"})
+        >>> Stratified(val_fraction=0.1, test_fraction=0.2)(table).value_counts().to_dict()
+        {'train': 14, 'test': 4, 'val': 2}
     """
 
     def __init__(
@@ -114,49 +144,67 @@ class Stratified(_ByClass):
         if not (val_fraction > 0 and test_fraction > 0 and val_fraction + test_fraction < 1):
             raise DataError(
                 f"data.split.val_fraction={val_fraction} and data.split.test_fraction="
-                f"{test_fraction}: each must be above 0, and their sum below 1."
+                f"{test_fraction}: set each above 0, with a sum below 1."
             )
-        self.val, self.test = val_fraction, test_fraction
+        self.val = val_fraction
+        self.test = test_fraction
 
     def assign(self, dx: str, images: pd.Series[int]) -> dict[str, str]:
         n = len(images)
-        test, val = round(n * self.test), round(n * self.val)
+        test = round(n * self.test)
+        val = round(n * self.val)
         if min(test, val, n - test - val) < 1:
             raise DataError(
-                f"The stratified split leaves a part without {dx}, which has {n} lesions, at "
-                f"fractions of {self.val} and {self.test}: choose others (data.split)."
+                f"The stratified split leaves one split without {dx}, which has {n} lesions, at "
+                f"val_fraction={self.val} and test_fraction={self.test}: choose other fractions "
+                "(data.split)."
             )
         order = ["test"] * test + ["val"] * val + ["train"] * (n - test - val)
         return dict(zip(images.index, order, strict=True))
 
 
 class KFold(_ByClass):
-    """Fold ``fold`` of ``k`` tests, the next one validates, the others train.
+    """Cross-validation by lesion: one fold tests, the next one validates, the others train.
 
     Args:
-        k: Number of folds; every lesion tests in exactly one of them.
-        fold: Which one, from 0.
-        seed: Another seed is another partition.
+        k: Number of folds, at least 3. Every lesion is in the test split of exactly one fold.
+        fold: Fold that tests, from 0 to k - 1.
+        seed: Seed of the partition, which is independent of the run's.
+
+    Example:
+        >>> lesions = [f"HAM_{number}" for number in range(20)]
+        >>> table = pd.DataFrame({"lesion_id": lesions, "dx": "nv", "source": "ham10000"})
+        >>> KFold(k=5, fold=0)(table).value_counts().sort_index().to_dict()
+        {'test': 4, 'train': 12, 'val': 4}
     """
 
     def __init__(self, k: int = 5, fold: int = 0, seed: int = 0) -> None:
         super().__init__(seed)
         if k < 3 or not 0 <= fold < k:
-            raise DataError(f"k-fold needs k >= 3 and 0 <= fold < k, not k={k} and fold={fold}.")
-        self.k, self.fold = k, fold
+            raise DataError(
+                f"data.split.k={k} and data.split.fold={fold}: set k to at least 3, and fold from "
+                "0 to k - 1."
+            )
+        self.k = k
+        self.fold = fold
 
     def assign(self, dx: str, images: pd.Series[int]) -> dict[str, str]:
         if len(images) < self.k:
             raise DataError(
-                f"{dx} has {len(images)} lesions, too few for {self.k} folds: "
-                "choose a smaller data.split.k."
+                f"{dx} has {len(images)} lesions, too few for {self.k} folds: lower data.split.k."
             )
         role = {self.fold: "test", (self.fold + 1) % self.k: "val"}
         return {str(lesion): role.get(i % self.k, "train") for i, lesion in enumerate(images.index)}
 
 
 class Official(Split):
-    """HAM10000 trains; the ISIC 2018 Task 3 validation (193) and test (1,511) sets judge."""
+    """HAM10000 for training, the ISIC 2018 Task 3 sets for validation (193) and test (1,511).
+
+    Example:
+        >>> table = pd.DataFrame({"source": ["ham10000", "val", "test"]})
+        >>> Official()(table).tolist()
+        ['train', 'val', 'test']
+    """
 
     def __call__(self, table: pd.DataFrame) -> pd.Series[str]:
         missing = set(OFFICIAL) - set(table["source"])

@@ -1,4 +1,4 @@
-"""Tables of comma-separated values, as whatever program saved them."""
+"""Reading of comma-separated values in the encodings and dialects of common programs."""
 
 from __future__ import annotations
 
@@ -14,23 +14,24 @@ from datamodules.errors import DataError
 
 BOMS = {
     codecs.BOM_UTF8: "utf-8",
-    codecs.BOM_UTF32_LE: "utf-32",  # starts with the mark of UTF-16
+    codecs.BOM_UTF32_LE: "utf-32",  # starts with the byte order mark of UTF-16
     codecs.BOM_UTF32_BE: "utf-32",
     codecs.BOM_UTF16_LE: "utf-16",
     codecs.BOM_UTF16_BE: "utf-16",
 }
 SEPARATORS = ",\t;|"
-NAMES = ("lesion_id", "image_id", "image", "dx")  # never numbers, even if they look like some
+NAMES = ("lesion_id", "image_id", "image", "dx")  # never numbers, even if they look like it
 UNKNOWN = ["", "unknown", "none", "nan", "na", "n/a", "null", "-", "?"]
 
 
 def read_csv(path: Path) -> pd.DataFrame:
-    """A table with its numbers as numbers; ids and classes are strings.
+    """Reads a table, with numbers as numbers, and ids and classes as strings.
 
-    It is in UTF-8, UTF-16, UTF-32 or Latin-1, and separated by commas, tabs, semicolons or bars.
+    The file may be in UTF-8, UTF-16, UTF-32 or Latin-1, separated by commas, tabs, semicolons or
+    bars.
 
     Raises:
-        DataError: The file cannot be read, is no table, or has a row that is longer or shorter
+        DataError: The file is unreadable, is not a table, or has a row that is longer or shorter
             than the header.
     """
     file = io.StringIO()
@@ -40,14 +41,14 @@ def read_csv(path: Path) -> pd.DataFrame:
 
 
 def rows(path: Path, origin: Path | None = None) -> list[list[str]]:
-    """The header and the rows of a table, equally long.
+    """The header and the rows of a table, all of the same length.
 
     Args:
-        path: The file.
-        origin: Its name in messages, if it is a copy.
+        path: Table to read.
+        origin: Name for messages, if ``path`` is a copy of this file.
 
     Raises:
-        DataError: As :func:`read_csv`.
+        DataError: See :func:`read_csv`.
     """
     name = origin or path
     try:
@@ -57,27 +58,27 @@ def rows(path: Path, origin: Path | None = None) -> list[list[str]]:
             text = rest
         separator = _separator(text)
         lines = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
-        found = [row for row in lines if any(cell.strip() for cell in row)]
-        if separator == ";":  # where the comma is the decimal point
-            found = [[re.sub(r"^(-?\d+),(\d+)$", r"\1.\2", cell) for cell in row] for row in found]
+        table = [row for row in lines if any(cell.strip() for cell in row)]
+        if separator == ";":  # then the comma is the decimal point
+            table = [[re.sub(r"^(-?\d+),(\d+)$", r"\1.\2", cell) for cell in row] for row in table]
     except OSError as error:
         raise DataError(f"{name} cannot be read: {error.strerror}.") from error
     except (UnicodeError, csv.Error) as error:
         raise DataError(
-            f"{name} is no table ({error}): save it as comma-separated values in UTF-8."
+            f"{name} is not a table ({error}): save it as comma-separated values in UTF-8."
         ) from error
-    if not found:
+    if not table:
         raise DataError(f"{name} is empty: restore it, or install it again.")
-    header = [cell.strip() for cell in found[0]]
+    header = [cell.strip() for cell in table[0]]
     while header and not header[-1]:  # each line ends with a separator
         header.pop()
-    return [header, *(_fitted(row, header, name) for row in found[1:])]
+    return [header, *(_fitted(row, header, name) for row in table[1:])]
 
 
 def _fitted(row: list[str], header: list[str], name: Path) -> list[str]:
     if len(row) < len(header) or any(row[len(header) :]):
         raise DataError(
-            f"{name} has a damaged row, which has {len(row)} values for {len(header)} columns: "
+            f"{name} has a damaged row with {len(row)} values for {len(header)} columns: "
             f"correct it. It starts with {','.join(row)[:60]!r}."
         )
     return row[: len(header)]
@@ -89,7 +90,7 @@ def _text(content: bytes) -> str:
             return _lines(content.removeprefix(codecs.BOM_UTF8).decode(encoding))
     if content.startswith(b"PK\x03\x04") or content.startswith(b"\xd0\xcf\x11\xe0"):
         raise UnicodeError("it is a spreadsheet or an archive")
-    if b"\0" in content[:200]:  # UTF-16 without its mark
+    if b"\0" in content[:200]:  # UTF-16 without a byte order mark
         even = content[:200:2].count(b"\0") > content[1:200:2].count(b"\0")
         return _lines(content.decode("utf-16-be" if even else "utf-16-le"))
     try:

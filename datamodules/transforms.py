@@ -1,4 +1,4 @@
-"""Augmentation, batch to batch: batched, and run where the model runs."""
+"""Augmentations from batch to batch: batched, and run where the model runs."""
 
 from __future__ import annotations
 
@@ -11,56 +11,78 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 GEOMETRIC = ("image", "mask", "saliency")
-LUMA = 0.299, 0.587, 0.114
+LUMA = (0.299, 0.587, 0.114)  # weights of red, green and blue
 
 
 class Transform(nn.Module, ABC):
-    """A random affine warp and random colours, drawn for each image of a batch.
+    """Base of the augmentations that ``data.train_transform`` accepts: batch to batch."""
 
-    Image, mask and saliency go through one warp as channels of one picture, so they always agree.
-    What comes into view from outside is the reflected picture.
+    @abstractmethod
+    def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The transformed batch, which may hold several views of each image."""
+
+
+class RandomTransform(Transform):
+    """Base of augmentations by a random affine warp and random colors, drawn for each image.
+
+    Image, mask and saliency are warped together, as channels of one image, so they always
+    agree. Regions outside the image are filled by reflection.
 
     Shape:
         ``image`` (B, 3, H, W) in [0, 1], ``mask`` and ``saliency`` (B, 1, H, W), same out.
     """
 
     def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        return carry_out(batch, [self])
+        return make_views(batch, [self])
 
     @abstractmethod
     def draw(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """What is done to images (B, 3, H, W).
+        """Draws the warp and the color change of each image (B, 3, H, W).
 
         Returns:
-            The inverse affine maps (B, 2, 3) of ``F.affine_grid``, and the factors of brightness,
-            contrast and saturation (B, 3).
+            The inverse affine maps (B, 2, 3), as in ``F.affine_grid``, and the factors (B, 3) of
+            brightness, contrast and saturation.
         """
 
     def finish(self, image: Tensor) -> None:
-        """What else is done to the images, in place."""
+        """Applies further changes to the images, in place, after warp and colors."""
 
 
 @torch.no_grad()
-def carry_out(batch: dict[str, Tensor], transforms: Sequence[Transform]) -> dict[str, Tensor]:
-    """The batch through each of V transforms at once: (B, ...) to (V B, ...), the first's first."""
+def make_views(
+    batch: dict[str, Tensor], transforms: Sequence[RandomTransform]
+) -> dict[str, Tensor]:
+    """One view of each image by each of V transforms: (B, ...) to (V B, ...).
+
+    All views by the first transform come first, then those by the second, and so on.
+    """
     maps, factors = zip(*(transform.draw(batch["image"]) for transform in transforms), strict=True)
     batch = warp(batch, torch.stack(maps))
     image = adjust(batch["image"], torch.cat(factors))
-    for transform, part in zip(transforms, image.chunk(len(transforms)), strict=True):
-        transform.finish(part)
+    for transform, view in zip(transforms, image.chunk(len(transforms)), strict=True):
+        transform.finish(view)
     return batch | {"image": image}
 
 
-class Augment(Transform):
-    """Random flips, rotation, zoom, shift and colour.
+class Augment(RandomTransform):
+    """Random flips, rotation, zoom, shift and colors.
 
     Args:
-        rotation: Largest angle in degrees; a lesion has no upright position.
-        zoom: Range of the magnification, drawn evenly on a log scale.
-        shift: Largest translation as a share of the picture's side.
-        brightness: Factor drawn from [1 - b, 1 + b].
-        contrast: Likewise, about the mean luminance of the picture.
-        saturation: Likewise, about the luminance of each pixel.
+        rotation: Largest angle, in degrees. The default allows any, because lesions have no
+            canonical orientation; 0 turns rotation off.
+        zoom: Range of the magnification, drawn uniformly on a log scale. (1, 1) turns zoom off.
+        shift: Largest translation, as a share of the image's side. 0 turns shifts off.
+        brightness: Half width b of the range [1 - b, 1 + b] of the brightness factor, in [0, 1].
+            0 leaves the brightness unchanged.
+        contrast: Half width of the range of the contrast factor, about the mean luminance of the
+            image, in [0, 1]. 0 leaves the contrast unchanged.
+        saturation: Half width of the range of the saturation factor, about the luminance of each
+            pixel, in [0, 1]. 0 leaves the saturation unchanged.
+
+    Example:
+        >>> batch = {"image": torch.rand(8, 3, 64, 64), "label": torch.zeros(8)}
+        >>> Augment(rotation=90, zoom=(1.0, 1.2))(batch)["image"].shape
+        torch.Size([8, 3, 64, 64])
     """
 
     def __init__(
@@ -73,28 +95,34 @@ class Augment(Transform):
         saturation: float = 0.2,
     ) -> None:
         super().__init__()
-        self.rotation, self.zoom, self.shift = math.radians(rotation), zoom, shift
-        self.brightness, self.contrast, self.saturation = brightness, contrast, saturation
+        self.rotation = math.radians(rotation)
+        self.zoom = zoom
+        self.shift = shift
+        self.brightness = brightness
+        self.contrast = contrast
+        self.saturation = saturation
 
     def draw(self, image: Tensor) -> tuple[Tensor, Tensor]:
         draws = torch.rand(len(image), 9, device=image.device).unbind(1)
-        return self.geometry(*draws[:6]), self.colours(*draws[6:])
+        return self.geometry(*draws[:6]), self.colors(*draws[6:])
 
     def geometry(
         self, angle: Tensor, zoom: Tensor, dx: Tensor, dy: Tensor, flip_x: Tensor, flip_y: Tensor
     ) -> Tensor:
-        """Uniform draws (B,) to the inverse affine maps (B, 2, 3) of ``F.affine_grid``."""
+        """Inverse affine maps (B, 2, 3), as in ``F.affine_grid``, from uniform draws (B,)."""
         angle = self.rotation * (2 * angle - 1)
         low, high = (math.log(end) for end in self.zoom)
         scale = torch.exp(-(low + (high - low) * zoom))
-        cos, sin = scale * angle.cos(), scale * angle.sin()
-        x, y = flip_x.round() * 2 - 1, flip_y.round() * 2 - 1
-        shift = 2 * self.shift  # affine_grid's picture is two units wide
+        cos = scale * angle.cos()
+        sin = scale * angle.sin()
+        x = flip_x.round() * 2 - 1
+        y = flip_y.round() * 2 - 1
+        shift = 2 * self.shift  # affine_grid's image is two units wide
         rows = (cos * x, -sin * y, shift * (2 * dx - 1)), (sin * x, cos * y, shift * (2 * dy - 1))
         return torch.stack([torch.stack(row, dim=1) for row in rows], dim=1)
 
-    def colours(self, brightness: Tensor, contrast: Tensor, saturation: Tensor) -> Tensor:
-        """Uniform draws (B,) to factors (B, 3)."""
+    def colors(self, brightness: Tensor, contrast: Tensor, saturation: Tensor) -> Tensor:
+        """Factors (B, 3) of brightness, contrast and saturation from uniform draws (B,)."""
         b = 1 + self.brightness * (2 * brightness - 1)
         c = 1 + self.contrast * (2 * contrast - 1)
         s = 1 + self.saturation * (2 * saturation - 1)
@@ -102,34 +130,36 @@ class Augment(Transform):
 
 
 def adjust(image: Tensor, factors: Tensor) -> Tensor:
-    """Brightness, contrast and saturation as one affine map of the colours of each image.
+    """Changes brightness, contrast and saturation by one affine map of each image's colors.
 
     The contrast is about the mean luminance of the image, saturation about that of each pixel.
 
     Args:
-        image: (B, 3, H, W) in [0, 1].
-        factors: Of brightness, contrast and saturation (B, 3), at least 0.
+        image: Images (B, 3, H, W) in [0, 1].
+        factors: Factors (B, 3) of brightness, contrast and saturation, at least 0. 1 leaves the
+            image unchanged.
     """
     b, c, s = factors[..., None, None].unbind(1)  # (B, 1, 1) each
     luma = torch.cat([image.new_full((1, 1), weight) for weight in LUMA], dim=1)
     matrix = b * c * (s * torch.eye(3, device=image.device) + (1 - s) * luma)
     # Saturation leaves the luminance as it is.
     bias = b * (1 - c) * (image.mean((2, 3)) @ luma.T)[..., None]
-    colours = torch.baddbmm(bias, matrix, image.flatten(2))
-    return colours.clamp_(0, 1).view_as(image)
+    colors = torch.baddbmm(bias, matrix, image.flatten(2))
+    return colors.clamp_(0, 1).view_as(image)
 
 
 def warp(batch: dict[str, Tensor], inverse: Tensor) -> dict[str, Tensor]:
-    """Image and maps through inverse affine maps as those of ``F.affine_grid``, as one picture.
+    """Warps image, mask and saliency together by inverse affine maps, as in ``F.affine_grid``.
 
     Args:
-        batch: Of B images.
-        inverse: (V, B, 2, 3): all images by the first B maps, then by the second, and so on.
+        batch: Batch of B images.
+        inverse: Affine maps (V, B, 2, 3): the B maps of the first view, then of the second, ...
 
     Returns:
-        A batch of V B.
+        A batch of V B images, all first views first.
     """
-    views, names = len(inverse), [name for name in GEOMETRIC if name in batch]
+    views = len(inverse)
+    names = [name for name in GEOMETRIC if name in batch]
     planes = torch.cat([batch[name].expand(views, -1, -1, -1, -1) for name in names], dim=2)
     planes = planes.flatten(0, 1)  # (V B, 3 to 5, H, W)
     points = grid(inverse.flatten(0, 1), *planes.shape[2:])
@@ -140,7 +170,7 @@ def warp(batch: dict[str, Tensor], inverse: Tensor) -> dict[str, Tensor]:
 
 
 def grid(inverse: Tensor, height: int, width: int) -> Tensor:
-    """What ``F.affine_grid`` gives (B, H, W, 2), as one sum in place of products."""
+    """The result (B, H, W, 2) of ``F.affine_grid``, as a sum instead of matrix products."""
     y, x = (
         torch.arange(0.5, side, device=inverse.device) * 2 / side - 1 for side in (height, width)
     )

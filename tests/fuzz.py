@@ -27,7 +27,7 @@ from unittest.mock import patch
 import pandas as pd
 from PIL import Image
 
-from datamodules.dataset import IMAGE_FOLDERS, MASK_FOLDER, METADATA
+from datamodules.layout import IMAGE_FOLDERS, MASK_FOLDER, METADATA
 from datamodules.synthetic import synthesize
 from experiments.recipes import find
 

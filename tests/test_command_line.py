@@ -12,7 +12,7 @@ from PIL import Image
 
 from callbacks.recording.decision import Decision
 from callbacks.safety.checkpoint_io import epochs_done
-from datamodules.dataset import image_files
+from datamodules.layout import image_files
 from experiments.command_line.cli import main, run_command
 from experiments.command_line.failures import mendable
 from experiments.running.resume import resume_from
@@ -73,7 +73,7 @@ def test_a_run_from_training_to_predictions(lesions, tmp_path, capsys):
         "last.ckpt",
     }
     split = pd.read_csv(RUN / "split.csv")
-    assert (split.groupby("lesion_id")["part"].nunique() == 1).all()
+    assert (split.groupby("lesion_id")["split"].nunique() == 1).all()
     said = capsys.readouterr().out
     assert "SYNTHETIC DATA" in said
     assert "akiec" in said
@@ -84,7 +84,7 @@ def test_a_run_from_training_to_predictions(lesions, tmp_path, capsys):
     assert results["metrics"]["support_df"] == 3
     assert results["checkpoint"]["epoch"] == 0
     predictions = pd.read_csv(RUN / "test_predictions.csv")
-    assert set(predictions["image_id"]) == set(split.loc[split["part"] == "test", "image_id"])
+    assert set(predictions["image_id"]) == set(split.loc[split["split"] == "test", "image_id"])
     columns = [f"p_{name}" for name in results["classes"]]
     decided = predictions[columns].idxmax(axis="columns").str.removeprefix("p_")
     accuracy = (decided == predictions["dx"]).mean()
@@ -110,9 +110,9 @@ def test_a_run_from_training_to_predictions(lesions, tmp_path, capsys):
     assert table["decision"].tolist() == [decided[0], "unreadable"]
     assert table.loc[0, columns].to_numpy(float) == pytest.approx(tested[columns].to_numpy(float))
     assert table.loc[1, columns].isna().all()
-    assert table["reason"].fillna("").tolist() == ["", "no image of a known format"]
+    assert table["reason"].fillna("").tolist() == ["", "not an image of a known format"]
     out = capsys.readouterr().out
-    assert "1 images cannot be read: b.jpg (no image of a known format)" in out
+    assert "1 images cannot be read: b.jpg (not an image of a known format)" in out
     assert "1 files were left out" in out
     assert "c.heic" in out
 
@@ -291,7 +291,7 @@ def test_where_the_data_lie_may_change(lesions, tmp_path):
 def test_other_data_under_the_same_name_are_refused(lesions, error):
     fit(lesions)
     split = pd.read_csv(RUN / "split.csv")
-    split.loc[0, "part"] = "test"
+    split.loc[0, "split"] = "test"
     split.to_csv(RUN / "split.csv", index=False)
     assert "records another split" in error("fit", *arguments(lesions, "--trainer.max_epochs=2"))
 
@@ -354,10 +354,10 @@ def test_checkpoints_hold_state_only(lesions):
         ("--model.network.drop_ratio=0.1", "'drop_ratio' is not accepted"),
         ("--trainer.max_epoch=3", "unrecognized arguments: --trainer.max_epoch"),
         ("--data.split.test_images=abc", "Expected a <class 'int'>"),
-        ("--data.root=nowhere", "No data in nowhere: `make data`"),
+        ("--data.root=nowhere", "No data in nowhere. Install HAM10000 with `make data`"),
         ("--model.network.name=resnet81", "timm has no model 'resnet81'"),
         ("--model.network.pretrained=true", "--model.network.pretrained=false"),
-        ("--data.split.test_images=300", "The balanced split wants 300 test images"),
+        ("--data.split.test_images=300", "The balanced split takes 300 test images"),
         ("--data.batch_size=5000", "do not fill one batch of 5000"),
     ],
 )
@@ -369,8 +369,8 @@ def test_a_folder_without_images(lesions, error, tmp_path):
     fit(lesions)
     (tmp_path / "empty").mkdir()
     run_ = [f"--config={RUN}/config.yaml", f"--ckpt_path={RUN}/best.ckpt"]
-    assert "holds no image" in error("predict", *run_, "--data.predict_folder=empty")
-    assert "name a folder of images" in error("predict", *run_)
+    assert "contains no image" in error("predict", *run_, "--data.predict_folder=empty")
+    assert "set data.predict_folder" in error("predict", *run_)
 
 
 def test_other_errors_keep_their_traceback():

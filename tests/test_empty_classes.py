@@ -28,7 +28,7 @@ from callbacks.recording.decision import (
 )
 from callbacks.recording.per_class import PerClass
 from callbacks.recording.predictions import Predictions
-from datamodules.dataset import CLASSES
+from datamodules.classes import CLASSES
 from experiments.compare import page, table
 from experiments.compare.comparison import compare
 from experiments.compare.runs import read_run
@@ -187,7 +187,7 @@ def make_odd_run(tmp_path):
         columns = [f"p_{c}" for c in classes]
         odds = pd.DataFrame(probability.numpy(), columns=columns)
         pd.concat([predictions, odds], axis=1).to_csv(folder / "test_predictions.csv", index=False)
-        predictions.assign(part="test").to_csv(folder / "split.csv", index=False)
+        predictions.assign(split="test").to_csv(folder / "split.csv", index=False)
         record = {"seed": 0, "synthetic": False, "split": "0", "parameters": 1, "classes": classes}
         record["metrics"] = {k: v.item() for k, v in values.items() if v.ndim == 0}
         record["confusion"] = values["confusion"].tolist()

@@ -9,7 +9,7 @@ import torch
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning import Callback
 
-from datamodules.dataset import IMAGE_FOLDERS, MASK_FOLDER, METADATA
+from datamodules.layout import IMAGE_FOLDERS, MASK_FOLDER, METADATA
 from experiments.command_line.cli import ExperimentCLI, main, run_command
 from experiments.command_line.failures import explained
 from experiments.running.resume import resume_from
@@ -155,7 +155,7 @@ def test_data_that_vanish_during_a_run(lesions, whole, said, tmp_path):
     assert not data.exists()
     shutil.copytree(whole, "runs/whole")
     assert_same_run("whole", "struck")
-    assert f"No data in {data}: " in said(data)
+    assert f"No data in {data}. " in said(data)
 
 
 def test_a_last_checkpoint_that_is_truncated(lesions, whole, capsys):
@@ -197,7 +197,7 @@ def test_a_mask_that_is_missing(own, said):
     mask = next((own / MASK_FOLDER).glob("*.png"))
     mask.unlink()
     sentence = said(own, more=["--data.mask=true"])
-    assert "1 mask files are not in" in sentence
+    assert "1 mask files are missing in" in sentence
     assert mask.stem.removesuffix("_segmentation") in sentence
 
 

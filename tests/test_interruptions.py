@@ -12,7 +12,7 @@ from pytorch_lightning import Callback
 
 from callbacks.recording.history import read_history
 from callbacks.safety.preemption import SIGNALS
-from datamodules.dataset import CLASSES
+from datamodules.classes import CLASSES
 from experiments.command_line.cli import ExperimentCLI, run_command
 from experiments.recipes import read
 from experiments.running.resume import resume_from

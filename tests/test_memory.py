@@ -49,17 +49,17 @@ def told(monkeypatch):
         calls.append((name, value))
         return int(value <= told.most or name == memory.M_TRIM_THRESHOLD)
 
-    told = SimpleNamespace(calls=calls, most=memory.LARGEST)
+    told = SimpleNamespace(calls=calls, most=memory.MAX_INT)
     libc = SimpleNamespace(CDLL=lambda _: SimpleNamespace(mallopt=mallopt))
     monkeypatch.setattr(memory, "ctypes", libc)
     return told
 
 
 def test_an_old_glibc_is_told_what_it_takes(told):
-    told.most = memory.HALF_A_HEAP
+    told.most = memory.OLD_MAX_THRESHOLD
     memory.keep_freed_memory()
     mapped = [value for name, value in told.calls if name == memory.M_MMAP_THRESHOLD]
-    assert mapped == [memory.LARGEST, memory.HALF_A_HEAP]
+    assert mapped == [memory.MAX_INT, memory.OLD_MAX_THRESHOLD]
 
 
 @pytest.mark.filterwarnings("ignore:.*found in sys.modules:RuntimeWarning")
@@ -77,5 +77,5 @@ def test_each_command_keeps_freed_memory(module, arguments, told, monkeypatch):
     monkeypatch.setattr(sys, "argv", [module, *arguments])
     with pytest.raises(SystemExit):
         runpy.run_module(module, run_name="__main__")
-    kept = {(memory.M_MMAP_THRESHOLD, memory.LARGEST), (memory.M_TRIM_THRESHOLD, memory.LARGEST)}
+    kept = {(memory.M_MMAP_THRESHOLD, memory.MAX_INT), (memory.M_TRIM_THRESHOLD, memory.MAX_INT)}
     assert kept <= set(told.calls)

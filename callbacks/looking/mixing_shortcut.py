@@ -72,8 +72,8 @@ class MixingShortcut(Looker):
     def gathered(self, data: Any, head: int) -> dict[str, Tensor]:
         """Validation images in even rows, each followed by a training image of class ``head``."""
         table = data.table
-        own = table[table["part"] == "val"].groupby("label").head(self.images)
-        heads = table[(table["part"] == "train") & (table["label"] == head)]
+        own = table[table["split"] == "val"].groupby("label").head(self.images)
+        heads = table[(table["split"] == "train") & (table["label"] == head)]
         if own.empty or heads.empty:
             return {}
         partners = heads.iloc[np.linspace(0, len(heads) - 1, len(own)).astype(int)]

@@ -23,7 +23,7 @@ from callbacks.recording.wandb_logger import ResilientWandbLogger
 class Saliency(Looker):
     """Draws the :func:`attention_maps` of a network over images, and measures them.
 
-    Of each class these are the first lesions of the part, one image each, at the end of every nth
+    Of each class these are the first lesions of the split, one image each, at the end of every nth
     epoch those of the validation and after a test those of the test, with the test's most
     confident mistakes besides. The pictures are ``saliency/<split>_<class>_<image>.png`` in the
     run folder, the last ones there, and on W&B; ``test_mistake<n>_<image>.png`` are the mistakes.
@@ -71,7 +71,7 @@ class Saliency(Looker):
         if not trainer.is_global_zero or trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
-        chosen = first_lesions(data.table[data.table["part"] == split], self.scored_per_class)
+        chosen = first_lesions(data.table[data.table["split"] == split], self.scored_per_class)
         if chosen.empty:
             return
         seen = look(pl_module, data, chosen.index.tolist())
@@ -167,9 +167,9 @@ def look(model: LightningModule, data: Any, index: Sequence[int], batch_size: in
     return Seen(list(index), batch["image"], mask, probability, joined)
 
 
-def first_lesions(part: pd.DataFrame, number: int) -> pd.DataFrame:
-    """The first lesions of each class in a part, one image each."""
-    return part.drop_duplicates("lesion_id").groupby("label").head(number)
+def first_lesions(images: pd.DataFrame, number: int) -> pd.DataFrame:
+    """The first lesions of each class in a split, one image each."""
+    return images.drop_duplicates("lesion_id").groupby("label").head(number)
 
 
 def measured(seen: Seen, dx: pd.Series[str]) -> dict[str, float]:

@@ -41,7 +41,7 @@ class FidelityTable(Callback):
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         measured = self.show(trainer, pl_module, "test")
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
-        if measured is None or len(measured) < (data.table["part"] == "test").sum():
+        if measured is None or len(measured) < (data.table["split"] == "test").sum():
             return
         self.dirpath.mkdir(parents=True, exist_ok=True)
         measured.insert(0, "image_id", data.table.loc[measured.index, "image_id"])

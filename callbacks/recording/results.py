@@ -53,17 +53,19 @@ class Results(Callback):
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
         metric: Any = pl_module.metrics["test"]  # type: ignore[index]
         computed = metric.compute()
-        whole = len(computed["label"]) == (data.table["part"] == "test").sum()
+        whole = len(computed["label"]) == (data.table["split"] == "test").sum()
         if not trainer.is_global_zero or not whole:  # a trial run is no result
             return
         self.dirpath.mkdir(parents=True, exist_ok=True)
         last = Path(trainer.ckpt_path or "").name == "last.ckpt"
+        # The header is that of earlier runs, so that their hash of the same split stays equal.
+        split = data.table["split"].to_csv(header=["part"])
         record = {
             "name": self.dirpath.parent.name,
             "seed": data.seed,
             "synthetic": data.synthetic,
             "checkpoint": _checkpoint(trainer),
-            "split": hashlib.sha256(data.table["part"].to_csv().encode()).hexdigest()[:12],
+            "split": hashlib.sha256(split.encode()).hexdigest()[:12],
             "metrics": {k: v.item() for k, v in computed.items() if v.ndim == 0},
             "parameters": _parameters(pl_module),
             "commit": commit(),

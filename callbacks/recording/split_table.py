@@ -13,11 +13,11 @@ from callbacks.errors import RunError
 from callbacks.files import write_table
 from callbacks.recording.wandb_logger import ResilientWandbLogger
 
-COLUMNS = ["image_id", "lesion_id", "dx", "part"]
+COLUMNS = ["image_id", "lesion_id", "dx", "split"]
 
 
 class SplitTable(Callback):
-    """Prints the class table of each part, and writes the split to ``split.csv`` in the run folder.
+    """Prints the class table of each split, and writes them to ``split.csv`` in the run folder.
 
     A run that goes on, or is evaluated, must have the split it was started with.
 
@@ -32,7 +32,7 @@ class SplitTable(Callback):
         if stage == "predict":
             return
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
-        split = data.table.loc[data.table["part"] != "", COLUMNS].reset_index(drop=True)
+        split = data.table.loc[data.table["split"] != "", COLUMNS].reset_index(drop=True)
         if self.path.exists() and not _same(split, pd.read_csv(self.path)):
             anew = ", or give the run another --name" if stage == "fit" else ""
             raise RunError(

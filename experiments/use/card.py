@@ -36,17 +36,17 @@ about anybody's health.
 
 HAM10000 (doi:10.7910/DVN/DBW86T, CC BY-NC 4.0), dermatoscopic images of mostly light skin from two
 sites; about half of the lesions are confirmed by histology.{synthetic} Split by lesion,
-`{split}`, so that no lesion is in two parts:
+`{split}`, so that no lesion is in two splits:
 
 {parts}
 
-The training part was learned from, the best epoch and any decision were chosen on the validation
-part, and the test part was scored with what had been chosen.
+The training split was learned from, the best epoch and any decision were chosen on the validation
+split, and the test split was scored with what had been chosen.
 
 ## How well it does
 
-On the test part; intervals are 95 %, by bootstrap of lesions, and say nothing of other trainings.
-Precision depends on how frequent the classes are, and is that of this part alone.
+On the test split; intervals are 95 %, by bootstrap of lesions, and say nothing of other trainings.
+Precision depends on how frequent the classes are, and is that of this split alone.
 
 {metrics}
 
@@ -68,9 +68,9 @@ Research on classification under class imbalance, on dermatoscopic images like t
 
 def card(run: Run, folder: Path) -> str:
     """The card in Markdown."""
-    parts = pd.read_csv(folder / "split.csv")
-    counts = pd.crosstab(parts["dx"], parts["part"]).reindex(run.classes, fill_value=0)
-    counts = counts[[part for part in ("train", "val", "test") if part in counts]]
+    images = pd.read_csv(folder / "split.csv")
+    counts = pd.crosstab(images["dx"], images["split"]).reindex(run.classes, fill_value=0)
+    counts = counts[[split for split in ("train", "val", "test") if split in counts]]
     counts.loc["all"] = counts.sum()
     decision = Decision.load(folder)
     model = run.config["model"]
@@ -122,7 +122,7 @@ def _decided(decision: Decision | None) -> str:
         return "The likeliest class is decided."
     return (
         f"Above, the likeliest class counts. The run also has a decision of its own, chosen on the "
-        f"validation part: temperature {decimals(decision.temperature)}, `decision.json`."
+        f"validation split: temperature {decimals(decision.temperature)}, `decision.json`."
     )
 
 

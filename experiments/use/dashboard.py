@@ -11,7 +11,7 @@ from typing import Any
 from callbacks.errors import reason
 from callbacks.files import write_text
 from callbacks.recording.charts import BARS
-from datamodules.dataset import CLASSES
+from datamodules.classes import CLASSES
 from experiments.command_line.parser import CommandParser
 
 OVERALL = ("balanced_accuracy", "macro_f1", "macro_auroc", "ece")

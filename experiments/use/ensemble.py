@@ -80,7 +80,7 @@ def alike(runs: Sequence[Path], data: Sequence[Any]) -> None:
         for what, same in (
             ("classes", other.class_names == data[0].class_names),
             ("image sizes", other.size == data[0].size),
-            ("splits", other.table["part"].equals(data[0].table["part"])),
+            ("splits", other.table["split"].equals(data[0].table["split"])),
         ):
             if not same:
                 raise RunError(

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from datamodules.cache import release_arrays
-from datamodules.dataset import read_table
+from datamodules.metadata import read_table
 from lightning_modules.codecs import JPEG, Autoencoder, KMeans, ScaleHyperprior, WebP
 from lightning_modules.codecs.codec import Codec
 from tests.benchmarks.loading import Data

@@ -13,7 +13,10 @@ from torchvision.datasets import ImageFolder
 from torchvision.transforms import v2
 
 from datamodules.cache import release_arrays
-from datamodules.dataset import CLASSES, LesionDataset, image_files, read_table
+from datamodules.classes import CLASSES
+from datamodules.layout import image_files
+from datamodules.lesion_dataset import LesionDataset
+from datamodules.metadata import read_table
 from datamodules.samplers import Natural
 from datamodules.synthetic import synthesize
 from datamodules.transforms import Augment

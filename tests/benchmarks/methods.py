@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from datamodules.cache import release_arrays
-from datamodules.dataset import read_table
+from datamodules.metadata import read_table
 from datamodules.saliency import fine_grained_saliency
 from lightning_modules import CARE, Classifier, losses, mixes
 from lightning_modules.networks import TimmNetwork

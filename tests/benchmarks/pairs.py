@@ -10,7 +10,10 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from datamodules.cache import release_arrays
-from datamodules.dataset import CLASSES, LesionDataset, image_files, read_table
+from datamodules.classes import CLASSES
+from datamodules.layout import image_files
+from datamodules.lesion_dataset import LesionDataset
+from datamodules.metadata import read_table
 from datamodules.saliency import fine_grained_saliency
 from datamodules.samplers import Paired
 from datamodules.views import RandomCrop, Views

@@ -101,7 +101,7 @@ class Data(LightningDataModule):
             "index": index,
             "mask": mask,
         }
-        self.table = pd.DataFrame({"image_id": list("abcd"), "part": "test"}, index=range(10, 14))
+        self.table = pd.DataFrame({"image_id": list("abcd"), "split": "test"}, index=range(10, 14))
 
     def train_dataloader(self):
         return DataLoader([self.batch], batch_size=None)

@@ -21,14 +21,14 @@ class Data:
     class_names, class_counts, batch_size = NAMES, TRAIN, 6
 
     def __init__(self):
-        parts = [("train", TRAIN), ("val", VAL)]
-        rows = [(part, c) for part, counts in parts for c, n in enumerate(counts) for _ in range(n)]
-        self.table = pd.DataFrame(rows, columns=["part", "label"])
+        splits = [("train", TRAIN), ("val", VAL)]
+        rows = [(s, c) for s, counts in splits for c, n in enumerate(counts) for _ in range(n)]
+        self.table = pd.DataFrame(rows, columns=["split", "label"])
 
     def gather(self, index):
         label = torch.tensor(self.table["label"].loc[index].to_numpy())
         image = (label / 4)[:, None, None, None].expand(-1, 3, 4, 4).clone()
-        trained = self.table["part"].loc[index] == "train"
+        trained = self.table["split"].loc[index] == "train"
         image[:, :, 0, 0] = torch.tensor(trained.to_numpy())[:, None].float()
         return {"image": image, "label": label, "index": torch.tensor(index)}
 
@@ -111,10 +111,10 @@ def test_soft_labels_count_where_their_own_has_the_larger_part(mix):
 def test_pairs_are_of_validation_images_and_training_images_of_the_head():
     data, callback = Data(), MixingShortcut(images=3)
     pairs = callback.gathered(data, 1)
-    label, part = pairs["label"], data.table["part"].loc[pairs["index"].tolist()].tolist()
+    label, split = pairs["label"], data.table["split"].loc[pairs["index"].tolist()].tolist()
     assert label[::2].tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2]
     assert set(label[1::2].tolist()) == {1}
-    assert part == ["val", "train"] * 9
+    assert split == ["val", "train"] * 9
     assert pairs["image"].dtype == torch.uint8
 
 

@@ -12,7 +12,7 @@ from callbacks.looking.overlay import GAP, TILE, picture
 from callbacks.looking.saliency import Saliency, Seen, first_lesions, measured
 from callbacks.recording.history import read_history
 from datamodules.cache import read_image, read_mask
-from datamodules.dataset import image_files, mask_files
+from datamodules.layout import image_files, mask_files
 from experiments.command_line.cli import run_command
 
 ROOT = Path(__file__).parents[2]
@@ -47,7 +47,7 @@ def use(command, *more):
 
 def validated():
     """How many lesions the validation has; all are drawn, of at most two in a class."""
-    return pd.read_csv(RUN / "split.csv").query("part == 'val'")["lesion_id"].nunique()
+    return pd.read_csv(RUN / "split.csv").query("split == 'val'")["lesion_id"].nunique()
 
 
 def drawn(split):

@@ -1,5 +1,6 @@
 import errno
 import os
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -9,7 +10,9 @@ from PIL import Image
 
 from datamodules import cache, progress
 from datamodules.cache import cached, read_image, read_mask, release_arrays
-from datamodules.dataset import DataError, image_files, read_table
+from datamodules.errors import DataError
+from datamodules.layout import image_files, mask_files
+from datamodules.metadata import read_table
 
 
 @pytest.fixture
@@ -79,7 +82,7 @@ def test_what_is_no_damage_of_the_files_is_not_called_so(files, tmp_path, monkey
         raise trouble
 
     monkeypatch.setitem(cache.READERS, "image", read)
-    with pytest.raises(DataError, match="the files themselves may be whole") as error:
+    with pytest.raises(DataError, match="the files themselves may be intact") as error:
         cached(tmp_path / "cache", "image", files, 8)
     assert "make data" not in str(error.value)
     assert "delete" not in str(error.value)
@@ -87,7 +90,7 @@ def test_what_is_no_damage_of_the_files_is_not_called_so(files, tmp_path, monkey
 
 @pytest.mark.parametrize("size", [0, -1])
 def test_a_size_that_is_none(lesions, size):
-    with pytest.raises(DataError, match=f"data.size={size} is no size"):
+    with pytest.raises(DataError, match=f"data.size={size} is not an image size"):
         release_arrays(lesions, read_table(lesions), "ham10000", size)
 
 
@@ -123,7 +126,7 @@ def read_only(monkeypatch):
 def test_data_that_cannot_be_written_are_cached_elsewhere(files, tmp_path, read_only, capsys):
     share, other = tmp_path / "share" / "cache", tmp_path / "home"
     rows = cached(share, "image", files, 8, other)
-    assert f"{share} cannot be written, so pixels are cached in {other}" in capsys.readouterr().out
+    assert f"{share} is not writable, so pixels are cached in {other}" in capsys.readouterr().out
     assert [path.suffix for path in sorted(other.iterdir())] == [".lock", ".npy"]
     with pytest.raises(DataError, match=r"share/cache \(Read-only.*data\.cache_dir"):
         cached(share, "image", files, 8)
@@ -141,7 +144,7 @@ def test_the_cache_may_lie_anywhere(lesions, tmp_path, monkeypatch):
 
 
 def test_a_log_has_progress_from_the_start(files, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(progress, "EVERY", 0)
+    monkeypatch.setattr(progress, "INTERVAL", 0)
     cached(tmp_path / "cache", "image", files, 8)
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "Caching images at 8 px: 6 files"
@@ -166,5 +169,26 @@ def test_release_has_images_masks_and_saliency(lesions):
 
 def test_missing_file_is_named(lesions, tmp_path):
     table = read_table(lesions).replace("ISIC_0024307", "ISIC_9999999")
-    with pytest.raises(DataError, match="1 image files are not in .*ISIC_9999999"):
+    with pytest.raises(DataError, match="1 image files are missing in .*ISIC_9999999 the first"):
         release_arrays(lesions, table, "ham10000", 16)
+
+
+@pytest.mark.parametrize(
+    ("kind", "misnamed", "expected"),
+    [
+        ("image", "HAM10000_images_part_1/ISIC_0024306.png", r"ISIC_\*\.jpg.*to JPEG"),
+        (
+            "mask",
+            "HAM10000_segmentations_lesion_tschandl/ISIC_0024306.png",
+            r"ISIC_\*_segmentation\.png.*to PNG",
+        ),
+    ],
+)
+def test_files_of_other_names_are_told_the_right_ones(lesions, tmp_path, kind, misnamed, expected):
+    root = tmp_path / "own"
+    shutil.copytree(lesions, root, ignore=shutil.ignore_patterns("cache"))
+    file = (image_files if kind == "image" else mask_files)(root)["ISIC_0024306"]
+    file.rename(root / misnamed)
+    with pytest.raises(DataError, match=rf"must match {expected}") as error:
+        release_arrays(root, read_table(root), "ham10000", 16, ["mask"])
+    assert f"{misnamed} does not match" in str(error.value)

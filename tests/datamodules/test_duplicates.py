@@ -8,8 +8,9 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from datamodules.dataset import CLASSES, IMAGE_FOLDERS, METADATA, OFFICIAL
+from datamodules.classes import CLASSES
 from datamodules.duplicates import Fingerprint, near_duplicates
+from datamodules.layout import IMAGE_FOLDERS, METADATA, OFFICIAL
 from datamodules.verify import verify
 
 

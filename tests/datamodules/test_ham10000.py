@@ -1,8 +1,10 @@
 import pickle
+import re
 from types import SimpleNamespace
 
 import pytest
 import torch
+from jsonargparse import ArgumentParser
 from pytorch_lightning import LightningModule, Trainer
 
 from datamodules import HAM10000, DataError
@@ -81,7 +83,7 @@ def test_batches_are_floats_on_request_with_maps(lesions, tmp_path):
     assert batch["image"].dtype == torch.float32
     assert 0.2 < batch["image"].max() <= 1
     row = data.table.loc[batch["index"].tolist()]
-    assert (row["part"] == "train").all()
+    assert (row["split"] == "train").all()
     assert row["label"].tolist() == batch["label"].tolist()
 
 
@@ -110,7 +112,7 @@ def test_every_image_is_evaluated_exactly_once_on_any_number_of_ranks(data):
             torch.cat([b["index"] for b in attached(data, r, world_size).val_dataloader()])
             for r in range(world_size)
         ]
-        expected = data.table.index[data.table["part"] == "val"].tolist()
+        expected = data.table.index[data.table["split"] == "val"].tolist()
         assert sorted(torch.cat(shares).tolist()) == expected
     assert shares[0].tolist() == sorted(shares[0].tolist())
 
@@ -174,6 +176,46 @@ def test_impossible_batches_are_refused(lesions, change, message):
     data = HAM10000(lesions, SPLIT, size=16, num_workers=0, **change)
     with pytest.raises(DataError, match=message):
         attached(data, world_size=2 if change["batch_size"] == 15 else 1).train_dataloader()
+
+
+@pytest.mark.parametrize("loader", ["train_dataloader", "val_dataloader", "test_dataloader"])
+def test_without_a_trainer_loaders_serve_batches_as_documented(lesions, loader):
+    data = HAM10000(lesions, SPLIT, size=16, batch_size=16, mask=True, train_transform=Augment())
+    data.prepare_data()
+    data.setup("validate")
+    batch = next(iter(getattr(data, loader)()))
+    assert batch["image"].shape == (len(batch["label"]), 3, 16, 16)
+    assert batch["image"].dtype == torch.float32
+    assert 0.2 < batch["image"].max() <= 1
+    expected = data.gather(batch["index"].tolist())
+    assert torch.equal(batch["image"], expected["image"])
+
+
+def test_without_a_trainer_training_is_at_its_start(data, tmp_path):
+    """The same batches as the first ones of a run, and as many."""
+    images = torch.cat([batch["image"] for batch in data.train_dataloader()])
+    seen = fit(HAM10000(data.root, SPLIT, size=16, batch_size=16), tmp_path, max_epochs=1)
+    assert torch.equal(images, torch.cat([batch["image"] for batch in seen]))
+
+
+@pytest.mark.parametrize(
+    ("option", "choices"),
+    [
+        ("split", ["splits.Balanced", "splits.KFold", "splits.Official", "splits.Stratified"]),
+        ("train_transform", ["transforms.Augment", "views.RandomCrop", "views.Views"]),
+        ("sampler", ["samplers.ClassBalanced", "samplers.Natural", "samplers.Paired"]),
+    ],
+)
+def test_help_lists_the_choices_of_this_package_only(monkeypatch, option, choices):
+    monkeypatch.setenv("COLUMNS", "1000")
+    parser = ArgumentParser()
+    parser.add_class_arguments(HAM10000, "data")
+    text = parser.format_help()
+    assert len(text.splitlines()) < 60
+    pattern = rf"(?s)\n  --data\.{option} .*?known subclasses: ([^)]*)\)"
+    names = re.search(pattern, text)[1].split(", ")
+    assert {f"datamodules.{name}" for name in choices} <= set(names)
+    assert not [name for name in names if name.startswith(("torch", "kornia", "timm"))]
 
 
 def test_dataset_reopens_its_maps_in_a_worker(data):

@@ -16,8 +16,9 @@ import pytest
 from PIL import Image
 
 from datamodules import archives, download, install
-from datamodules.dataset import IMAGE_FOLDERS, MASK_FOLDER, METADATA, DataError
 from datamodules.download import Remote, fetch
+from datamodules.errors import DataError
+from datamodules.layout import IMAGE_FOLDERS, MASK_FOLDER, METADATA
 from datamodules.verify import TEST, VAL, verify
 
 IDS = ["ISIC_0024306", "ISIC_0029305", "ISIC_0029306"]
@@ -166,17 +167,17 @@ def test_fetch(server, tmp_path, capsys):
     path = fetch(server.remote("a.zip", CONTENT), tmp_path)
     assert path.read_bytes() == CONTENT
     assert below(tmp_path) == ["a.zip"]
-    assert "only that was checked" not in capsys.readouterr().out
+    assert "was not checked" not in capsys.readouterr().out
 
 
 def test_fetch_says_what_it_cannot_check(server, tmp_path, capsys):
     fetch(server.remote("a.zip", CONTENT, checked=False), tmp_path)
-    assert "no size and no MD5, so only that was checked" in capsys.readouterr().out
+    assert "a.zip was not checked by size or MD5" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("checked", [True, False])
 def test_fetch_resumes_where_the_connection_dropped(server, tmp_path, checked):
-    server.drops = 10  # more than TRIES: what counts is that every try brought something
+    server.drops = 10  # more than MAX_FAILURES, but every attempt brings some bytes
     path = fetch(server.remote("a.zip", CONTENT, checked), tmp_path)
     assert path.read_bytes() == CONTENT
     asked = [range for _, range in server.seen]
@@ -205,9 +206,9 @@ def test_fetch_starts_over_where_the_server_has_no_ranges(server, tmp_path):
 
 def test_fetch_gives_up_where_starting_over_gets_nowhere(server, tmp_path):
     server.drops, server.ranges = 1000, False
-    with pytest.raises(DataError, match=r"after 5,120 of 10,240 bytes\): what came is kept"):
+    with pytest.raises(DataError, match=r"after 5,120 of 10,240 bytes\)\. Try again later"):
         fetch(server.remote("a.zip", CONTENT), tmp_path)
-    assert len(server.seen) == download.TRIES
+    assert len(server.seen) == download.MAX_FAILURES
 
 
 def test_fetch_starts_over_where_the_part_is_longer_than_the_file(server, tmp_path):
@@ -231,7 +232,7 @@ def test_fetch_refuses_other_bytes(server, tmp_path):
 def test_fetch_refuses_another_size(server, tmp_path):
     remote = replace(server.remote("a.zip", CONTENT), md5=None)
     server.files["/a.zip"] = CONTENT + b"more"
-    with pytest.raises(DataError, match="10,244 bytes .* published are 10,240 bytes and no MD5"):
+    with pytest.raises(DataError, match="10,244 bytes .* expected 10,240 bytes and any MD5"):
         fetch(remote, tmp_path)
     assert below(tmp_path) == []
 
@@ -248,7 +249,7 @@ def test_fetch_does_not_insist_on_404(server, tmp_path):
 def test_fetch_insists_on_500(server, tmp_path):
     server.errors = [500, 503, 429]
     assert fetch(server.remote("a.zip", CONTENT), tmp_path).read_bytes() == CONTENT
-    server.errors = [500] * download.TRIES
+    server.errors = [500] * download.MAX_FAILURES
     with pytest.raises(DataError, match="500"):
         fetch(server.remote("b.zip", CONTENT), tmp_path)
 
@@ -296,7 +297,7 @@ def test_install_downloads_the_official_sets(published, tmp_path, capsys):
     assert below(root) == INSTALLED_OFFICIAL
     assert set(published.asked().values()) == {1}
     verify(root)
-    assert f"1 images in {TEST}_Input; all can be read" in capsys.readouterr().out
+    assert f"1 images in {TEST}_Input; all of them are readable" in capsys.readouterr().out
 
 
 def test_install_goes_on_after_an_interruption(published, tmp_path, monkeypatch):
@@ -441,7 +442,7 @@ def test_install_takes_any_layout(tmp_path, layout, capsys):
     install.install(root, src)
     if layout is kaggle:
         assert below(root) == [name for name in INSTALLED if MASK_FOLDER not in name]
-        note = f"Note: nothing in or below {src} is or unpacks to {MASK_FOLDER}"
+        note = f"Note: {src} and its subfolders contain neither {MASK_FOLDER} nor its archive"
         assert note in capsys.readouterr().out
     else:
         assert below(root) == INSTALLED
@@ -475,7 +476,7 @@ def test_install_names_what_src_lacks(tmp_path):
     (src / f"{IMAGE_FOLDERS[1]}.zip").unlink()
     (src / METADATA).unlink()
     lacking = f"{METADATA}, {IMAGE_FOLDERS[1]}"
-    with pytest.raises(DataError, match=f"unpacks to {lacking}: put it there"):
+    with pytest.raises(DataError, match=f"contain neither {lacking} nor the archives: add them"):
         install.install(tmp_path / "root", src)
     assert not (tmp_path / "root").exists()
     with pytest.raises(DataError, match="does not exist"):
@@ -489,7 +490,7 @@ def test_install_says_what_to_do_with_an_archive_of_archives(tmp_path, name, its
     whole = {file.name: file.read_bytes() for file in src.iterdir()}
     shutil.rmtree(src)
     archive(src / name, whole)
-    with pytest.raises(DataError, match=rf"src/{name} holds HAM10000_.*, so unpack it and name"):
+    with pytest.raises(DataError, match=rf"unpack .*src/{name}, which contains HAM10000_.*set SRC"):
         install.install(tmp_path / "root", src / name if itself else src)
 
 
@@ -498,7 +499,10 @@ def test_install_names_the_metadata_that_the_challenge_lacks(tmp_path):
     one_folder(src)
     (src / "images").rename(src / "ISIC2018_Task3_Training_Input")
     (src / METADATA).rename(src / "ISIC2018_Task3_Training_GroundTruth.csv")
-    with pytest.raises(DataError, match=rf"training set lack the metadata: get {METADATA} from"):
+    with pytest.raises(
+        DataError,
+        match=rf"training set of the ISIC challenge lacks the metadata: download {METADATA}",
+    ):
         install.install(tmp_path / "root", src)
 
 
@@ -545,7 +549,7 @@ def test_install_refuses_members_that_lead_outside(tmp_path, member):
 
 
 def test_install_refuses_archives_that_unpack_to_too_much(tmp_path, monkeypatch):
-    monkeypatch.setattr(archives, "LARGEST", 10)
+    monkeypatch.setattr(archives, "MAX_UNPACKED", 10)
     with pytest.raises(DataError, match="would unpack to more than"):
         install.install(tmp_path / "root", release(tmp_path / "src"))
 
@@ -577,14 +581,14 @@ def test_install_leaves_nothing_of_a_damaged_archive(tmp_path, damage):
 def test_install_refuses_an_archive_of_something_else(tmp_path):
     src = release(tmp_path / "src")
     archive(src / f"{MASK_FOLDER}.zip", {f"{IDS[0]}.jpg": picture()})
-    with pytest.raises(DataError, match=f"holds nothing of {MASK_FOLDER}"):
+    with pytest.raises(DataError, match=f"contains no file of {MASK_FOLDER}"):
         install.install(tmp_path / "root", src)
 
 
 def test_install_refuses_a_page_for_a_table(tmp_path):
     src = release(tmp_path / "src")
     (src / METADATA).write_text("<!DOCTYPE html>\n<title>Not found</title>\n")
-    with pytest.raises(DataError, match="is no table of images"):
+    with pytest.raises(DataError, match="is not a table of images"):
         install.install(tmp_path / "root", src)
     assert not (tmp_path / "root" / METADATA).exists()
 

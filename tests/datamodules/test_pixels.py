@@ -151,10 +151,10 @@ def test_a_palette_with_a_transparent_colour(tmp_path):
 
 def test_huge_pictures_are_refused_without_a_warning(tmp_path, monkeypatch):
     Image.new("1", (11_000, 10_000)).save(tmp_path / "large.png")
-    monkeypatch.setattr(pixels, "MOST_PIXELS", 10**8)
+    monkeypatch.setattr(pixels, "MAX_PIXELS", 10**8)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        with pytest.raises(ValueError, match="110 megapixels, but at most 100 are decoded"):
+        with pytest.raises(ValueError, match="110 megapixels, but at most 100 are supported"):
             read_rgb(tmp_path / "large.png")
 
 
@@ -218,7 +218,7 @@ def test_what_is_no_mask_is_refused(tmp_path):
     ("name", "content", "expected"),
     [
         ("a.jpg", b"", "an empty file"),
-        ("a.png", b"no image", "no image of a known format"),
+        ("a.png", b"no image", "not an image of a known format"),
         ("a.webp", b"RIFF\x10\0\0\0WEBPVP8 ", None),
     ],
 )

@@ -1,7 +1,9 @@
 import pandas as pd
 import pytest
 
-from datamodules.dataset import METADATA, SAME_LESION, DataError, read_table
+from datamodules.errors import DataError
+from datamodules.layout import METADATA
+from datamodules.metadata import SAME_LESION, read_table
 from datamodules.splits import Balanced, KFold, Official, Stratified
 
 SPLITS = [Balanced(8, 4), Stratified(), *(KFold(4, fold) for fold in range(4))]
@@ -20,11 +22,11 @@ def table() -> pd.DataFrame:
 
 
 @pytest.mark.parametrize("split", SPLITS)
-def test_no_lesion_is_in_two_parts_and_no_image_in_none(table, split):
-    part = split(table)
-    assert set(part) == {"train", "val", "test"}
-    assert (part.groupby(table["lesion_id"]).nunique() == 1).all()
-    assert (pd.crosstab(table["dx"], part) > 0).all(axis=None)
+def test_no_lesion_is_in_two_splits_and_no_image_in_none(table, split):
+    splits = split(table)
+    assert set(splits) == {"train", "val", "test"}
+    assert (splits.groupby(table["lesion_id"]).nunique() == 1).all()
+    assert (pd.crosstab(table["dx"], splits) > 0).all(axis=None)
 
 
 @pytest.fixture
@@ -51,11 +53,11 @@ def with_pairs(tmp_path, pairs) -> pd.DataFrame:
         *(KFold(5, fold) for fold in range(5)),
     ],
 )
-def test_images_of_one_lesion_with_two_ids_are_in_one_part(with_pairs, pairs, split):
+def test_images_of_one_lesion_with_two_ids_are_in_one_split(with_pairs, pairs, split):
     assert len(pairs) == 18
-    part = dict(zip(with_pairs["image_id"], split(with_pairs), strict=True))
-    assert set(part.values()) == {"train", "val", "test"}
-    assert [pair for pair in pairs if part[pair[0]] != part[pair[1]]] == []
+    split_of = dict(zip(with_pairs["image_id"], split(with_pairs), strict=True))
+    assert set(split_of.values()) == {"train", "val", "test"}
+    assert [pair for pair in pairs if split_of[pair[0]] != split_of[pair[1]]] == []
 
 
 @pytest.mark.parametrize("split", SPLITS)
@@ -86,6 +88,18 @@ def test_balanced_refuses_what_is_impossible(table):
         Balanced(39, 0)(table)  # nothing would be left for training
 
 
+def test_balanced_says_that_whole_lesions_do_not_add_up():
+    """Lesions of two images each have no odd number of images."""
+    lesions = [f"HAM_{number // 2}" for number in range(8)]
+    table = pd.DataFrame({"lesion_id": lesions, "dx": "bcc", "source": "ham10000"})
+    message = r"exactly 3 test images of bcc.*the 4 available lesions have 2 images each.*such as 2"
+    with pytest.raises(DataError, match=message):
+        Balanced(3, 1)(table)
+    with pytest.raises(DataError, match=r"exactly 1 val images.*data.split.val_images, such as 2"):
+        Balanced(2, 1)(table)
+    assert Balanced(2, 2)(table).value_counts().to_dict() == {"train": 4, "test": 2, "val": 2}
+
+
 @pytest.mark.parametrize("numbers", [(0, 4), (4, 0), (-1, 4), (4, -3)])
 def test_balanced_refuses_numbers_below_one(numbers):
     with pytest.raises(DataError, match="at least 1"):
@@ -107,7 +121,7 @@ def test_stratified_takes_the_fractions_of_the_lesions(table):
     assert counts.loc["df"].to_dict() == {"test": 4, "train": 14, "val": 2}
 
 
-def test_stratified_refuses_an_empty_part(table):
+def test_stratified_refuses_an_empty_split(table):
     with pytest.raises(DataError, match="without df, which has 20 lesions"):
         Stratified(val_fraction=0.01)(table)
 

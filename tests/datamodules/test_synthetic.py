@@ -3,16 +3,11 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from datamodules import synthetic
-from datamodules.dataset import (
-    CLASSES,
-    METADATA,
-    SYNTHETIC,
-    DataError,
-    image_files,
-    mask_files,
-    read_table,
-)
+from datamodules import drawing, synthetic
+from datamodules.classes import CLASSES
+from datamodules.errors import DataError
+from datamodules.layout import METADATA, SYNTHETIC, image_files, mask_files
+from datamodules.metadata import read_table
 from datamodules.splits import Balanced
 from datamodules.synthetic import synthesize
 
@@ -106,7 +101,7 @@ def test_another_seed_draws_other_lesions(root, tmp_path):
 def test_is_not_drawn_twice(root, monkeypatch, capsys):
     monkeypatch.setattr(synthetic, "_draw", None)
     synthesize(root, images=60, width=64)
-    assert "already holds" in capsys.readouterr().out
+    assert "already contains" in capsys.readouterr().out
 
 
 def test_other_arguments_replace_the_drawings(tmp_path):
@@ -139,13 +134,13 @@ def test_marker_says_what_the_pictures_are(root):
 
 
 def test_too_few_images(tmp_path):
-    with pytest.raises(DataError, match="ask for 40"):
+    with pytest.raises(DataError, match="set 40 or more"):
         synthesize(tmp_path / "demo", images=39)
     assert not list(tmp_path.iterdir())
 
 
 def test_an_interruption_leaves_nothing_behind(tmp_path, monkeypatch):
-    monkeypatch.setattr(synthetic.Artist, "draw", lambda _: 1 / 0)
+    monkeypatch.setattr(drawing.Artist, "draw", lambda _: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         synthesize(tmp_path / "demo", images=40, width=32)
     assert not list(tmp_path.iterdir())

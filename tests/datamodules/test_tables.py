@@ -3,8 +3,10 @@
 import pandas as pd
 import pytest
 
-from datamodules.dataset import METADATA, DataError, read_table, without_lesion_id
+from datamodules.errors import DataError
 from datamodules.install import _as_csv
+from datamodules.layout import METADATA
+from datamodules.metadata import read_table, without_lesion_id
 from datamodules.tables import read_csv
 from datamodules.verify import differences
 
@@ -54,9 +56,9 @@ def test_lines_that_end_with_a_separator(tmp_path):
         (b"", "is empty"),
         (b"\n \n", "is empty"),
         (b"\xff\xfe", "is empty"),
-        (b"PK\x03\x04 a workbook", "is no table"),
-        (b'a,"b\n', "is no table"),
-        (b"\xff\xfea", "is no table"),
+        (b"PK\x03\x04 a workbook", "is not a table"),
+        (b'a,"b\n', "is not a table"),
+        (b"\xff\xfea", "is not a table"),
         (b"image_id,dx,lesion_id\nISIC_1,nv\n", "damaged row"),
         (b"image_id,dx,lesion_id\nISIC_1,nv,HAM_1,more\n", "damaged row"),
         (b"image_id,dx,lesion_id\n", "has 0 rows"),
@@ -91,5 +93,5 @@ def test_a_challenge_row_without_one_class_is_refused(tmp_path, row):
     (tmp_path / METADATA).write_text(TEXT, encoding="utf-8")
     truth = tmp_path / "ISIC2018_Task3_Test_GroundTruth.csv"
     truth.write_text(f"image,MEL,NV,BCC,AKIEC,BKL,DF,VASC\n{row}\n")
-    with pytest.raises(DataError, match="does not give ISIC_5 one of the classes"):
+    with pytest.raises(DataError, match="does not give ISIC_5 exactly one of the classes"):
         read_table(tmp_path)

@@ -64,7 +64,7 @@ def test_colour_factors_are_torchvisions(batch, name, theirs):
     augment = Augment(**(PLAIN | {name: 0.4}))
     draws = dict.fromkeys(("brightness", "contrast", "saturation"), torch.full((16,), 0.5))
     draws[name] = torch.full((16,), 0.75)  # a factor of 1.2
-    ours = adjust(batch["image"], augment.colours(*draws.values()))
+    ours = adjust(batch["image"], augment.colors(*draws.values()))
     expected = torch.stack([theirs(image, 1.2) for image in batch["image"]])
     assert torch.allclose(ours, expected, atol=2e-3)  # torchvision rounds the luminance weights
 

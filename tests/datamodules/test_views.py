@@ -5,7 +5,7 @@ import torch
 import torchvision.transforms.v2.functional as TF
 
 from datamodules import transforms
-from datamodules.transforms import Augment, Transform, warp
+from datamodules.transforms import Augment, RandomTransform, warp
 from datamodules.views import RandomCrop, Views, affine
 
 PLAIN = {"jitter": 0.0}
@@ -23,7 +23,7 @@ def batch():
     }
 
 
-class Nothing(Transform):
+class Nothing(RandomTransform):
     def draw(self, image):
         return torch.eye(2, 3).expand(len(image), 2, 3), torch.ones(len(image), 3)
 

@@ -77,7 +77,7 @@ def test_an_exported_run_says_what_the_run_says(lesions, capsys):
     assert "Not a medical device" in metadata["notice"]
 
     data = load(SEEDS[0]).datamodule
-    rows = data.table.index[data.table["part"] == "test"]
+    rows = data.table.index[data.table["split"] == "test"]
     pixels = data.gather(rows)["image"].mul(255).round().byte().permute(0, 2, 3, 1)
     probability, decided = session.run(None, {"pixels": pixels.numpy()})
     plain = torch.tensor(

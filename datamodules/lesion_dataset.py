@@ -1,0 +1,63 @@
+"""The dataset that serves cached pixels of lesions, a whole batch at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+
+class LesionDataset(Dataset[dict[str, Tensor]]):
+    """Images of one split, fetched a batch at a time from cached arrays.
+
+    An item is a dict: ``image`` (3, H, W), ``mask`` and ``saliency`` (1, H, W), all uint8, with
+    ``label`` and ``index``, the index of the image in ``table``.
+
+    Args:
+        arrays: Array of each name, with one row per image of the source: ``image`` (N, H, W, 3)
+            and optionally ``mask`` and ``saliency`` (N, H, W); uint8, usually memory maps.
+        table: Images of the split, with their ``row`` in the arrays and their ``label``.
+    """
+
+    def __init__(self, arrays: Mapping[str, np.ndarray], table: pd.DataFrame) -> None:
+        self.arrays = arrays
+        self.rows = table["row"].to_numpy()
+        self.labels = table["label"].to_numpy()
+        self.index = table.index.to_numpy()
+
+    def __getstate__(self) -> dict[str, object]:
+        # Workers that are not forked reopen the maps; pickling would copy them whole.
+        files = {name: getattr(array, "filename", array) for name, array in self.arrays.items()}
+        return self.__dict__ | {"arrays": files}
+
+    def __setstate__(self, state: dict[str, object]) -> None:
+        self.__dict__.update(state)
+        self.arrays = {
+            name: array if isinstance(array, np.ndarray) else np.load(array, mmap_mode="r")
+            for name, array in self.arrays.items()
+        }
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, item: int) -> dict[str, Tensor]:
+        return {name: value[0] for name, value in self.__getitems__([item]).items()}
+
+    def __getitems__(self, items: Sequence[int]) -> dict[str, Tensor]:
+        """A whole batch by one indexing of each array, which DataLoader prefers to single items."""
+        rows = self.rows[items]
+        batch = {name: channels_first(array[rows]) for name, array in self.arrays.items()}
+        return batch | {
+            "label": torch.from_numpy(self.labels[items]),
+            "index": torch.from_numpy(self.index[items]),
+        }
+
+
+def channels_first(pixels: np.ndarray) -> Tensor:
+    """Pixels (B, H, W) or (B, H, W, 3) as a tensor (B, C, H, W)."""
+    # A view, in the channels-last memory layout that convolutions prefer.
+    return torch.from_numpy(pixels.reshape(*pixels.shape[:3], -1)).permute(0, 3, 1, 2)
