@@ -88,6 +88,8 @@ test: $(ENV) ## run the test suite
 check: $(ENV) ## lint, format, types, import directions
 	$(PYTHON) -m ruff check .
 	$(PYTHON) -m ruff format --check .
+	PATH="$(dir $(PYTHON)):$$PATH" oxlint --deny-warnings experiments/compare/web
+	PATH="$(dir $(PYTHON)):$$PATH" oxfmt --check experiments/compare/web
 	$(PYTHON) -m mypy
 	$(PYTHON) -m pytest tests/test_architecture.py
 

@@ -1,4 +1,4 @@
-"""Runs to a table and a page: ``python -m experiments compare [RUNS...] [options]``."""
+"""Compares runs in a table and a page: ``python -m experiments compare [RUNS...] [options]``."""
 
 from __future__ import annotations
 
@@ -10,23 +10,35 @@ from callbacks.errors import RunError
 from callbacks.files import write_table, write_text
 from experiments.compare import page, table
 from experiments.compare.comparison import Comparison, compare
+from experiments.compare.compression import with_compression
 from experiments.compare.runs import read_runs
 from experiments.compare.wandb_runs import read_project
 
 
 def parser() -> argparse.ArgumentParser:
     result = argparse.ArgumentParser(prog="experiments.compare", description=__doc__)
-    result.add_argument("runs", nargs="*", default=["runs/*"], help="folders of runs, or patterns")
-    result.add_argument("--project", help="entity/name: runs from W&B in place of folders")
-    result.add_argument("--baseline", help="name of the row that the others are set against")
-    result.add_argument("--last", action="store_true", help="last epochs in place of best ones")
-    result.add_argument("--resamples", type=int, default=2000, help="of the test part's lesions")
-    result.add_argument("--out", type=Path, default=Path("compare"), help="where the files go")
+    result.add_argument(
+        "runs", nargs="*", default=["runs/*"], help="run folders, or glob patterns of them"
+    )
+    result.add_argument(
+        "--project", help="W&B project, entity/name, to read runs from instead of folders"
+    )
+    result.add_argument("--baseline", help="name of the row that all others are compared with")
+    result.add_argument(
+        "--last", action="store_true", help="compare the last epochs instead of the best ones"
+    )
+    result.add_argument(
+        "--resamples",
+        type=int,
+        default=2000,
+        help="number of bootstrap resamples of the test lesions",
+    )
+    result.add_argument("--out", type=Path, default=Path("compare"), help="folder for the files")
     return result
 
 
 def write(comparison: Comparison, folder: Path) -> None:
-    """Writes ``table.csv``, ``table.md`` and ``index.html``."""
+    """Write ``table.csv``, ``table.md`` and ``index.html``."""
     folder.mkdir(parents=True, exist_ok=True)
     write_table(folder / "table.csv", table.everything(comparison))
     write_text(folder / "table.md", table.markdown(comparison))
@@ -38,14 +50,14 @@ def main() -> None:
     try:
         project, last = options.project, options.last
         runs, left_out = read_project(project, last) if project else read_runs(options.runs, last)
-        notes = ["These are the last epochs, not the best ones on validation."] if last else []
+        notes = ["These are the last epochs, not those that validation selected."] if last else []
         notes += [f"Left out: {sentence}" for sentence in left_out]
-        comparison = compare(runs, options.resamples, options.baseline, notes)
+        comparison = with_compression(compare(runs, options.resamples, options.baseline, notes))
     except RunError as error:
         sys.exit(f"error: {error}")
     table.show(comparison)
     write(comparison, options.out)
-    print(f"{options.out}/ has table.md, table.csv and the page index.html.")
+    print(f"Wrote table.md, table.csv and the page index.html to {options.out}/.")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""How sure a comparison is: intervals over seeds, over lesions, and tests of a difference."""
+"""Intervals over seeds and over lesions, and tests of a difference."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ LEVEL = 0.95
 
 
 def over_seeds(values: Array) -> Interval | None:
-    """Student's t interval for the mean of other trainings; None for fewer than two."""
+    """Student's t interval for the mean over training runs; None for fewer than two."""
     if len(values) < 2:
         return None
     half = stats.t.ppf((1 + LEVEL) / 2, len(values) - 1) * stats.sem(values)
@@ -23,16 +23,16 @@ def over_seeds(values: Array) -> Interval | None:
 
 
 def lesion_weights(lesion: Array, label: Array, resamples: int, seed: int = 0) -> Array:
-    """Bootstrap of lesions: how often each image counts in each resample (R, N).
+    """Bootstrap of lesions: count of each image in each resample (R, N).
 
-    Lesions are drawn with replacement within each class, so that no resample lacks one, and
-    bring all their images along, for images of one lesion are no independent evidence.
+    Lesions are sampled with replacement within each class, so that every resample has all
+    classes. A lesion brings all its images, since these are not independent.
 
     Args:
-        lesion: Number (N,) of each image's lesion, from 0.
-        label: Class (N,) of each image; a lesion has one.
-        resamples: R.
-        seed: The same resamples for every run of a comparison.
+        lesion: Number of each image's lesion, from 0 (N,).
+        label: Class of each image (N,); the same for all images of a lesion.
+        resamples: Number of resamples, R.
+        seed: Seed of the resamples, the same for every run of a comparison.
     """
     generator = np.random.default_rng(seed)
     first = np.unique(lesion, return_index=True)[1]
@@ -45,7 +45,7 @@ def lesion_weights(lesion: Array, label: Array, resamples: int, seed: int = 0) -
 
 
 def percentiles(values: Array) -> Interval | None:
-    """The bootstrap interval of resampled values (R,); None if some resample has no value."""
+    """Bootstrap interval of resampled values (R,); None if a resample has no value."""
     if not len(values) or np.isnan(values).any():
         return None
     low, high = np.quantile(values, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
@@ -53,28 +53,30 @@ def percentiles(values: Array) -> Interval | None:
 
 
 def bootstrap_p(differences: Array) -> float:
-    """Two-sided p value of no difference: at level a when the 1 - a interval ends at 0.
+    """Two-sided p-value of no difference (R,): the level a at which the 1 - a interval ends at 0.
 
-    It cannot be less than 2 / (R + 1).
+    The smallest possible value is 2 / (R + 1).
     """
     tail = min((differences <= 0).sum(), (differences >= 0).sum()) + 1
     return min(1.0, float(2 * tail / (len(differences) + 1)))
 
 
 def mcnemar(one: Array, other: Array, lesion: Array) -> tuple[int, int, float]:
-    """McNemar's exact test with a lesion as the unit.
+    """McNemar's exact test with lesions as the units.
 
-    A lesion is discordant if one method has it right more often than the other, over its images
-    and the seeds. So seeds, which see the same images, do not multiply the evidence, and neither
-    do images of one lesion. With one seed and one image per lesion it is McNemar's own test.
+    A lesion is discordant if one method classifies it correctly more often than the other, over
+    its images and the seeds. More seeds, which see the same images, or more images of a lesion
+    therefore do not multiply the evidence. With one seed and one image per lesion this is the
+    original test.
 
     Args:
-        one: Share (N,) of the seeds that have each image right.
-        other: The same of the other method.
-        lesion: Number (N,) of each image's lesion, from 0.
+        one: Share of the seeds that classify each image correctly (N,).
+        other: Likewise for the other method.
+        lesion: Number of each image's lesion, from 0 (N,).
 
     Returns:
-        Lesions that ``one`` has right more often, those that ``other`` has, and the p value.
+        Number of lesions that ``one`` classifies correctly more often, number that ``other``
+        does, and the p-value.
     """
     ahead = np.bincount(lesion, weights=one - other)
     ahead[np.abs(ahead) < 1e-9] = 0  # thirds do not add up exactly
@@ -85,7 +87,7 @@ def mcnemar(one: Array, other: Array, lesion: Array) -> tuple[int, int, float]:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """P values of several tests, adjusted so that the chance of any false finding is held."""
+    """P-values of several tests, adjusted for the family-wise error rate (Holm, 1979)."""
     order = np.argsort(p_values, kind="stable")
     factors = np.arange(len(order), 0, -1)
     adjusted = np.minimum(np.maximum.accumulate(np.asarray(p_values)[order] * factors), 1)

@@ -1,4 +1,4 @@
-"""The protocol's metrics under weights of the images: of the test part, or of many resamples."""
+"""Metrics of weighted images: of the test split, or of many resamples of it at once."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from lightning_modules.metrics import SHOTS
 
 Array = NDArray[Any]
-BINS = 15
+CALIBRATION_BINS = 15  # of equal width
 
 
 def scores(
@@ -22,23 +22,23 @@ def scores(
     probability: Array | None = None,
     frequency: Array | None = None,
 ) -> dict[str, Array]:
-    """Each metric under each of R weightings, as :class:`~lightning_modules.DiagnosticMetrics`.
+    """Metrics under each of R weightings, as by :class:`~lightning_modules.DiagnosticMetrics`.
 
-    Besides, ``natural_accuracy``: the accuracy on images whose classes come as in the data set,
-    the mean of the recalls under ``frequency``, over the classes that occur. Of a test part that is
-    balanced, accuracy is balanced accuracy. A class that does not occur has no recall, which is
-    NaN.
+    With ``frequency`` also ``natural_accuracy``, the mean of the recalls weighted by the class
+    frequencies of the data set: the accuracy expected on images that are as imbalanced as it is.
+    (On a balanced test split, accuracy equals balanced accuracy.) The recall of a class without
+    images is NaN.
 
     Args:
-        prediction: Decided classes (N,).
+        prediction: Predicted classes (N,).
         label: True classes (N,).
-        weight: How often each image counts (R, N).
-        classes: Names of the K classes; of two, the second is the positive one.
-        probability: (N, K). Without it, only what decisions determine.
-        frequency: Images per class of the data set (K,).
+        weight: Count of each image (R, N).
+        classes: Names of the K classes; of two classes, the second is the positive one.
+        probability: Probabilities (N, K); without them, only metrics of decisions are computed.
+        frequency: Number of images of each class in the data set (K,).
 
     Returns:
-        Name to values (R,).
+        Values (R,) of each metric by name.
     """
     table = confusion(prediction, label, weight, len(classes))
     values = by_confusion(table, classes)
@@ -49,8 +49,8 @@ def scores(
         return values
     values["macro_auroc"] = np.full(len(weight), np.nan)
     if len(present := np.unique(label)) > 1:  # else there is nothing to rank
-        each = [auroc(probability[:, c], label == c, weight) for c in present]
-        values["macro_auroc"] = np.mean(each, axis=0)
+        per_class = [auroc(probability[:, c], label == c, weight) for c in present]
+        values["macro_auroc"] = np.mean(per_class, axis=0)
     values["ece"] = calibration_error(probability, label, weight)
     if len(classes) == 2:
         values["average_precision"] = average_precision(probability[:, 1], label == 1, weight)
@@ -58,24 +58,25 @@ def scores(
 
 
 def confusion(prediction: Array, label: Array, weight: Array, num_classes: int) -> Array:
-    """Weight of each true class given to each class (R, K, K)."""
+    """Confusion matrices (R, K, K): weight of the images by true and predicted class."""
     cells = np.eye(num_classes**2, dtype=weight.dtype)[label * num_classes + prediction]
     return (weight @ cells).reshape(-1, num_classes, num_classes)
 
 
 def by_confusion(confusion: Array, classes: Sequence[str]) -> dict[str, Array]:
-    """What confusion matrices (R, K, K) of counts determine; a metric of no class is NaN."""
+    """Metrics of confusion matrices (R, K, K); NaN where no class defines them."""
     hits = np.diagonal(confusion, axis1=1, axis2=2)
     support, predicted = confusion.sum(2), confusion.sum(1)
     recall, precision = hits / np.maximum(support, 1), hits / np.maximum(predicted, 1)
     f1 = 2 * hits / np.maximum(support + predicted, 1)
-    occurs, seen = support > 0, support + predicted > 0
+    occurs = support > 0
+    occurs_or_predicted = support + predicted > 0
     known = np.where(occurs, recall, np.nan)
     values = {
         "balanced_accuracy": _mean(recall, occurs),
         "accuracy": hits.sum(1) / np.maximum(support.sum(1), 1),
-        "macro_f1": _mean(f1, seen),
-        "macro_precision": _mean(precision, seen),
+        "macro_f1": _mean(f1, occurs_or_predicted),
+        "macro_precision": _mean(precision, occurs_or_predicted),
     }
     for shot, names in SHOTS.items():
         if all(name in classes for members in SHOTS.values() for name in members):
@@ -90,7 +91,7 @@ def by_confusion(confusion: Array, classes: Sequence[str]) -> dict[str, Array]:
 
 
 def auroc(score: Array, positive: Array, weight: Array) -> Array:
-    """Share (R,) of the pairs of a positive and a negative that the score orders; ties half."""
+    """Share of the pairs of a positive and a negative that the score orders (R,); ties half."""
     ahead = score[positive, None] - score[~positive]
     wins = (np.sign(ahead) + 1).astype(weight.dtype) / 2
     pairs = weight[:, positive].sum(1, dtype=float) * weight[:, ~positive].sum(1, dtype=float)
@@ -99,7 +100,7 @@ def auroc(score: Array, positive: Array, weight: Array) -> Array:
 
 
 def average_precision(score: Array, positive: Array, weight: Array) -> Array:
-    """Mean precision (R,) at the scores of the positives; NaN without any."""
+    """Mean precision at the scores of the positives (R,); NaN without positives."""
     if not positive.any():
         return np.full(len(weight), np.nan)
     found = (score[:, None] >= score[positive]).astype(weight.dtype)
@@ -108,17 +109,23 @@ def average_precision(score: Array, positive: Array, weight: Array) -> Array:
 
 
 def calibration_error(probability: Array, label: Array, weight: Array) -> Array:
-    """Expected calibration error (R,) of the likeliest class, over bins of equal width."""
+    """Expected calibration error of the most likely class (R,)."""
     confidence = probability.max(1)
-    edges = np.linspace(0, 1, BINS + 1, dtype=np.float32)
-    bins = np.searchsorted(edges, confidence, side="right") - 1
     gap = (probability.argmax(1) == label) - confidence
-    per_bin = weight @ (np.eye(BINS + 1)[bins] * gap[:, None]).astype(weight.dtype)
+    per_bin = weight @ (
+        np.eye(CALIBRATION_BINS + 1)[calibration_bin(confidence)] * gap[:, None]
+    ).astype(weight.dtype)
     return np.abs(per_bin).sum(1) / weight.sum(1)
 
 
+def calibration_bin(probability: Array) -> Array:
+    """Bin of each probability (N,); a probability of exactly 1 has a bin of its own, the last."""
+    edges = np.linspace(0, 1, CALIBRATION_BINS + 1, dtype=np.float32)
+    return np.searchsorted(edges, probability, side="right") - 1
+
+
 def _mean(values: Array, where: Array) -> Array:
-    """Mean over the columns, weighted by ``where`` they are defined; NaN where none is."""
+    """Mean over the columns, weighted by ``where``; NaN where all weights are 0."""
     count = where.sum(1)
     total = (values * where).sum(1)
     return np.divide(total, count, out=np.full(len(values), np.nan), where=count > 0)

@@ -1,36 +1,39 @@
-"""A run's options as flat names and values, so that two runs can be told apart."""
+"""Options of runs as flat names and values, which two runs can be compared by."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from experiments.compare.runs import Run
+from experiments.compare.runs import TestedRun
 
-# What only says which run it is, and where.
-SHORT = ("name", "seed_everything", "data.root", "ckpt_path")
-IDENTITY = (".dirpath", ".save_dir", ".default_root_dir", "].id", "].name", "].group")
+# Options that identify a run or name places: they do not change what is trained.
+IGNORED = ("name", "seed_everything", "data.root", "data.cache_dir", "ckpt_path")
+IGNORED_ENDINGS = (".dirpath", ".save_dir", ".default_root_dir", "].id", "].name", "].group")
 
 
 def options(config: Any) -> dict[str, str]:
-    """``{"model.criterion": "torch.nn.CrossEntropyLoss", "model.criterion.weight": "None", ...}``.
+    """Flatten a configuration, without the options that identify a run or name places.
 
-    Classes and their arguments stand at the name of what they are; of lists of classes, such as
-    callbacks, an item's class is part of the name. What only tells a run from its other seeds, and
-    where it lies, is left out.
+    A class and its arguments share a prefix: ``{"model.criterion": "torch.nn.CrossEntropyLoss",
+    "model.criterion.weight": "None", ...}``. In lists of classes, such as callbacks, the class of
+    an item is part of the name.
     """
-    flat = _flat(config, "")
-    return {k: v for k, v in flat if k not in SHORT and not k.endswith(IDENTITY)}
+    return {
+        name: value
+        for name, value in _flat(config, "")
+        if name not in IGNORED and not name.endswith(IGNORED_ENDINGS)
+    }
 
 
-def differing(runs: Sequence[Run]) -> list[str]:
-    """Options in which runs differ, if not by starting from the runs of their own seeds."""
-    each = [
+def differing(runs: Sequence[TestedRun]) -> list[str]:
+    """Names of the options in which runs differ, beyond paths to runs of their own seeds."""
+    per_run = [
         {name: v.replace(f"/seed{run.seed}", "/seed") for name, v in options(run.config).items()}
         for run in runs
     ]
-    names = dict.fromkeys(name for one in each for name in one)
-    return [name for name in names if len({one.get(name) for one in each}) > 1]
+    names = dict.fromkeys(name for flat in per_run for name in flat)
+    return [name for name in names if len({flat.get(name) for flat in per_run}) > 1]
 
 
 def _flat(value: Any, name: str) -> Iterator[tuple[str, str]]:
@@ -38,11 +41,11 @@ def _flat(value: Any, name: str) -> Iterator[tuple[str, str]]:
         yield name, value["class_path"]
         value = value.get("init_args") or {}
     if isinstance(value, dict):
-        for key, one in value.items():
-            yield from _flat(one, f"{name}.{key}" if name else str(key))
-    elif isinstance(value, list) and any(isinstance(one, dict) for one in value):
-        for one in value:
-            item = str(one.get("class_path", "")).rpartition(".")[2] if one else ""
-            yield from _flat(one, f"{name}[{item}]")
+        for key, child in value.items():
+            yield from _flat(child, f"{name}.{key}" if name else str(key))
+    elif isinstance(value, list) and any(isinstance(item, dict) for item in value):
+        for item in value:
+            kind = str(item.get("class_path", "")).rpartition(".")[2] if item else ""
+            yield from _flat(item, f"{name}[{kind}]")
     else:
         yield name, str(value)

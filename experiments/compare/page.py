@@ -1,8 +1,9 @@
-"""The comparison as a page: one file of HTML that needs no network."""
+"""The comparison as a page: a single HTML file that works offline."""
 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import datetime
@@ -11,40 +12,44 @@ from typing import Any
 
 import numpy as np
 from jinja2 import Environment, FileSystemLoader
+from markupsafe import Markup
 
-from experiments.compare import curves
+from datamodules.classes import CLASS_TITLES
+from experiments.compare import compression, curves
 from experiments.compare.comparison import Comparison
-from experiments.compare.cost import cost
-from experiments.compare.gallery import thumbnails
+from experiments.compare.gallery import attention_scores, thumbnails
 from experiments.compare.options import options
+from experiments.compare.resources import resources
 from experiments.compare.rows import Row
-from experiments.compare.runs import Run
+from experiments.compare.runs import TestedRun
 from experiments.compare.subgroups import Group, group_scores, groups
-from experiments.compare.table import SHOWN, legend
+from experiments.compare.table import MAIN_METRICS, difference_legend, legend
+from lightning_modules.metrics import SHOTS
 
-MORE = {
+WEB = Path(__file__).parent / "web"
+# In the order of their imports.
+MODULES = ("data", "elements", "charts", "tables", "drawings", "attention", "tabs")
+MORE_METRICS = {
     "accuracy": "accuracy",
     "ece": "ECE",
     "average_precision": "average precision",
     "ppv": "PPV",
     "npv": "NPV",
-    "lesion_psnr": "PSNR in the lesion",
-    "ms_ssim": "MS-SSIM",
-    "mae": "mean absolute error",
+    **compression.MORE_METRICS,
 }
-LEARNING = {"val/balanced_accuracy": "validation", "train/loss": "training"}
+LEARNING_CURVES = {"val/balanced_accuracy": "validation", "train/loss": "training"}
 
 
 def render(comparison: Comparison) -> str:
-    """The page, with the comparison as JSON within it."""
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent / "web"), autoescape=True
-    )
+    """Render the page, which contains the comparison as JSON."""
+    environment = Environment(loader=FileSystemLoader(WEB), autoescape=True)
     environment.policies["json.dumps_kwargs"] = {"separators": (",", ":"), "allow_nan": False}
     template = environment.get_template("page.html.j2")
+    beside_table = difference_legend(comparison)
     return template.render(
         data=_plain(_data(comparison)),
-        legend=legend(comparison),
+        legend=[line for line in legend(comparison) if line not in beside_table],
+        script=Markup(script()),
         rows=len(comparison.rows),
         runs=len(_runs(comparison)),
         made=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
@@ -52,87 +57,98 @@ def render(comparison: Comparison) -> str:
     )
 
 
+def script() -> str:
+    """The modules of the page as one script, since a page in a single file cannot import any."""
+    text = "\n".join((WEB / f"{name}.js").read_text("utf-8") for name in MODULES)
+    text = re.sub(r"^import\b[^;]*;\n", "", text, flags=re.MULTILINE)
+    return re.sub(r"^export (?=const|function)", "", text, flags=re.MULTILINE)
+
+
 def _data(comparison: Comparison) -> dict[str, Any]:
     runs = _runs(comparison)
-    parts = groups(comparison.rows[0])
+    test_groups = groups(comparison.rows[0])
     images, left_out = thumbnails(runs)
     known = {name for row in comparison.rows for name in row.metrics}
-    titles = {name: title for name, title in (SHOWN | MORE).items() if name in known}
+    titles = {name: title for name, title in (MAIN_METRICS | MORE_METRICS).items() if name in known}
     return {
         "classes": comparison.classes,
         "columns": [{"name": name, "title": title} for name, title in titles.items()],
+        "class_titles": {name: CLASS_TITLES.get(name, name) for name in comparison.classes},
+        "shots": SHOTS,
         "baseline": comparison.baseline,
-        "levels": curves.LEVELS,
-        "groups": [_group(part) for part in parts],
-        "rows": [_row(row, parts, comparison) for row in comparison.rows],
+        "difference_legend": tuple(difference_legend(comparison)),
+        "levels": curves.RECALL_LEVELS,
+        "groups": [_group(group) for group in test_groups],
+        "rows": [_row(row, test_groups, comparison) for row in comparison.rows],
         "runs": [
-            {"name": _name(run), "row": run.name, "options": different}
-            for run, different in zip(runs, _options(runs), strict=True)
+            {"name": _name(run), "row": run.name, "options": changed}
+            for run, changed in zip(runs, _options(runs), strict=True)
         ],
         "images": [[_name(image.run), image.file, image.jpeg] for image in images],
         "images_left_out": left_out,
     }
 
 
-def _row(row: Row, parts: Sequence[Group], comparison: Comparison) -> dict[str, Any]:
+def _row(row: Row, test_groups: Sequence[Group], comparison: Comparison) -> dict[str, Any]:
     record: dict[str, Any] = {
         "name": row.name,
         "seeds": [run.seed for run in row.runs],
         "decided": row.decided,
         "metrics": {name: asdict(estimate) for name, estimate in row.metrics.items()},
         "difference": row.difference and asdict(row.difference),
-        "cost": asdict(cost(row.runs)),
+        "resources": asdict(resources(row.runs)),
     }
     if not row.decided:
+        k = len(comparison.classes)
+        record["attention"] = attention_scores(row.runs)
         record["learning"] = {
             title: curves.learning(row.runs, metric).to_dict("list")
-            for metric, title in LEARNING.items()
+            for metric, title in LEARNING_CURVES.items()
         }
-    record["confusion"] = curves.mean_confusion(row)
-    scored = [group_scores(row, part, comparison.weight) for part in parts]
-    record["groups"] = [asdict(one) for one in scored]
-    if not row.decided:
-        k = len(comparison.classes)
         record["precision"] = [curves.precision_recall(row, c) for c in range(k)]
         record["reliability"] = [
             curves.reliability(row, c).to_dict("list") for c in [*range(k), None]
         ]
+    record["confusion"] = curves.rounded_rows(curves.mean_confusion(row))
+    record["groups"] = [
+        asdict(group_scores(row, group, comparison.weight)) for group in test_groups
+    ]
     return record
 
 
-def _group(part: Group) -> dict[str, Any]:
-    record = asdict(part)
+def _group(group: Group) -> dict[str, Any]:
+    record = asdict(group)
     del record["where"]
     return record
 
 
-def _options(runs: Sequence[Run]) -> list[dict[str, str]]:
-    """Each run's options but those that all runs share."""
-    each = [options(run.config) for run in runs]
-    shared = set.intersection(*(set(one.items()) for one in each))
-    return [dict(item for item in one.items() if item not in shared) for one in each]
+def _options(runs: Sequence[TestedRun]) -> list[dict[str, str]]:
+    """The options of each run, without those that all runs share."""
+    per_run = [options(run.config) for run in runs]
+    shared = set.intersection(*(set(flat.items()) for flat in per_run))
+    return [dict(item for item in flat.items() if item not in shared) for flat in per_run]
 
 
-def _runs(comparison: Comparison) -> list[Run]:
+def _runs(comparison: Comparison) -> list[TestedRun]:
     return [run for row in comparison.rows if not row.decided for run in row.runs]
 
 
-def _name(run: Run) -> str:
+def _name(run: TestedRun) -> str:
     return f"{run.name} seed {run.seed}"
 
 
 def _plain(value: Any) -> Any:
-    """What JSON has: numbers, lists, and null for what is not a number.
+    """Convert to JSON's types; null stands for NaN and infinity.
 
-    Lists and arrays are drawn, and rounded to be small. Other numbers are read: rounded here, the
-    page would round them twice, and the tables once.
+    Lists and arrays, which become charts, are rounded to save space. Other numbers become text:
+    they are not rounded here, since the page would then round them a second time.
     """
     if isinstance(value, dict):
-        return {str(key): _plain(one) for key, one in value.items()}
+        return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, tuple):
-        return [_plain(one) for one in value]
+        return [_plain(item) for item in value]
     if isinstance(value, np.ndarray | list):
-        return [_rounded(_plain(one)) for one in value]
+        return [_rounded(_plain(item)) for item in value]
     if isinstance(value, float | np.floating):
         return float(value) if math.isfinite(value) else None
     return int(value) if isinstance(value, np.integer) else value

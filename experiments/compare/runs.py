@@ -1,4 +1,4 @@
-"""Runs as they are compared: what each was told, how it learned, what it predicted."""
+"""Evaluated runs: options, history and test predictions, read from run folders."""
 
 from __future__ import annotations
 
@@ -24,28 +24,30 @@ REQUIRED = ("image_id", "lesion_id", "dx")
 
 
 @dataclass(frozen=True, eq=False)
-class Run:
-    """A trained and tested run.
+class TestedRun:
+    """A trained and evaluated run.
 
     Args:
-        name: What its seeds have in common.
-        seed: Of everything but the split.
-        source: Where it was read from.
+        name: Name of the run, shared by all its seeds.
+        seed: Seed of everything but the split.
+        source: Folder or W&B run that it was read from.
         classes: Names of the K classes, in the order of the probabilities.
-        split: Hash of which image is in which part.
-        synthetic: Whether its lesions are drawn.
-        parameters: Of the network.
-        metrics: Of the test part, as the run itself recorded them.
-        remarks: What in its training should make a reader doubt the result.
-        predictions: A row for each test image, in the order of their ids, with ``image_id``,
-            ``lesion_id``, ``dx``, a ``p_<class>`` for each class, and what else is known of it.
-        history: As :func:`callbacks.recording.history.read_history` gives it.
-        config: Every option.
-        frequency: Images (K,) of each class in all parts; None if not recorded.
-        contrast: What compression took of the size of each test image's contrast (N,), NaN where
-            there is none; None if nothing was compressed.
-        folder: Where its saliency maps may lie.
+        split: Hash of the assignment of images to splits.
+        synthetic: Whether the data are synthetic.
+        parameters: Number of parameters of the network.
+        metrics: Test metrics as recorded by the run.
+        remarks: Reasons to doubt the training, as sentences.
+        predictions: One row per test image, sorted by id, with ``image_id``, ``lesion_id``, ``dx``,
+            a ``p_<class>`` for each class, and the image's metadata.
+        history: Metrics by step, as from :func:`callbacks.recording.history.read_history`.
+        config: All options.
+        frequency: Number of images of each class in all splits (K,); None if not recorded.
+        fidelity: ``contrast_before`` and ``contrast_after`` compression of each test image, NaN
+            where there is none; None if nothing was compressed.
+        folder: Run folder, if attention maps can be read from it.
     """
+
+    __test__ = False  # no test case, for pytest
 
     name: str
     seed: int
@@ -60,43 +62,54 @@ class Run:
     history: pd.DataFrame
     config: dict[str, Any]
     frequency: Array | None = None
-    contrast: Array | None = None
+    fidelity: pd.DataFrame | None = None
     folder: Path | None = None
 
     @cached_property
     def label(self) -> Array:
-        """The true class (N,) of every test image."""
+        """True class of every test image (N,)."""
         return self._index(self.predictions["dx"])
 
     @cached_property
     def lesion(self) -> Array:
-        """The number (N,) of every test image's lesion; an image without one is one."""
+        """Number of every test image's lesion (N,); an image without a lesion id is its own."""
         lesion = self.predictions["lesion_id"].fillna(self.predictions["image_id"])
         return pd.factorize(lesion)[0]
 
     @cached_property
     def probability(self) -> Array:
-        """Probabilities (N, K), as the run wrote them in single precision."""
+        """Probabilities in single precision, as the run wrote them (N, K)."""
         return self.predictions[[f"p_{c}" for c in self.classes]].to_numpy(np.float32)
 
     @property
     def decision(self) -> Array | None:
-        """The classes (N,) that the run's own rule decided, if one was chosen."""
+        """Classes (N,) by the decision rule of the run; None if it has none."""
         return self._index(self.predictions["decision"]) if "decision" in self.predictions else None
+
+    @property
+    def epochs(self) -> int:
+        """Number of epochs trained; 0 if no training was recorded."""
+        if "kind" not in self.history:
+            return 0
+        last = self.history.loc[self.history["kind"] == "train", "epoch"].max()
+        return 0 if pd.isna(last) else int(last) + 1
 
     def _index(self, names: pd.Series[Any]) -> Array:
         return pd.Index(self.classes).get_indexer(pd.Index(names))
 
 
-def read_runs(patterns: Iterable[str], last: bool = False) -> tuple[list[Run], list[str]]:
-    """The runs in folders, and a sentence for each folder that cannot be read.
+def read_runs(patterns: Iterable[str], last: bool = False) -> tuple[list[TestedRun], list[str]]:
+    """Read the runs in folders.
 
     Args:
-        patterns: Run folders, folders of them, or patterns of either.
+        patterns: Glob patterns of run folders or of folders that contain run folders.
         last: Whether to read the results of the last epoch instead of those of the best.
 
+    Returns:
+        The runs, and a sentence for each folder that could not be read.
+
     Raises:
-        RunError: There is none, or two are called alike.
+        RunError: No run could be read, or two have the same name and seed.
     """
     patterns = list(patterns)
     runs, left_out = [], []
@@ -107,34 +120,40 @@ def read_runs(patterns: Iterable[str], last: bool = False) -> tuple[list[Run], l
             left_out.append(str(error))
     if not runs:
         raise RunError(
-            f"There is no finished run in {' '.join(patterns)}: make one with "
+            f"No evaluated run in {' '.join(patterns)}. Train and evaluate one first: "
             f"`make train EXP=small_ce && make evaluate EXP=small_ce`. {' '.join(left_out)}".strip()
         )
-    return one_each(runs), left_out
+    return check_unique(runs), left_out
 
 
-def one_each(runs: list[Run]) -> list[Run]:
-    """The runs, of which no two may have the same name and seed."""
-    seen: dict[tuple[str, int], Run] = {}
+def check_unique(runs: list[TestedRun]) -> list[TestedRun]:
+    """Return the runs if no two have the same name and seed."""
+    by_name: dict[tuple[str, int], TestedRun] = {}
     for run in runs:
-        if other := seen.get((run.name, run.seed)):
-            raise RunError(f"{other.source} and {run.source} are called alike: rename one.")
-        seen[run.name, run.seed] = run
+        if other := by_name.get((run.name, run.seed)):
+            raise RunError(
+                f"{other.source} and {run.source} have the same name and seed: rename one folder."
+            )
+        by_name[run.name, run.seed] = run
     return runs
 
 
-def read_run(folder: Path, last: bool = False) -> Run:
-    """The run of ``runs/<name>/seed<n>``, at its best or at its last epoch.
+def read_run(folder: Path, last: bool = False) -> TestedRun:
+    """Read a run folder, ``runs/<name>/seed<n>``.
+
+    Args:
+        folder: The run folder.
+        last: Whether to read the results of the last epoch instead of those of the best.
 
     Raises:
-        RunError: The folder is not that of a finished run.
+        RunError: The folder lacks the results of an evaluated run.
     """
     epoch = LAST if last else ""
     try:
         results = json.loads((folder / f"{epoch}results.json").read_text("utf-8"))
         config = yaml.safe_load((folder / "config.yaml").read_text("utf-8"))
         predictions = _predictions(folder / f"{epoch}test_predictions.csv", results)
-        run = Run(
+        run = TestedRun(
             name=folder.absolute().parent.name,
             seed=int(results["seed"]),
             source=str(folder),
@@ -148,20 +167,22 @@ def read_run(folder: Path, last: bool = False) -> Run:
             history=read_history(folder / "metrics.jsonl"),
             config=config,
             frequency=_frequency(folder / "split.csv", results["classes"]),
-            contrast=_contrast(folder / "test_fidelity.csv", predictions["image_id"]),
+            fidelity=_fidelity(folder / "test_fidelity.csv", predictions["image_id"]),
             folder=None if last else folder,
         )
     except FileNotFoundError as error:
         missing = Path(error.filename).name
-        how = "test its last.ckpt" if last else "train and evaluate it to its end"
+        how = (
+            "evaluate its last.ckpt (CKPT=last)" if last else "train it to the end and evaluate it"
+        )
         raise RunError(f"{folder} has no {missing}: {how}.") from None
     except KeyError as error:
         missing = error.args[0]
         raise RunError(
-            f"{folder} has no {missing} in results.json: is it a classifier's?"
+            f"{folder}/results.json has no {missing}: only classifiers can be compared."
         ) from None
     except (ValueError, TypeError, OSError, yaml.YAMLError) as error:
-        raise RunError(f"{folder} is half-written ({reason(error)}): evaluate it again.") from None
+        raise RunError(f"{folder} is incomplete ({reason(error)}): evaluate it again.") from None
     return run
 
 
@@ -172,32 +193,32 @@ def _frequency(path: Path, classes: Sequence[str]) -> Array | None:
     return np.array([(diagnosis == name).sum() for name in classes])
 
 
-def _contrast(path: Path, images: pd.Series[str]) -> Array | None:
+def _fidelity(path: Path, images: pd.Series[str]) -> pd.DataFrame | None:
     if not path.exists():
         return None
-    measured = pd.read_csv(path).set_index("image_id")
-    lost = measured["contrast_before"].abs() - measured["contrast_after"].abs()
-    return lost.reindex(images).to_numpy()
+    columns = ["image_id", "contrast_before", "contrast_after"]
+    measured = pd.read_csv(path, usecols=columns).set_index("image_id")
+    return measured.reindex(images)
 
 
-def comparable(runs: Sequence[Run]) -> None:
-    """Holds all runs to the first one's classes, lesions and split.
+def check_comparable(runs: Sequence[TestedRun]) -> None:
+    """Require the classes, test images and split of the first run from all runs.
 
     Raises:
-        RunError: Two runs were not asked the same; both are named.
+        RunError: Two runs differ; the message names both.
     """
     first = runs[0]
     for run in runs[1:]:
-        if what := next(_differences(first, run), None):
+        if difference := next(_differences(first, run), None):
             raise RunError(
-                f"{first.source} and {run.source} cannot be compared, for they have {what}: "
-                "choose runs of one kind with RUNS."
+                f"{first.source} and {run.source} cannot be compared because they have "
+                f"{difference}: select runs of one kind with RUNS=."
             )
 
 
-def _differences(one: Run, other: Run) -> Iterator[str]:
+def _differences(one: TestedRun, other: TestedRun) -> Iterator[str]:
     if one.synthetic != other.synthetic:
-        yield "drawn lesions here and real ones there"
+        yield "synthetic and real images"
     if one.classes != other.classes:
         yield f"different classes ({', '.join(one.classes)}; {', '.join(other.classes)})"
     if not one.predictions["image_id"].equals(other.predictions["image_id"]):
@@ -210,15 +231,14 @@ def _differences(one: Run, other: Run) -> Iterator[str]:
 
 def _folders(patterns: Iterable[str]) -> list[Path]:
     hits = [Path(hit) for pattern in patterns for hit in sorted(glob(pattern))]
-    found = [
-        hit if hit.name.startswith("seed") else deeper
-        for hit in hits
-        for deeper in ([hit] if hit.name.startswith("seed") else _below(hit))
+    folders = [
+        folder for hit in hits for folder in ([hit] if hit.name.startswith("seed") else _in(hit))
     ]
-    return list(dict.fromkeys(path for path in found if path.is_dir()))
+    return list(dict.fromkeys(path for path in folders if path.is_dir()))
 
 
-def _below(folder: Path) -> list[Path]:
+def _in(folder: Path) -> list[Path]:
+    """Run folders in ``runs/<name>`` or in ``runs``."""
     return sorted(folder.glob("seed*")) or sorted(folder.glob("*/seed*"))
 
 

@@ -1,4 +1,4 @@
-"""Whether a method serves everyone alike: scores by age, sex, body site and diagnosis method."""
+"""Scores by age, sex, body site and diagnosis method."""
 
 from __future__ import annotations
 
@@ -16,21 +16,22 @@ from experiments.compare.rows import Row
 Array = NDArray[Any]
 UNKNOWN = "unknown"
 BANDS = ("under 40", "40 to 60", "over 60")
-ENOUGH = 0.9  # of the resamples: then every class has three lesions or so
-COLUMNS = {"sex": "sex", "localization": "body site", "dx_type": "diagnosis method"}
+# Share of the resamples that must have a value: every class then has about three lesions.
+MIN_RESAMPLE_SHARE = 0.9
+GROUP_KINDS = {"sex": "sex", "localization": "body site", "dx_type": "diagnosis method"}
 
 
 @dataclass(frozen=True)
 class Group:
-    """Some of the test images, known by something that is no diagnosis.
+    """Test images with a property in common.
 
     Args:
-        kind: What it is a group by.
-        name: Of the group.
-        where: Its images (N,).
-        images: How many.
-        lesions: Of how many lesions.
-        lacking: Classes that none of its images is of; balanced accuracy is of the others.
+        kind: Property that defines the group, such as "sex".
+        name: Value of the property.
+        where: Mask of the group's images (N,).
+        images: Number of images.
+        lesions: Number of lesions.
+        lacking: Classes without an image in the group, which its balanced accuracy ignores.
     """
 
     kind: str
@@ -43,14 +44,14 @@ class Group:
 
 @dataclass(frozen=True)
 class GroupScores:
-    """Means over the seeds with their intervals over lesions; an absent class has no recall.
+    """Means over the seeds with their intervals over lesions.
 
-    Resamples in which the group loses one of its classes are passed over; where these are many,
-    there are too few lesions for an interval.
+    Resamples in which the group loses one of its classes are ignored; if these are many, the group
+    has too few lesions for an interval.
 
     Args:
-        balanced_accuracy: Over the classes that occur in the group.
-        recall: Of each class.
+        balanced_accuracy: Mean recall of the classes that occur in the group.
+        recall: Recall of each class that occurs.
     """
 
     balanced_accuracy: tuple[float, Interval | None]
@@ -58,7 +59,7 @@ class GroupScores:
 
 
 def groups(row: Row) -> list[Group]:
-    """The groups of a comparison's test part; none where nothing is known of the images."""
+    """Groups of the test images; none if the predictions lack metadata."""
     run = row.runs[0]
     found = []
     for kind, names in _kinds(run.predictions):
@@ -66,20 +67,20 @@ def groups(row: Row) -> list[Group]:
         for name in order:
             where = (names == name).to_numpy()
             if where.any():
-                there = set(run.predictions["dx"][where])
-                lacking = tuple(c for c in run.classes if c not in there)
+                occurring = set(run.predictions["dx"][where])
+                lacking = tuple(c for c in run.classes if c not in occurring)
                 lesions = len(np.unique(run.lesion[where]))
                 found.append(Group(kind, name, where, int(where.sum()), lesions, lacking))
     return found
 
 
 def group_scores(row: Row, group: Group, weight: Array) -> GroupScores:
-    """How a row does in a group.
+    """Scores of a row in a group.
 
     Args:
-        row: Of the comparison.
-        group: Of the same test part.
-        weight: How often each image counts in each resample (R, N).
+        row: Row of the comparison.
+        group: Group of its test images.
+        weight: Count of each image in each resample (R, N).
     """
     ones = np.ones((1, group.images))
     mean = _recalls(row, group, ones)[0]
@@ -89,13 +90,13 @@ def group_scores(row: Row, group: Group, weight: Array) -> GroupScores:
         for c, name in enumerate(row.runs[0].classes)
         if name not in group.lacking
     }
-    there = ~np.isnan(mean)
-    balanced = float(mean[there].mean()), _interval(resampled[:, there].mean(1))
+    occurs = ~np.isnan(mean)
+    balanced = float(mean[occurs].mean()), _interval(resampled[:, occurs].mean(1))
     return GroupScores(balanced, recall)
 
 
 def _recalls(row: Row, group: Group, weight: Array) -> Array:
-    """Recalls (R, K) within the group, means over the seeds; NaN without an image of a class."""
+    """Recalls within the group, averaged over the seeds (R, K); NaN for a class without images."""
     run = row.runs[0]
     member = np.eye(len(run.classes), dtype=weight.dtype)[run.label[group.where]]
     right = row.right()[group.where, None].astype(weight.dtype)
@@ -105,13 +106,13 @@ def _recalls(row: Row, group: Group, weight: Array) -> Array:
 
 def _interval(values: Array) -> Interval | None:
     known = values[~np.isnan(values)]
-    return percentiles(known) if len(known) >= ENOUGH * len(values) else None
+    return percentiles(known) if len(known) >= MIN_RESAMPLE_SHARE * len(values) else None
 
 
 def _kinds(table: pd.DataFrame) -> Iterator[tuple[str, pd.Series[str]]]:
     if "age" in table:
         yield "age", _bands(table["age"])
-    for column, kind in COLUMNS.items():
+    for column, kind in GROUP_KINDS.items():
         if column in table:
             yield kind, table[column].astype(object).fillna(UNKNOWN).astype(str)
 

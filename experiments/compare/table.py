@@ -1,4 +1,4 @@
-"""The comparison as a table: on the terminal, in Markdown, and with everything in a CSV."""
+"""The comparison as a table: on the terminal, in Markdown and, with all metrics, as CSV."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ from rich.markup import escape
 from rich.table import Table
 
 from callbacks.console import NOTHING, decimals
+from experiments.compare import compression
 from experiments.compare.comparison import Comparison
-from experiments.compare.cost import cost
+from experiments.compare.resources import resources
 from experiments.compare.rows import Difference, Estimate, Row
 
-SHOWN = {
+MAIN_METRICS = {
     "balanced_accuracy": "balanced accuracy",
     "natural_accuracy": "natural accuracy",
     "macro_precision": "macro precision",
@@ -27,19 +28,23 @@ SHOWN = {
     "few_accuracy": "Few",
     "sensitivity": "sensitivity",
     "specificity": "specificity",
-    "bits_per_pixel": "bits per pixel",
-    "values_ratio": "values, original to latent",
-    "psnr": "PSNR",
-    "ssim": "SSIM",
+    **compression.MAIN_METRICS,
 }
-AGAINST = ("difference [lesions]", "p (Holm)", "lesions better : worse", "p McNemar (Holm)")
-WIDE = 160  # of a file, which does not wrap
+DIFFERENCE_COLUMNS = (
+    "difference [lesions]",
+    "difference over seeds",
+    "p (Holm)",
+    "lesions better : worse",
+    "p McNemar (Holm)",
+)
+FILE_WIDTH = 160  # characters, if the output is no terminal
+FEW_SEEDS = 5
 
 
 def compact(comparison: Comparison) -> pd.DataFrame:
-    """What a README shows of each row, as text: means, with both intervals of the first metric."""
+    """Main metrics of each row as text: means, with both intervals of balanced accuracy."""
     known = {name for row in comparison.rows for name in row.metrics}
-    shown = {name: title for name, title in SHOWN.items() if name in known}
+    shown = {name: title for name, title in MAIN_METRICS.items() if name in known}
     lines = []
     for row in comparison.rows:
         first = row.metrics["balanced_accuracy"]
@@ -47,36 +52,36 @@ def compact(comparison: Comparison) -> pd.DataFrame:
             "name": row.name,
             "seeds": str(len(row.runs)),
             "balanced accuracy [lesions]": f"{number(first)} {interval(first.lesions)}".strip(),
-            "over seeds": plus_minus(first),
+            "over seeds": plus_minus(first.mean, first.seeds) or "one seed",
         }
         for name, title in list(shown.items())[1:]:
             line[title] = number(row.metrics.get(name))
         if comparison.baseline:
-            line |= _against(row.difference)
+            line |= _difference(row.difference)
         lines.append(line)
     return pd.DataFrame(lines)
 
 
 def everything(comparison: Comparison) -> pd.DataFrame:
-    """Every metric with its intervals, the differences and the cost, as numbers."""
+    """All metrics with their intervals, the differences and the resources, as numbers."""
     return pd.DataFrame([_numbers(row) for row in comparison.rows])
 
 
 def markdown(comparison: Comparison) -> str:
-    """The compact table and what must be known of it."""
+    """The compact table and its legend in Markdown."""
     table = compact(comparison)
     alignment = ["---", *["---:"] * (table.shape[1] - 1)]
     lines = [list(map(str, table)), alignment, *table.to_numpy().tolist()]
     rows = ["| " + " | ".join(_cell(cell) for cell in line) + " |" for line in lines]
-    return "\n".join([*rows, "", *legend(comparison)]) + "\n"
+    return "\n".join([*rows, "", *(_cell(line) for line in legend(comparison))]) + "\n"
 
 
 def show(comparison: Comparison) -> None:
-    """Prints the compact table, in two parts where there is a baseline."""
+    """Print the compact table and its legend; differences have a table of their own."""
     frame, console = compact(comparison), Console()
     if not console.is_terminal:
-        console = Console(width=WIDE)
-    parts = [[str(c) for c in frame if c not in AGAINST], ["name", *AGAINST]]
+        console = Console(width=FILE_WIDTH)
+    parts = [[str(c) for c in frame if c not in DIFFERENCE_COLUMNS], ["name", *DIFFERENCE_COLUMNS]]
     for columns in parts if comparison.baseline else parts[:1]:
         table = Table(box=box.SIMPLE)
         for i, column in enumerate(columns):
@@ -89,32 +94,58 @@ def show(comparison: Comparison) -> None:
 
 
 def legend(comparison: Comparison) -> list[str]:
-    """Whose images these are, and how the intervals were made, in plain words."""
-    lines = ["SYNTHETIC DATA: these lesions are drawn."] if comparison.synthetic else []
+    """Explanation of the data, the intervals and the tests, as sentences."""
+    lines = ["SYNTHETIC DATA: these are no real lesions."] if comparison.synthetic else []
     resamples, images = comparison.weight.shape
     lines.append(
         f"{images} test images of {comparison.rows[0].runs[0].lesion.max() + 1} lesions. In "
-        f"brackets: 95 % interval over {resamples} resamples of the lesions, drawn within each "
-        "class, the same for all."
+        f"brackets: 95 % bootstrap interval over {resamples} resamples of the lesions within each "
+        "class, the same for all rows."
     )
-    lines.append("After ±: half of the 95 % Student t interval over seeds.")
+    lines.append("After ±: half-width of the 95 % Student t interval over seeds.")
     if any("natural_accuracy" in row.metrics for row in comparison.rows):
-        lines.append("Natural accuracy: recalls weighted as often as the data set has their class.")
-    if comparison.baseline:
         lines.append(
-            f"Differences in balanced accuracy from {comparison.baseline}, paired over the same "
-            "resamples. McNemar's exact test is of accuracy: on lesions that one has right more "
-            "often than the other, over images and seeds. P values are Holm's for all rows."
+            "Natural accuracy: mean of the recalls, weighted by the frequency of each class in "
+            "the data set."
         )
-    return [*lines, *comparison.notes]
+    return [*lines, *difference_legend(comparison), *comparison.notes]
+
+
+def difference_legend(comparison: Comparison) -> list[str]:
+    """Explanation of the differences, and of what p-values do not cover; empty without any."""
+    if comparison.baseline is None:
+        return []
+    explanation = (
+        f"Differences in balanced accuracy from {comparison.baseline} are paired by lesion and by "
+        "seed. p: two-sided bootstrap test over lesions. Better : worse: number of lesions that "
+        "this row, or the baseline, classifies correctly more often, over images and seeds. "
+        "p McNemar: exact test of these lesions. Both p-values are adjusted for the number of rows "
+        "by Holm's method."
+    )
+    return [explanation, _caution(comparison)]
+
+
+def _caution(comparison: Comparison) -> str:
+    fewest = min(len(row.runs) for row in comparison.rows)
+    text = (
+        "The lesion intervals and p-values are conditional on these trained models: they cover the "
+        "choice of test images, not the variation between training runs. That is what the interval "
+        "over seeds (±) shows"
+    )
+    if fewest >= FEW_SEEDS:
+        return f"{text}."
+    count = "a single seed" if fewest == 1 else f"only {fewest} seeds"
+    return (
+        f"{text}; with {count} in a row, a small p-value does not show that the method is better."
+    )
 
 
 def interval(bounds: tuple[float, float] | None) -> str:
     return f"[{decimals(bounds[0])}, {decimals(bounds[1])}]" if bounds else ""
 
 
-def plus_minus(estimate: Estimate) -> str:
-    return f"± {decimals(estimate.seeds[1] - estimate.mean)}" if estimate.seeds else "one seed"
+def plus_minus(mean: float, bounds: tuple[float, float] | None) -> str:
+    return f"± {decimals(bounds[1] - mean)}" if bounds else ""
 
 
 def number(estimate: Estimate | None) -> str:
@@ -125,16 +156,17 @@ def p_value(p: float) -> str:
     return decimals(p) if p >= 0.001 else "< 0.001"
 
 
-def _against(difference: Difference | None) -> dict[str, str]:
+def _difference(difference: Difference | None) -> dict[str, str]:
     if difference is None:
-        return dict.fromkeys(AGAINST, NOTHING)
+        return dict.fromkeys(DIFFERENCE_COLUMNS, NOTHING)
     cells = (
         f"{decimals(difference.mean, sign=True)} {interval(difference.lesions)}".strip(),
+        plus_minus(difference.mean, difference.seeds) or NOTHING,
         p_value(difference.p_holm),
         f"{difference.better} : {difference.worse}",
         p_value(difference.p_mcnemar_holm),
     )
-    return dict(zip(AGAINST, cells, strict=True))
+    return dict(zip(DIFFERENCE_COLUMNS, cells, strict=True))
 
 
 def _numbers(row: Row) -> dict[str, Any]:
@@ -145,9 +177,12 @@ def _numbers(row: Row) -> dict[str, Any]:
             line |= {f"{name}_{kind}_{end}": v for end, v in _ends(bounds)}
     if row.difference:
         record = asdict(row.difference)
-        line |= {f"difference_lesions_{end}": v for end, v in _ends(record.pop("lesions"))}
+        for kind in ("seeds", "lesions"):
+            line |= {f"difference_{kind}_{end}": v for end, v in _ends(record.pop(kind))}
+        shared = ", ".join(map(str, record.pop("shared_seeds")))
+        line |= {"difference_shared_seeds": shared}
         line |= {f"difference_{name}": value for name, value in record.items()}
-    return line | asdict(cost(row.runs))
+    return line | asdict(resources(row.runs))
 
 
 def _ends(bounds: tuple[float, float] | None) -> list[tuple[str, float | None]]:

@@ -1,4 +1,4 @@
-"""A W&B project as a source of runs: their files, which the server keeps."""
+"""Reads evaluated runs from a W&B project, which keeps their files."""
 
 from __future__ import annotations
 
@@ -11,20 +11,24 @@ import wandb
 
 from callbacks.errors import RunError, reason
 from callbacks.recording.results import KEPT
-from experiments.compare.runs import Run, one_each, read_run
+from experiments.compare.runs import TestedRun, check_unique, read_run
 
-OWN = tuple(f"/{name}" for name in KEPT)  # in <name>/seed<n>; wandb has a config.yaml of its own
+# Files in <name>/seed<n>; wandb has a config.yaml of its own at the top.
+KEPT_ENDINGS = tuple(f"/{name}" for name in KEPT)
 
 
-def read_project(project: str, last: bool = False) -> tuple[list[Run], list[str]]:
-    """The tested runs of a project, and a sentence for each run that cannot be compared.
+def read_project(project: str, last: bool = False) -> tuple[list[TestedRun], list[str]]:
+    """Download and read the evaluated runs of a project.
 
     Args:
-        project: ``entity/name``.
+        project: Entity and name of the project, ``entity/name``.
         last: Whether to read the results of the last epoch instead of those of the best.
 
+    Returns:
+        The runs, and a sentence for each run that could not be read.
+
     Raises:
-        RunError: The server does not answer, or has no such project or no tested run.
+        RunError: The server cannot be reached, or has no such project or no evaluated run.
     """
     runs, left_out = [], []
     try:
@@ -36,22 +40,24 @@ def read_project(project: str, last: bool = False) -> tuple[list[Run], list[str]
                 left_out.append(str(error))
     except (wandb.Error, ValueError, OSError) as error:
         raise RunError(
-            f"W&B gives no runs of {project} ({reason(error)}): see `wandb login`."
+            f"Runs of {project} could not be read from W&B ({reason(error)}): check the project's "
+            "name and `wandb login`."
         ) from None
     if not runs:
-        said = " ".join(left_out)
-        raise RunError(f"There is no tested run in {project}: `make sync` sends yours. {said}")
-    return one_each(runs), left_out
+        raise RunError(
+            f"No evaluated run in {project}: upload yours with `make sync`. {' '.join(left_out)}"
+        )
+    return check_unique(runs), left_out
 
 
-def _downloaded(where: str, remote: Any, last: bool) -> Run:
+def _downloaded(where: str, remote: Any, last: bool) -> TestedRun:
     with TemporaryDirectory() as temporary:
         for file in remote.files():
-            if file.name.endswith(OWN):
+            if file.name.endswith(KEPT_ENDINGS):
                 file.download(temporary).close()
         folder = next(Path(temporary).glob("*/seed*"), None)
         if folder is None:
-            raise RunError(f"{where} has no results: evaluate it, and `make sync`.")
+            raise RunError(f"{where} has no results: evaluate it and run `make sync`.")
         try:
             run = read_run(folder, last)
         except RunError as error:

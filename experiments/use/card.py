@@ -16,7 +16,7 @@ from callbacks.recording.decision import Decision
 from experiments.command_line.parser import CommandParser
 from experiments.compare.comparison import compare
 from experiments.compare.rows import Estimate
-from experiments.compare.runs import Run, read_run
+from experiments.compare.runs import TestedRun, read_run
 from experiments.compare.table import interval, number
 
 CARD = """# {title}
@@ -66,7 +66,7 @@ Research on classification under class imbalance, on dermatoscopic images like t
 """
 
 
-def card(run: Run, folder: Path) -> str:
+def card(run: TestedRun, folder: Path) -> str:
     """The card in Markdown."""
     images = pd.read_csv(folder / "split.csv")
     counts = pd.crosstab(images["dx"], images["split"]).reindex(run.classes, fill_value=0)
@@ -100,7 +100,7 @@ def card(run: Run, folder: Path) -> str:
     )
 
 
-def measured(run: Run) -> pd.DataFrame:
+def measured(run: TestedRun) -> pd.DataFrame:
     """Recall and precision of each class, and balanced accuracy, with intervals over lesions."""
     metrics = next(row.metrics for row in compare([run]).rows if not row.decided)
     images = np.bincount(run.label, minlength=len(run.classes))

@@ -80,7 +80,7 @@ def make_run(tmp_path):
 def history(seed, epochs=3):
     for epoch in range(epochs):
         head = {"attempt": 1, "step": 10 * epoch + 9, "epoch": epoch}
-        cost = {"seconds": 2.0 + epoch, "images_per_second": 50.0, "memory_gb": 1.5}
+        resources = {"seconds": 2.0 + epoch, "images_per_second": 50.0, "memory_gb": 1.5}
         yield head | {"train/loss": 2.0 - epoch / 2 + seed / 10}
-        yield head | {f"cost/{name}": value for name, value in cost.items()}
+        yield head | {f"resources/{name}": value for name, value in resources.items()}
         yield head | {"val/balanced_accuracy": 0.2 + epoch / 10}

@@ -11,7 +11,8 @@ from callbacks.errors import RunError
 from experiments.compare import page, table
 from experiments.compare.__main__ import main
 from experiments.compare.comparison import compare
-from experiments.compare.cost import cost
+from experiments.compare.compression import with_compression
+from experiments.compare.resources import resources
 from experiments.compare.runs import read_run
 
 
@@ -56,20 +57,59 @@ def test_seeds_are_averaged_within_each_resample(runs):
     assert ce.metrics["accuracy"].lesions == pytest.approx((low, high))
 
 
-def test_differences_are_paired(runs):
-    rows = {row.name: row for row in compare(runs, resamples=200, baseline="ce").rows}
+def test_differences_are_paired_by_lesion_and_seed(runs, make_run):
+    good = [read_run(make_run("better", seed=s, skill=2.0)) for s in (1, 2)]
+    rows = {row.name: row for row in compare([*runs, *good], 200, baseline="ce").rows}
     assert rows["ce"].difference is None
-    good = rows["good"].difference
-    expected = [rows[name].metrics["balanced_accuracy"].mean for name in ("good", "ce")]
-    assert good.mean == pytest.approx(expected[0] - expected[1])
-    assert good.lesions[0] < good.mean < good.lesions[1]
-    assert good.p == pytest.approx(2 / 201)
-    assert good.p_holm == pytest.approx(4 / 201)
-    assert good.better > good.worse
-    with pytest.raises(
-        RunError, match="no baseline 'cf' among the rows: ce, ce \\+ decision, good"
-    ):
+    better = rows["better"].difference
+    assert better.shared_seeds == (1, 2)
+    gains = [
+        of_better.metrics["balanced_accuracy"] - of_ce.metrics["balanced_accuracy"]
+        for of_better, of_ce in zip(good, runs[1:3], strict=True)
+    ]
+    assert better.mean == pytest.approx(np.mean(gains), abs=1e-6)
+    half = (better.seeds[1] - better.seeds[0]) / 2
+    assert half == pytest.approx(12.706 * np.std(gains, ddof=1) / 2**0.5, rel=1e-3)
+    assert better.lesions[0] < better.mean < better.lesions[1]
+    assert better.p == pytest.approx(2 / 201)
+    assert better.p_holm == pytest.approx(6 / 201)
+    assert better.better > better.worse
+    assert rows["good"].difference.seeds is None
+
+
+def test_a_baseline_that_does_not_exist_is_refused(runs):
+    message = "No row is called 'cf': .* one of ce, ce \\+ decision, good"
+    with pytest.raises(RunError, match=message):
         compare(runs, resamples=5, baseline="cf")
+
+
+def test_rows_of_different_seeds_are_named(runs, make_run):
+    other = read_run(make_run("other", seed=7))
+    found = compare([*runs, other], 20, baseline="ce")
+    notes = " ".join(found.notes)
+    assert "good and ce have different seeds" in notes
+    assert "are of the shared ones only (0)." in notes
+    assert "other and ce share no seed" in notes
+    assert "ce + decision and ce" not in notes
+    difference = next(row.difference for row in found.rows if row.name == "other")
+    assert (difference.shared_seeds, difference.seeds) == ((), None)
+    alone = compare([*runs[:1], runs[-1]], 20, baseline="ce")
+    shared = next(
+        row.difference for row in compare(runs, 20, baseline="ce").rows if row.name == "good"
+    )
+    expected = next(row.difference for row in alone.rows if row.name == "good")
+    assert (shared.mean, shared.better, shared.worse) == (
+        pytest.approx(expected.mean),
+        expected.better,
+        expected.worse,
+    )
+
+
+def test_few_seeds_have_a_caution_beside_their_p_values(runs):
+    text = table.markdown(compare(runs, 20, baseline="ce"))
+    assert "not the variation between training runs" in text
+    assert "with a single seed in a row" in text
+    assert "variation between training runs" not in table.markdown(compare(runs, 20))
 
 
 def test_a_run_does_not_differ_from_itself(make_run):
@@ -92,8 +132,8 @@ def test_seeds_that_differ_in_more_are_named(make_run):
     assert "The seeds of ce differ in more than the seed: model.lr." in notes
 
 
-def test_cost(runs):
-    found = cost(tuple(runs[:3]))
+def test_resources(runs):
+    found = resources(tuple(runs[:3]))
     assert (found.epochs, found.seconds_per_epoch, found.parameters) == (3, 3.0, 1234567)
     assert found.hours == pytest.approx(9 / 3600)
     assert found.memory_gb == 1.5
@@ -101,14 +141,14 @@ def test_cost(runs):
 
 def test_an_unmeasured_epoch_took_what_others_did(runs):
     history = runs[0].history.copy()
-    history.loc[history["epoch"] == 0, "cost/seconds"] = np.nan
+    history.loc[history["epoch"] == 0, "resources/seconds"] = np.nan
     run = replace(runs[0], history=history)
-    assert cost((run,)).hours == pytest.approx((3 + 4 + 3.5) / 3600)
+    assert resources((run,)).hours == pytest.approx((3 + 4 + 3.5) / 3600)
 
 
-def test_a_run_without_history_has_no_cost(runs):
+def test_a_run_without_history_has_no_resources(runs):
     run = replace(runs[0], history=pd.DataFrame())
-    assert np.isnan(cost((run,)).hours)
+    assert np.isnan(resources((run,)).hours)
 
 
 def run_main(monkeypatch, *options):
@@ -157,7 +197,7 @@ def test_what_compression_left_is_beside_what_was_decided(make_run):
         return read_run(folder)
 
     runs = [compressed("jpeg", bits_per_pixel=2.0, psnr=31.5), compressed("original")]
-    found = compare(runs, resamples=5)
+    found = with_compression(compare(runs, resamples=5))
     rate = {row.name: row.metrics.get("bits_per_pixel") for row in found.rows}
     assert rate["jpeg"].mean == 2.0
     assert rate["jpeg"].lesions is None

@@ -8,6 +8,7 @@ from sklearn.metrics import precision_recall_curve
 
 from experiments.compare import curves
 from experiments.compare.comparison import compare
+from experiments.compare.metrics import CALIBRATION_BINS, calibration_error
 from experiments.compare.runs import read_run
 
 
@@ -18,7 +19,7 @@ def row(make_run):
 
 def test_learning_is_mean_and_range_over_seeds(row):
     found = curves.learning(row.runs, "train/loss")
-    assert found["epoch"].tolist() == [0, 1, 2]
+    assert found["epoch"].tolist() == [1, 2, 3]
     assert found["low"].tolist() == pytest.approx([2.0, 1.5, 1.0])
     assert found["high"].tolist() == pytest.approx([2.1, 1.6, 1.1])
     assert found["mean"].tolist() == pytest.approx([2.05, 1.55, 1.05])
@@ -35,14 +36,14 @@ def test_what_is_validated_after_training_is_no_epoch(row):
 def test_long_curves_are_thinned_and_keep_their_ends(row):
     long = pd.DataFrame({"step": range(5000), "epoch": range(5000), "train/loss": range(5000)})
     found = curves.learning([replace(row.runs[0], history=long)], "train/loss")
-    assert len(found) == curves.POINTS
-    assert found["epoch"].iloc[[0, -1]].tolist() == [0, 4999]
+    assert len(found) == curves.MAX_POINTS
+    assert found["epoch"].iloc[[0, -1]].tolist() == [1, 5000]
 
 
 def test_precision_is_that_of_the_threshold_that_reaches_the_recall(row):
     run, found = row.runs[0], curves.precision_recall(replace(row, runs=row.runs[:1]), 2)
     precision, recall, _ = precision_recall_curve(run.label == 2, run.probability[:, 2])
-    for level, value in zip(curves.LEVELS[1:], found[1:], strict=True):
+    for level, value in zip(curves.RECALL_LEVELS[1:], found[1:], strict=True):
         at = np.flatnonzero(recall >= level - 1e-9)[-1]
         assert value == pytest.approx(precision[at])
 
@@ -54,25 +55,42 @@ def test_precision_of_ties():
 def test_reliability_equals_sklearn(row):
     label = np.concatenate([run.label for run in row.runs])
     said = np.concatenate([run.probability[:, 0] for run in row.runs])
-    found, mean = calibration_curve(label == 0, said, n_bins=curves.BINS)
+    found, mean = calibration_curve(label == 0, said, n_bins=CALIBRATION_BINS)
     table = curves.reliability(row, 0)
-    assert table["found"].to_numpy() == pytest.approx(found)
-    assert table["said"].to_numpy() == pytest.approx(mean)
+    assert table["observed"].to_numpy() == pytest.approx(found)
+    assert table["predicted"].to_numpy() == pytest.approx(mean)
     assert table["images"].sum() == 180
     likeliest = curves.reliability(row, None)
-    right = (likeliest["found"] * likeliest["images"]).sum() / 180
+    right = (likeliest["observed"] * likeliest["images"]).sum() / 180
     assert right == pytest.approx(row.metrics["accuracy"].mean)
 
 
-def test_certainty_is_in_the_highest_bin(row):
+def test_the_gaps_of_the_reliability_diagram_are_the_ece(row):
+    one = replace(row, runs=row.runs[:1])
+    bins = curves.reliability(one, None)
+    gaps = (bins["images"] * (bins["observed"] - bins["predicted"]).abs()).sum()
+    expected = calibration_error(one.runs[0].probability, one.runs[0].label, np.ones((1, 90)))
+    assert gaps / 90 == pytest.approx(expected[0], abs=1e-6)
+
+
+def test_certainty_has_a_bin_of_its_own(row):
     run = row.runs[0]
     said = np.full(90, 0.15)
     said[:2] = 1.0, 0.95
     one = replace(row, runs=(replace(run, predictions=run.predictions.assign(p_mel=said)),))
-    assert curves.reliability(one, 0)["images"].tolist() == [88, 2]
+    assert curves.reliability(one, 0)["images"].tolist() == [88, 1, 1]
 
 
 def test_confusion_is_the_mean_over_seeds(row):
     found = curves.mean_confusion(row)
     assert found.sum() == pytest.approx(90)
     assert found.diagonal().sum() / 90 == pytest.approx(row.metrics["accuracy"].mean)
+
+
+def test_rounded_counts_keep_the_sum_of_a_row():
+    thirds = np.array([[40 / 3, 40 / 3, 40 / 3], [39.5, 0.5, 0.0], [1 / 6, 5 / 6, 39.0]])
+    found = curves.rounded_rows(thirds)
+    assert found.sum(1) == pytest.approx([40, 40, 40])
+    assert (np.abs(found - thirds) < 0.1).all()
+    assert found[1].tolist() == [39.5, 0.5, 0.0]
+    assert found.tolist() == np.round(found, 1).tolist()

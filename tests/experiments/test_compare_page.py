@@ -11,8 +11,9 @@ from PIL import Image
 
 from experiments.compare import gallery, page
 from experiments.compare.comparison import compare
+from experiments.compare.compression import with_compression
 from experiments.compare.options import options
-from experiments.compare.runs import read_runs
+from experiments.compare.runs import read_run, read_runs
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("chrome")
 EVIL = "<img src=x onerror=document.title='hacked'>"
@@ -70,11 +71,11 @@ def comparison(make_run):
     record = json.loads(good.read_text())
     record["metrics"] |= {"psnr": 33.0, "bits_per_pixel": 2.5}
     good.write_text(json.dumps(record))
-    (folder / "saliency").mkdir()
-    Image.new("RGB", (600, 450), "red").save(folder / "saliency" / "a.png")
-    (folder / "saliency" / "torn.jpg").write_bytes(b"no image")
+    (folder / "attention").mkdir()
+    Image.new("RGB", (600, 450), "red").save(folder / "attention" / "a.png")
+    (folder / "attention" / "torn.jpg").write_bytes(b"no image")
     runs, _ = read_runs(["runs"])
-    return compare(runs, 50, baseline="ce")
+    return with_compression(compare(runs, 50, baseline="ce"))
 
 
 def blob(html):
@@ -99,6 +100,21 @@ def test_names_of_runs_are_no_markup(comparison):
     assert EVIL in [row["name"] for row in blob(html)["rows"]]
 
 
+def test_the_modules_share_a_script_without_sharing_names():
+    text = page.script()
+    assert not re.findall(r"^(?:import|export)\b", text, re.MULTILINE)
+    names = re.findall(r"^(?:const|let|function) (\w+)", text, re.MULTILINE)
+    assert len(names) > 50
+    assert sorted(names) == sorted(set(names))
+
+
+def test_modules_stand_after_those_that_they_import():
+    for i, name in enumerate(page.MODULES):
+        text = (page.WEB / f"{name}.js").read_text()
+        assert set(re.findall(r'from "\./(\w+)\.js"', text)) <= set(page.MODULES[:i]), name
+    assert {path.stem for path in page.WEB.glob("*.js")} == set(page.MODULES)
+
+
 def test_options_are_those_that_differ(comparison):
     runs = {run["name"]: run["options"] for run in blob(page.render(comparison))["runs"]}
     assert runs["ce seed 0"] == runs["ce seed 1"] == {"model.lr": "2"}
@@ -108,10 +124,12 @@ def test_options_are_those_that_differ(comparison):
 def test_options_are_flat_and_say_nothing_of_place():
     config = {
         "seed_everything": 3,
+        "data": {"root": "here", "cache_dir": "there", "size": 64},
         "model": {"class_path": "a.B", "init_args": {"lr": 0.1, "size": [1, 2], "x": None}},
         "trainer": {"callbacks": [{"class_path": "c.D", "init_args": {"dirpath": "here", "n": 1}}]},
     }
     assert options(config) == {
+        "data.size": "64",
         "model": "a.B",
         "model.lr": "0.1",
         "model.size": "[1, 2]",
@@ -129,6 +147,32 @@ def test_thumbnails_are_small_and_within_the_budget(comparison):
     with Image.open(BytesIO(b64decode(kept[0].jpeg))) as small:
         assert (small.format, small.size) == ("JPEG", (480, 360))
     assert gallery.thumbnails(runs, budget=100) == ([], 2)
+
+
+def test_attention_has_its_chance_level_where_it_was_measured(comparison, make_run):
+    folder = make_run("looked", seed=3)
+    values = {"test/energy": 0.4, "test/pointing": 0.6, "test/lesion_area": 0.2}
+    with (folder / "metrics.jsonl").open("a") as file:
+        file.write(json.dumps({"attempt": 2, "step": 0, "epoch": 0} | values) + "\n")
+    run = read_run(folder)
+    assert gallery.attention_scores([run]) == {"energy": 0.4, "pointing": 0.6, "lesion_area": 0.2}
+    assert gallery.attention_scores(comparison.rows[0].runs) == {}
+
+
+def test_a_run_without_training_has_neither_curve_nor_epochs(make_run):
+    folder = make_run("derived")
+    line = {"attempt": 1, "step": 0, "epoch": 0, "test/accuracy": 0.5}
+    (folder / "metrics.jsonl").write_text(json.dumps(line) + "\n")
+    runs, _ = read_runs(["runs"])
+    (row,) = blob(page.render(compare(runs, 20)))["rows"]
+    assert row["learning"]["validation"]["epoch"] == row["learning"]["training"]["epoch"] == []
+    assert row["resources"]["epochs"] is None
+
+
+def test_classes_have_their_full_names(comparison):
+    titles = blob(page.render(comparison))["class_titles"]
+    assert titles["mel"] == "melanoma"
+    assert list(titles) == list(comparison.classes)
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium to open the page with")
@@ -164,4 +208,4 @@ def test_a_page_of_one_row_of_two_classes(make_run):
     data = blob(page.render(compare(runs, 20)))
     titles = [column["title"] for column in data["columns"]]
     assert {"sensitivity", "specificity", "PPV", "NPV", "average precision"} <= set(titles)
-    assert data["rows"][0]["cost"]["hours"] is None
+    assert data["rows"][0]["resources"]["hours"] is None

@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 
 from callbacks.errors import RunError
-from experiments.compare.runs import comparable, read_run, read_runs
+from experiments.compare.runs import check_comparable, read_run, read_runs
 
 
 def test_reads_a_run(make_run):
@@ -36,7 +36,9 @@ def test_reads_the_last_epochs_in_place_of_the_best(make_run):
     assert (run.probability[:, 0] == 1).all()
     assert (read_run(folder).probability[:, 0] < 1).all()
     (sentence,) = left_out
-    assert sentence == "runs/untested/seed0 has no last_results.json: test its last.ckpt."
+    assert sentence == (
+        "runs/untested/seed0 has no last_results.json: evaluate its last.ckpt (CKPT=last)."
+    )
 
 
 def cut(path):
@@ -52,12 +54,15 @@ def cut_a_line(path):
     [
         (lambda f: (f / "results.json").unlink(), "has no results.json"),
         (lambda f: (f / "test_predictions.csv").unlink(), "has no test_predictions.csv"),
-        (lambda f: cut(f / "results.json"), "half-written"),
-        (lambda f: cut(f / "test_predictions.csv"), "half-written"),
-        (lambda f: (f / "test_predictions.csv").write_text(""), "half-written"),
+        (lambda f: cut(f / "results.json"), "is incomplete"),
+        (lambda f: cut(f / "test_predictions.csv"), "is incomplete"),
+        (lambda f: (f / "test_predictions.csv").write_text(""), "is incomplete"),
         (lambda f: cut_a_line(f / "test_predictions.csv"), "lacks predictions"),
-        (lambda f: (f / "results.json").write_text("[]"), "half-written"),
-        (lambda f: (f / "results.json").write_text('{"psnr": 40}'), "has no classes in"),
+        (lambda f: (f / "results.json").write_text("[]"), "is incomplete"),
+        (
+            lambda f: (f / "results.json").write_text('{"psnr": 40}'),
+            "has no classes: only classifiers",
+        ),
     ],
 )
 def test_half_written_runs_are_named_and_left_out(make_run, break_it, said):
@@ -71,7 +76,7 @@ def test_half_written_runs_are_named_and_left_out(make_run, break_it, said):
 
 
 def test_no_runs_says_how_to_make_one():
-    with pytest.raises(RunError, match="no finished run in runs/.*make train EXP=small_ce"):
+    with pytest.raises(RunError, match="No evaluated run in runs/.*make train EXP=small_ce"):
         read_runs(["runs/*"])
 
 
@@ -79,7 +84,9 @@ def test_two_folders_of_one_run_are_refused(make_run, tmp_path):
     make_run("ce")
     (tmp_path / "runs").rename(tmp_path / "there")
     make_run("ce")
-    with pytest.raises(RunError, match="there/ce/seed0 and runs/ce/seed0 are called alike"):
+    with pytest.raises(
+        RunError, match="there/ce/seed0 and runs/ce/seed0 have the same name and seed"
+    ):
         read_runs(["there", "runs"])
 
 
@@ -89,14 +96,14 @@ def test_two_folders_of_one_run_are_refused(make_run, tmp_path):
         ({"classes": ["nv", "mel"]}, "different classes"),
         ({"images": 93}, "different test images"),
         ({"split": "other"}, "different splits"),
-        ({"synthetic": True}, "drawn lesions"),
+        ({"synthetic": True}, "synthetic and real images"),
     ],
 )
 def test_what_was_asked_differently_is_not_compared(make_run, other, what):
     runs = [read_run(make_run("ce")), read_run(make_run("other", **other))]
     with pytest.raises(RunError, match=f"runs/ce/seed0 and .*runs/other/seed0 .*{what}"):
-        comparable(runs)
-    comparable(runs[:1])
+        check_comparable(runs)
+    check_comparable(runs[:1])
 
 
 def test_order_of_the_rows_does_not_matter(make_run):

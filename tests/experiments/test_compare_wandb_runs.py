@@ -73,14 +73,16 @@ def test_untested_and_half_written_runs_are_named_and_left_out(server, make_run)
     server([remote(make_run()), remote(young), remote(broken)])
     runs, left_out = read_project("me/longderm")
     assert [run.name for run in runs] == ["ce"]
-    assert left_out[0] == ("me/longderm/young-seed0 has no results: evaluate it, and `make sync`.")
-    assert left_out[1].startswith("me/longderm/broken-seed0 is half-written (Expecting")
+    assert left_out[0] == (
+        "me/longderm/young-seed0 has no results: evaluate it and run `make sync`."
+    )
+    assert left_out[1].startswith("me/longderm/broken-seed0 is incomplete (Expecting")
 
 
 @pytest.mark.parametrize(
     ("answer", "said"),
     [
-        ([], "no tested run in me/longderm"),
+        ([], "No evaluated run in me/longderm"),
         (wandb.errors.UsageError("No API key configured."), "No API key.*wandb login"),
         (ValueError("Could not find project longderm"), "Could not find project"),
     ],

@@ -1,103 +1,179 @@
-const tables = {
+// Tabs that are tables: each function returns the nodes of its tab.
+
+import { baseline, data, fixed, interval, listed, mean, pValue, shown, signed } from "./data.js";
+import { choice, classColumn, classLegend, controls, el, estimate } from "./elements.js";
+import { nameColumn, note, numeric, seedsColumn, shade, table } from "./elements.js";
+import { key, rangeOf, whisker, whiskerTitle } from "./charts.js";
+
+const capitalized = (word) => word[0].toUpperCase() + word.slice(1);
+const ofBaseline = (name) => baseline && mean(baseline, name);
+
+// Which seeds a difference is of, if not of all of both rows.
+function pairing(seeds, { shared_seeds: shared }) {
+  if (!shared.length) return "no shared seed";
+  const all = shared.length === seeds.length && shared.length === baseline.seeds.length;
+  return all ? null : `shared: seed ${listed(shared)}`;
+}
+
+function differenceColumns() {
+  return [
+    {
+      title: `difference from ${data.baseline}`,
+      value: (row) => row.difference?.mean,
+      cell: ({ seeds, difference: found }) =>
+        found
+          ? estimate(found.mean, found.lesions, found.seeds, signed, pairing(seeds, found))
+          : "–",
+    },
+    {
+      title: "p (Holm)",
+      value: (row) => row.difference?.p_holm,
+      cell: (row) => pValue(row.difference?.p_holm),
+    },
+    {
+      title: "lesions better : worse",
+      value: (row) => row.difference && row.difference.better - row.difference.worse,
+      cell: ({ difference: found }) => (found ? `${found.better} : ${found.worse}` : "–"),
+    },
+    {
+      title: "p McNemar (Holm)",
+      value: (row) => row.difference?.p_mcnemar_holm,
+      cell: (row) => pValue(row.difference?.p_mcnemar_holm),
+    },
+  ];
+}
+
+const balanced = ({ balanced_accuracy: [value, bounds] }) => ({ mean: value, lesions: bounds });
+const groupRecall = (name) => ({
+  title: name,
+  help: data.class_titles[name],
+  value: (line) => line.recall[name]?.[0],
+  cell: (line) => {
+    const [value, bounds] = line.recall[name] ?? [];
+    return el("span", { title: interval(bounds) }, fixed(value, 2));
+  },
+});
+
+function groupColumns(lines) {
+  const range = rangeOf(lines.map(balanced));
+  const occurring = (line) => data.classes.length - line.lacking.length;
+  return [
+    { title: "group", text: true, value: (line) => `${line.kind}: ${line.name}` },
+    { title: "images", value: (line) => line.images },
+    { title: "lesions", value: (line) => line.lesions },
+    {
+      title: "classes",
+      value: occurring,
+      cell: (line) => {
+        const title = line.lacking.length ? `lacks ${listed(line.lacking)}` : null;
+        return el("span", { title }, `${occurring(line)} of ${data.classes.length}`);
+      },
+    },
+    {
+      title: "balanced accuracy",
+      value: (line) => line.balanced_accuracy[0],
+      cell: (line) => estimate(...line.balanced_accuracy),
+    },
+    { title: whiskerTitle(range), cell: (line) => whisker(balanced(line), range) },
+    ...data.classes.map(groupRecall),
+  ];
+}
+
+export const tables = {
   Table() {
     const [first, ...others] = data.columns;
-    const range = reach(data.rows.map((row) => row.metrics[first.name]));
+    const range = rangeOf(data.rows.map((row) => row.metrics[first.name]));
     const columns = [
-      named,
-      { title: "seeds", value: (row) => row.seeds.length },
+      nameColumn,
       {
         title: first.title,
         value: (row) => mean(row, first.name),
-        cell: (row) => {
-          const { mean: value, lesions, seeds } = row.metrics[first.name];
-          return within(value, lesions, seeds ? ` ± ${fixed(seeds[1] - value)}` : "");
-        },
+        cell: ({ metrics: { [first.name]: found } }) =>
+          estimate(found.mean, found.lesions, found.seeds),
       },
       {
-        title: `${fixed(range[0], 2)} to ${fixed(range[1], 2)}`,
-        cell: (row) => whisker(row.metrics[first.name], range, reference(first.name)),
+        title: whiskerTitle(range),
+        cell: (row) => whisker(row.metrics[first.name], range, ofBaseline(first.name)),
       },
-      ...(baseline ? differences : []),
-      ...others.map(metric),
+      ...(baseline ? differenceColumns() : []),
+      seedsColumn,
+      ...others.map(({ name, title }) => numeric(title, (row) => mean(row, name))),
     ];
-    return [legend(), table(shown(), columns, "All rows")];
+    const explained = data.difference_legend.map(note);
+    return [key(), table(shown(), columns, "All rows"), ...explained];
   },
 
   Classes() {
     const kinds = ["recall", "precision", "f1"];
-    const [at, select] = choice("Metric", ["Recall", "Precision", "F1"]);
+    const [index, select] = choice("Metric", ["Recall", "Precision", "F1"]);
     const columns = data.classes.map((name) => {
-      const value = (row) => mean(row, `${kinds[at]}_${name}`);
-      return { ...numeric(name, value), style: (row) => `background: ${shade(value(row))}` };
+      const value = (row) => mean(row, `${kinds[index]}_${name}`);
+      const style = (row) => `background: ${shade(value(row))}`;
+      return { ...classColumn(name, value), style };
     });
-    return [controls(select), table(shown(), [named, ...columns], "By class")];
+    const explained = note("Mean over the seeds.");
+    const classes = classLegend();
+    return [
+      controls(select),
+      explained,
+      table(shown(), [nameColumn, ...columns], "Classes"),
+      classes,
+    ];
   },
 
   "Many to Few"() {
-    const shots = [["many", "Many"], ["medium", "Medium"], ["few", "Few"]];
-    const columns = shots.flatMap(([shot, title]) => {
+    const columns = Object.keys(data.shots).flatMap((shot) => {
       const name = `${shot}_accuracy`;
+      const title = capitalized(shot);
+      const found = (row) => row.metrics[name];
       return [
         {
           title,
           value: (row) => mean(row, name),
-          cell: (row) => within(mean(row, name), row.metrics[name]?.lesions),
+          cell: (row) => found(row) && estimate(found(row).mean, found(row).lesions),
         },
         {
-          title: "0 to 1",
-          cell: (row) =>
-            row.metrics[name] && whisker(row.metrics[name], [0, 1], reference(name), true),
+          title: `${title}, 0 to 1`,
+          cell: (row) => found(row) && whisker(found(row), [0, 1], ofBaseline(name), true),
         },
       ];
     });
-    const members = note("Mean recall of nv; of mel, bkl and bcc; of akiec, vasc and df.");
-    return [members, legend(), table(shown(), [named, ...columns], "Many, Medium and Few")];
+    const members = Object.entries(data.shots).map(
+      ([shot, names]) => `${capitalized(shot)}: ${listed(names)}`,
+    );
+    const explained = note(
+      `Mean recall of the classes with many to few images. ${members.join("; ")}.`,
+    );
+    const whole = table(shown(), [nameColumn, ...columns], "Many to few");
+    return [explained, key({ bar: true }), whole, classLegend()];
   },
 
   Subgroups() {
-    const rows = judged("groups");
-    if (!data.groups.length) return [note("Nothing is known of the test images but their class.")];
-    if (!rows.length) return [note("No such row.")];
-    const [at, select] = choice("Row", rows.map((row) => row.name));
-    const scores = rows[at].groups;
-    const [low, high] = reach(scores.map(balanced));
-    const lines = data.groups.map((group, i) => ({ ...group, ...scores[i] }));
-    const columns = [
-      { title: "group", text: true, value: (line) => `${line.kind}: ${line.name}` },
-      { title: "images", value: (line) => line.images },
-      { title: "lesions", value: (line) => line.lesions },
-      {
-        title: "classes",
-        value: (line) => data.classes.length - line.lacking.length,
-        cell: (line) => {
-          const title = line.lacking.length ? `lacks ${line.lacking.join(", ")}` : null;
-          const there = data.classes.length - line.lacking.length;
-          return el("span", { title }, `${there} of ${data.classes.length}`);
-        },
-      },
-      {
-        title: "balanced accuracy",
-        value: (line) => line.balanced_accuracy[0],
-        cell: (line) => within(...line.balanced_accuracy),
-      },
-      {
-        title: `${fixed(low, 2)} to ${fixed(high, 2)}`,
-        cell: (line) => whisker(balanced(line), [low, high]),
-      },
-      ...data.classes.map((name) => recallOf(name)),
-    ];
+    const rows = shown();
+    if (!data.groups.length) return [note("The predictions contain no metadata of the images.")];
+    if (!rows.length) return [note("No row is shown.")];
+    const [index, select] = choice(
+      "Row",
+      rows.map((row) => row.name),
+    );
+    const lines = data.groups.map((group, i) => ({ ...group, ...rows[index].groups[i] }));
     const explained =
-      "Mean over the seeds, with the 95 % interval over lesions. Balanced accuracy is of the " +
-      "classes that the group has (recalls: – for those that it lacks); where it lacks some, do " +
-      "not set it against that of another group. Too few lesions have no interval.";
-    return [controls(select), note(explained), table(lines, columns, "Subgroups")];
+      "Balanced accuracy with its 95 % interval over lesions, and recall of each class; means over " +
+      "the seeds. Balanced accuracy averages the classes that occur in the group, so groups that " +
+      "lack different classes cannot be compared with each other. Groups of too few lesions have " +
+      "no interval.";
+    const whole = table(lines, groupColumns(lines), "Subgroups");
+    return [controls(select), note(explained), whole, classLegend()];
   },
 
-  Cost() {
-    const of = (name, scale = 1) => (row) => row.cost[name] && row.cost[name] / scale;
+  Resources() {
+    const of =
+      (name, scale = 1) =>
+      (row) =>
+        row.resources[name] && row.resources[name] / scale;
     const columns = [
-      named,
-      { title: "seeds", value: (row) => row.seeds.length },
+      nameColumn,
+      seedsColumn,
       numeric("parameters, millions", of("parameters", 1e6), 2),
       numeric("epochs", of("epochs"), 0),
       numeric("seconds per epoch", of("seconds_per_epoch"), 1),
@@ -106,68 +182,30 @@ const tables = {
       numeric("hours per seed", of("hours"), 2),
     ];
     const explained =
-      "Medians over epochs; validation is not counted. Compare times only of runs on one machine " +
-      "that did nothing else.";
+      "Medians over epochs, without validation. Times can only be compared between runs on the " +
+      "same machine without other load.";
     const rows = shown().filter((row) => !row.decided);
-    return [note(explained), table(rows, columns, "Cost")];
+    return [note(explained), table(rows, columns, "Resources")];
   },
 
   Options() {
     const names = data.runs.map((run) => run.name);
-    const other = Math.max(0, data.runs.findIndex((run) => run.row !== data.runs[0].row));
-    const [a, one] = choice("One run", names);
-    const [b, two] = choice("Another run", names, other);
+    const other = data.runs.findIndex((run) => run.row !== data.runs[0].row);
+    const [a, first] = choice("First run", names);
+    const [b, second] = choice("Second run", names, Math.max(0, other));
     const [left, right] = [data.runs[a].options, data.runs[b].options];
     const differing = [...new Set([...Object.keys(left), ...Object.keys(right)])]
       .filter((name) => left[name] !== right[name])
-      .sort()
+      .toSorted()
       .map((name) => ({ name, left: left[name] ?? "–", right: right[name] ?? "–" }));
     const columns = [
       { title: "option", text: true, value: (line) => line.name },
-      { title: "one", text: true, cell: (line) => line.left },
-      { title: "another", text: true, cell: (line) => line.right },
+      { title: "first run", text: true, cell: (line) => line.left },
+      { title: "second run", text: true, cell: (line) => line.right },
     ];
     const content = differing.length
       ? table(differing, columns, "Options that differ")
-      : note("They have the same options.");
-    return [controls(one, two), content];
+      : note("The options of these runs are identical.");
+    return [controls(first, second), content];
   },
 };
-
-const differences = [
-  {
-    title: `Δ to ${data.baseline}`,
-    value: (row) => row.difference?.mean,
-  cell: ({ difference: found }) => {
-      const bounds = found && el("small", {}, ` ${interval(found.lesions)}`);
-      return found ? el("span", {}, signed(found.mean), bounds) : "–";
-    },
-  },
-  {
-    title: "p",
-    help: "Bootstrap over lesions, Holm's correction",
-    value: (row) => row.difference?.p_holm,
-    cell: (row) => pValue(row.difference?.p_holm),
-  },
-  {
-    title: "better : worse",
-    help: "Lesions that this row, or the baseline, has right more often",
-    value: (row) => row.difference && row.difference.better - row.difference.worse,
-    cell: ({ difference: found }) => (found ? `${found.better} : ${found.worse}` : "–"),
-  },
-  {
-    title: "p McNemar",
-    help: "Exact, of these lesions, Holm's correction",
-    value: (row) => row.difference?.p_mcnemar_holm,
-    cell: (row) => pValue(row.difference?.p_mcnemar_holm),
-  },
-];
-const balanced = ({ balanced_accuracy: [value, bounds] }) => ({ mean: value, lesions: bounds });
-const recallOf = (name) => ({
-  title: name,
-  value: (line) => line.recall[name]?.[0],
-  cell: (line) => {
-    const [value, bounds] = line.recall[name] ?? [];
-    return el("span", { title: interval(bounds) }, fixed(value, 2));
-  },
-});

@@ -1,49 +1,59 @@
-// The view is in the address, so that it can be linked to.
+// Opens the tabs. The open one is in the address, so that it can be linked to.
 
-const views = { ...tables, ...drawings };
-if (!data.rows.some((row) => row.metrics.many_accuracy)) delete views["Many to Few"];
-if (!data.rows.some((row) => row.metrics.psnr)) delete views.Compression;
-if (!data.images.length) delete views.Saliency;
-const names = Object.keys(views);
-const slug = (name) => name.toLowerCase().replaceAll(" ", "-");
-let current = names[0];
+import { attention } from "./attention.js";
+import { byId, data, shown } from "./data.js";
+import { drawings } from "./drawings.js";
+import { el, REDRAW } from "./elements.js";
+import { tables } from "./tables.js";
+
+const tabs = { ...tables, ...drawings, ...attention };
+if (!data.rows.some((row) => row.metrics.many_accuracy)) delete tabs["Many to Few"];
+if (!data.rows.some((row) => row.metrics.psnr)) delete tabs.Compression;
+const titles = Object.keys(tabs);
+const slug = (title) => title.toLowerCase().replaceAll(" ", "-");
+let current = titles[0];
 
 function draw() {
   for (const tab of byId("tabs").children) {
-    const on = tab.textContent === current;
-    tab.setAttribute("aria-selected", on);
-    tab.tabIndex = on ? 0 : -1;
-    if (on) byId("tabs").parentElement.scrollLeft = tab.offsetLeft - 60;
+    const selected = tab.textContent === current;
+    tab.setAttribute("aria-selected", selected);
+    tab.tabIndex = selected ? 0 : -1;
+    if (selected) byId("tabs").parentElement.scrollLeft = tab.offsetLeft - 60;
   }
   byId("panel").setAttribute("aria-labelledby", `tab-${slug(current)}`);
-  byId("panel").replaceChildren(...views[current]());
+  byId("panel").replaceChildren(...tabs[current]().filter(Boolean));
   const rows = shown().length;
   byId("count").textContent = rows === data.rows.length ? "" : `${rows} of ${data.rows.length}`;
 }
-function open(name) {
-  current = name;
-  history.replaceState(null, "", `#${slug(name)}`);
+// Draws the open tab again, with the focus on the same control.
+function drawAgain() {
+  const { name } = document.activeElement ?? {};
+  draw();
+  if (name) [...byId("panel").querySelectorAll("[name]")].find((e) => e.name === name)?.focus();
+}
+function open(title) {
+  current = title;
+  history.replaceState(null, "", `#${slug(title)}`);
   draw();
 }
 function follow() {
-  current = names.find((name) => `#${slug(name)}` === location.hash) ?? names[0];
+  current = titles.find((title) => `#${slug(title)}` === location.hash) ?? titles[0];
   draw();
 }
-byId("tabs").append(
-  ...names.map((name) =>
-    el(
-      "button",
-      { type: "button", role: "tab", id: `tab-${slug(name)}`, onclick: () => open(name) },
-      name,
-    ),
-  ),
-);
-byId("tabs").addEventListener("keydown", (event) => {
-  const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
-  if (!step) return;
-  open(names[(names.indexOf(current) + step + names.length) % names.length]);
+function step(event) {
+  const direction = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
+  if (!direction) return;
+  open(titles[(titles.indexOf(current) + direction + titles.length) % titles.length]);
   byId("tabs").querySelector('[aria-selected="true"]').focus();
-});
+}
+const button = (title) => {
+  const attributes = { type: "button", role: "tab", id: `tab-${slug(title)}` };
+  return el("button", { ...attributes, onclick: () => open(title) }, title);
+};
+
+byId("tabs").append(...titles.map(button));
+byId("tabs").addEventListener("keydown", step);
+byId("panel").addEventListener(REDRAW, drawAgain);
 byId("filter").addEventListener("input", draw);
 window.addEventListener("hashchange", follow);
 follow();

@@ -3,7 +3,7 @@ import pandas as pd
 import pytest
 
 from experiments.compare.comparison import compare
-from experiments.compare.contrast import association
+from experiments.compare.compression import association, with_compression
 from experiments.compare.rows import Row
 from experiments.compare.runs import read_run
 
@@ -67,8 +67,9 @@ def test_a_row_that_loses_nothing_has_no_part(original, compressed):
 
 def test_it_is_said_with_an_interval_where_something_was_compressed(original, compressed, make_run):
     runs = [original, compressed(1), read_run(make_run("other"))]
-    (said,) = [n for n in compare(runs, 50, baseline="original").notes if "Contrast" in n]
-    assert "against original: rank correlation 1.00 [" in said
-    assert "over the classes of 1 rows together, 1.00 [" in said
-    plain = [runs[0], runs[2]]
-    assert not [n for n in compare(plain, 5, baseline="original").notes if "Contrast" in n]
+    found = with_compression(compare(runs, 50, baseline="original"))
+    (note,) = [n for n in found.notes if "contrast" in n]
+    assert "compared with original: rank correlation 1.00 [" in note
+    assert "over the classes of 1 rows together, 1.00 [" in note
+    plain = with_compression(compare([runs[0], runs[2]], 5, baseline="original"))
+    assert not [n for n in plain.notes if "contrast" in n]
