@@ -21,7 +21,7 @@ RECIPE = $(or $(filter %/$(or $(EXP),none).yaml,$(RECIPES)),no-recipe)
 quoted = '$(subst ','\'',$(1))'
 
 .DEFAULT_GOAL := help
-.PHONY: no-recipe help demo data verify train show study submit status evaluate predict decide compare export card ensemble sweep dashboard sync test check audit bench
+.PHONY: no-recipe help demo data verify train show study submit status evaluate predict decide compare export card ensemble sweep dashboard sync test check docs audit bench
 
 help: ## list the verbs
 	@awk -F ':.*## ' '/^[a-z]+:.*##/ {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -93,6 +93,9 @@ check: $(ENV) ## lint, format, types, import directions
 	$(PYTHON) -m mypy
 	$(PYTHON) -m pytest tests/test_architecture.py
 
+docs: $(ENV) ## build the documentation into site/; a broken link fails (offline)
+	NO_MKDOCS_2_WARNING=1 $(PYTHON) -m mkdocs build --strict --quiet
+
 audit: $(ENV) ## ask PyPI whether a pinned version has a known vulnerability (needs a network)
 	$(PYTHON) -m pip install --quiet --constraint constraints.txt pip-audit
 	$(PYTHON) -m pip_audit --requirement constraints.txt --no-deps --disable-pip --strict
@@ -100,11 +103,12 @@ audit: $(ENV) ## ask PyPI whether a pinned version has a known vulnerability (ne
 bench: $(ENV) ## measure speed and memory
 	$(PYTHON) -m tests.benchmarks $(ARGS)
 
-.venv/.installed: pyproject.toml constraints.txt
+.venv/.installed: pyproject.toml requirements.lock
 	@python3 -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: put it first on the PATH, or name an environment with PYTHON=")'
 	python3 -m venv .venv
 	.venv/bin/python -m pip install --quiet --upgrade pip
-	.venv/bin/python -m pip install --constraint constraints.txt --editable '.[dev]'
+	.venv/bin/python -m pip install --require-hashes --requirement requirements.lock
+	.venv/bin/python -m pip install --no-deps --no-build-isolation --editable .
 	@touch $@
 
 no-recipe:
