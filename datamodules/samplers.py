@@ -194,6 +194,8 @@ class Bilateral(EpochSampler):
         [0.1, 0.9]
     """
 
+    pairs = "natural and reversed"
+
     def draw(self, generator: np.random.Generator) -> np.ndarray:
         total = len(self.labels)
         half = -(-total // 2)
@@ -226,6 +228,8 @@ class Paired(EpochSampler):
         >>> [round(float(shown[first::2].mean()), 1) for first in (0, 1)]  # anchors, partners
         [0.5, 0.0]
     """
+
+    pairs = "anchor and partner"
 
     def __init__(
         self,

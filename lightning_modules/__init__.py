@@ -1,4 +1,4 @@
-"""How a method learns."""
+"""Modules: training and evaluation of each method."""
 
 from lightning_modules.bbn import BBN
 from lightning_modules.bcl import BCL
@@ -8,6 +8,7 @@ from lightning_modules.compression import CompressedClassifier, Compression, Lat
 from lightning_modules.contrastive import ContrastiveClassifier
 from lightning_modules.errors import ModelError
 from lightning_modules.hierarchical import HierarchicalClassifier, PathClassifier
+from lightning_modules.learner import Learner
 from lightning_modules.paco import PaCo
 from lightning_modules.proco import ProCo
 from lightning_modules.reslt import ResLT
@@ -24,6 +25,7 @@ __all__ = [
     "ContrastiveClassifier",
     "HierarchicalClassifier",
     "LatentClassifier",
+    "Learner",
     "ModelError",
     "PaCo",
     "PathClassifier",

@@ -7,43 +7,54 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lightning_modules.classifier import Classifier
-from lightning_modules.contrastive import views
-from lightning_modules.losses.contrast import Contrast
+from lightning_modules.batches import Batch, views
+from lightning_modules.classifier import DiagnosticLearner
+from lightning_modules.losses.contrastive import ContrastiveBatch
+from lightning_modules.losses.criterion import ContrastiveLoss, Criterion
 from lightning_modules.networks.contrastive import BCLNetwork
 
 
-class BCL(Classifier):
+class BCL(DiagnosticLearner):
     """Balanced contrastive learning (https://arxiv.org/abs/2207.09052, eq. 8).
 
-    Needs batches of three :class:`datamodules.views.Views`. The first is classified, with logit
-    compensation; the other two are compared with each other and with the class prototypes.
+    Needs batches of three :class:`datamodules.views.Views`. The first view is classified, with
+    logit compensation; the other two are compared with each other and with the class prototypes.
 
     Args:
         network: Encoder, cosine classifier, and the projectors of images and of classes.
-        contrastive: As :class:`~lightning_modules.losses.BalancedContrastiveLoss`.
-        weight: Weight of ``contrastive``, beside 1 of ``criterion``.
-        **kwargs: As for :class:`~lightning_modules.Classifier`; ``criterion`` as
+        criterion: Loss of logits (B, K) for labels (B,); in the paper
             :class:`~lightning_modules.losses.LogitAdjustedLoss`.
+        contrastive: Contrastive loss; in the paper
+            :class:`~lightning_modules.losses.BalancedContrastiveLoss`.
+        weight: Weight of the contrastive loss, at least 0; that of the criterion is 1.
+        **kwargs: As for :class:`~lightning_modules.classifier.DiagnosticLearner`.
     """
 
-    mixes = False
+    network: BCLNetwork
 
     def __init__(
-        self, network: BCLNetwork, contrastive: nn.Module, weight: float = 0.35, **kwargs: Any
+        self,
+        network: BCLNetwork,
+        criterion: Criterion | nn.CrossEntropyLoss,
+        contrastive: ContrastiveLoss,
+        weight: float = 0.35,
+        **kwargs: Any,
     ) -> None:
         super().__init__(network, **kwargs)
-        self.contrastive, self.weight = contrastive, weight
+        self.criterion = criterion
+        self.contrastive = contrastive
+        self.weight = weight
 
-    def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         size = len(views(batch, 3, check=batch_idx == 0)[0]["label"])
-        network: Any = self.network
-        features = network.encode(batch["image"])  # of all views at once, (3B, C)
+        network = self.network
+        features = network.encode(batch["image"])  # all views at once, (3B, C)
         logits, label = network.classify(features), batch["label"]
-        contrast = Contrast.of_all(network.project(features[size:]), label[size:], logits[size:])
+        embedding = network.project(features[size:])
+        compared = ContrastiveBatch.of_all(embedding, label[size:], logits[size:])
         prototypes = network.prototypes()
         classes = torch.arange(len(prototypes), device=label.device)
         loss = self.criterion(logits[:size], label[:size])
-        loss = loss + self.weight * self.contrastive(contrast.beside(prototypes, classes))
+        loss = loss + self.weight * self.contrastive(compared.beside(prototypes, classes))
         self.log("train/loss", loss)
         return loss

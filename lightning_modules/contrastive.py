@@ -1,4 +1,4 @@
-"""What contrastive classifiers share: two views, key network, queue."""
+"""Base of contrastive classifiers: two views, a key network and a queue."""
 
 from __future__ import annotations
 
@@ -8,156 +8,139 @@ import torch
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
-from lightning_modules.classifier import Classifier
+from lightning_modules.batches import Batch, views
+from lightning_modules.classifier import DiagnosticLearner
 from lightning_modules.errors import ModelError
-from lightning_modules.losses.contrast import Contrast
+from lightning_modules.losses.contrastive import ContrastiveBatch
+from lightning_modules.losses.criterion import ContrastiveLoss, Criterion
 from lightning_modules.losses.distributed import gather
 from lightning_modules.networks.contrastive import ContrastiveNetwork
 from lightning_modules.networks.momentum_queue import MomentumQueue, follow
 
 
-class ContrastiveClassifier(Classifier):
-    """Compares two views of each image with each other and with a queue of earlier ones.
+class ContrastiveClassifier(DiagnosticLearner):
+    """Compares two views of each image with each other and with a queue of earlier views.
 
     Needs batches of :class:`datamodules.views.Views`. With a key network the first views are the
-    anchors, and the key network, which follows by an exponential moving average after each
-    optimizer step, embeds the second views without gradient, in training mode and with batch norm
-    statistics of its own. Without one, all views are anchors and have a gradient. In both cases
-    the second views enter the queue once the loss has been computed; where the network has a
-    predictor, it is for the first views alone. Views pass the network one after the other, so that
+    anchors. The key network is an exponential moving average, updated after each optimizer step; it
+    embeds the second views without gradient, in training mode and with its own batch norm
+    statistics. Without a key network all views are anchors and have a gradient. In both cases the
+    second views enter the queue after the loss has been computed, and a predictor, if the network
+    has one, is only applied to the first views. Views pass the network one after the other, so that
     batch norm sees one view at a time.
 
     Args:
         network: Encoder, classifier and projector.
-        contrastive: A :class:`~lightning_modules.losses.contrast.Contrast` to a scalar.
-        criterion: Logits (B, K) and labels (B,) of the anchors to a scalar, which is added; None
-            if ``contrastive`` trains the classifier, as PaCo's does.
-        weight: Weight of ``contrastive`` in the sum.
-        queue_size: Q; 0 is no queue.
-        momentum: m, in [0, 1]; None is no key network.
-        key_logits: Logits of the second views where they are anchors, which takes ``momentum``
-            None: of their ``own`` features, or once more those of the first views (``query``). The
-            latter is what SPMix's published code does; GPaCo's, on which it is built, does not.
-        **kwargs: As for :class:`~lightning_modules.Classifier`.
+        contrastive: Contrastive loss.
+        criterion: Loss of the anchors' logits (B, K) for labels (B,), which is added; None if the
+            contrastive loss trains the classifier, as PaCo's does.
+        weight: Weight of the contrastive loss, at least 0; that of the criterion is 1.
+        queue_size: Number of keys Q in the queue; 0 is no queue.
+        momentum: Momentum m of the key network, in [0, 1]; None is no key network.
+        key_logits: Logits of the second views when they are anchors, that is without a key network:
+            those of their ``own`` features, or those of the first views again (``query``). SPMix's
+            published code has the latter; GPaCo's, on which it is built, has the former.
+        **kwargs: As for :class:`~lightning_modules.classifier.DiagnosticLearner`.
 
     Raises:
         ModelError: ``key_logits`` is ``query`` with a key network, whose views have no logits.
     """
 
-    mixes = False
+    network: ContrastiveNetwork
+    key_network: ContrastiveNetwork | None
 
     def __init__(
         self,
         network: ContrastiveNetwork,
-        contrastive: nn.Module,
-        criterion: nn.Module | None = None,
+        contrastive: ContrastiveLoss,
+        criterion: Criterion | nn.CrossEntropyLoss | None = None,
         weight: float = 1.0,
         queue_size: int = 0,
         momentum: float | None = None,
         key_logits: Literal["own", "query"] = "own",
         **kwargs: Any,
     ) -> None:
-        super().__init__(network, criterion, **kwargs)  # type: ignore[arg-type]
+        super().__init__(network, **kwargs)
         if momentum is not None and key_logits == "query":
             raise ModelError(
-                "The views of a key network are not classified: leave out key_logits, or set "
-                "momentum to null."
+                "The views of a key network are not classified: leave out model.key_logits, or set "
+                "model.momentum to null."
             )
-        self.contrastive, self.weight, self.momentum = contrastive, weight, momentum
+        self.criterion = criterion
+        self.contrastive = contrastive
+        self.weight = weight
+        self.momentum = momentum
         self.key_logits = key_logits
         self.queue = MomentumQueue(queue_size, network.embedding)
-        self.key_network: Any = None if momentum is None else network.key_network()
+        self.key_network = None if momentum is None else network.key_network()
 
     def setup(self, stage: str) -> None:
-        if self.momentum is not None:  # the network may have been given other weights
-            given = self.network.state_dict()
-            self.key_network.load_state_dict({k: given[k] for k in self.key_network.state_dict()})
+        if self.key_network is not None:  # the network may have received other weights meanwhile
+            state = self.network.state_dict()
+            self.key_network.load_state_dict({k: state[k] for k in self.key_network.state_dict()})
 
     def on_train_start(self) -> None:
         halves = {torch.float16, torch.bfloat16}
-        if self.momentum is not None and halves & {p.dtype for p in self.key_network.parameters()}:
+        keys = [] if self.key_network is None else self.key_network.parameters()
+        if halves & {p.dtype for p in keys}:
             raise ModelError(
-                "A key network would stand still in half precision: set trainer.precision to "
-                "bf16-mixed, which keeps parameters in float32."
+                "The momentum update of the key network underflows in half precision: set "
+                "trainer.precision to bf16-mixed, which keeps parameters in float32."
             )
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        found: Any = super().configure_optimizers()
-        if (momentum := self.momentum) is not None:
-            optimizer = found["optimizer"] if isinstance(found, dict) else found
-            # The optimizer's own step, which a gradient scaler skips where gradients overflow;
-            # fused optimizers are called all the same.
-            optimizer.register_step_post_hook(
-                lambda *_: follow(self.key_network, self.network, momentum)
-            )
-        return found
+        configured: Any = super().configure_optimizers()
+        if (follower := self.key_network) is not None and (momentum := self.momentum) is not None:
+            optimizer = configured["optimizer"] if isinstance(configured, dict) else configured
+            # A hook of the optimizer's step, because a gradient scaler skips the step when
+            # gradients overflow. Fused optimizers are always called.
+            optimizer.register_step_post_hook(lambda *_: follow(follower, self.network, momentum))
+        return configured
 
-    def encode(self, network: Any, view: dict[str, Tensor]) -> Tensor:
+    def encode(self, network: ContrastiveNetwork, view: Batch) -> Tensor:
         """Features (A, C) of the anchors in a view, by the network or the key network."""
         return network.encode(view["image"])
 
-    def anchors(self, view: dict[str, Tensor]) -> Tensor:
+    def anchors(self, view: Batch) -> Tensor:
         """Labels (A,) of the rows of :meth:`encode`."""
         return view["label"]
 
     def logits(self, features: Tensor) -> Tensor:
         """Features (A, C) to the logits (A, K) that train the classifier."""
-        return self.network.classify(features)  # type: ignore[operator]
+        return self.network.classify(features)
 
-    def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         first, second = views(batch, 2, check=batch_idx == 0)
-        contrast, keys = self.compare(first, second)
-        loss = self.objective(contrast)
+        compared, keys = self.compare(first, second)
+        loss = self.objective(compared)
         self.remember(gather(keys), gather(self.anchors(second)))
         self.log("train/loss", loss)
         return loss
 
-    def compare(
-        self, first: dict[str, Tensor], second: dict[str, Tensor]
-    ) -> tuple[Contrast, Tensor]:
-        """The contrast of two views, and the embeddings (A, D) of the second ones."""
-        network: Any = self.network
+    def compare(self, first: Batch, second: Batch) -> tuple[ContrastiveBatch, Tensor]:
+        """The anchors and keys of two views, and the embeddings (A, D) of the second view."""
         label = torch.cat([self.anchors(first), self.anchors(second)])
-        features = self.encode(network, first)
-        queries = network.predict(features)
-        if self.momentum is None:
-            of_second = self.encode(network, second)
-            keys = network.project(of_second)
+        features = self.encode(self.network, first)
+        queries = self.network.predict(features)
+        if self.key_network is None:
+            second_features = self.encode(self.network, second)
+            keys = self.network.project(second_features)
             repeated = self.key_logits == "query"
-            features = torch.cat([features, features if repeated else of_second])
+            features = torch.cat([features, features if repeated else second_features])
         else:
             with torch.no_grad():
                 keys = self.key_network.project(self.encode(self.key_network, second))
-        contrast = Contrast.of_all(torch.cat([queries, keys]), label, self.logits(features))
-        return contrast.beside(self.queue.embedding, self.queue.label), keys
+        embedding = torch.cat([queries, keys])
+        compared = ContrastiveBatch.of_all(embedding, label, self.logits(features))
+        return compared.beside(self.queue.embedding, self.queue.label), keys
 
     def remember(self, keys: Tensor, label: Tensor) -> None:
-        """Keeps the embeddings (M, D) of all processes and their labels for later steps."""
+        """Add the embeddings (M, D) and labels (M,) of all processes to the queue."""
         self.queue.enqueue(keys, label)
 
-    def objective(self, contrast: Contrast) -> Tensor:
-        loss: Tensor = self.weight * self.contrastive(contrast)
+    def objective(self, compared: ContrastiveBatch) -> Tensor:
+        """The weighted sum of the contrastive loss and the criterion."""
+        loss: Tensor = self.weight * self.contrastive(compared)
         if self.criterion is not None:
-            loss = loss + self.criterion(contrast.logits, contrast.target)
+            loss = loss + self.criterion(compared.logits, compared.target)
         return loss
-
-
-def views(batch: dict[str, Tensor], number: int, check: bool) -> list[dict[str, Tensor]]:
-    """Cuts a batch of :class:`datamodules.views.Views` into its views.
-
-    Args:
-        batch: Name to the values (number B, ...) of all views, one view after the other.
-        number: How many views it has.
-        check: Whether to look if they are views of the same images, for which a GPU is waited for.
-
-    Raises:
-        ModelError: They are not.
-    """
-    parts = {name: value.chunk(number) for name, value in batch.items()}
-    index = parts["index"]
-    if check and not all(torch.equal(index[0], other) for other in index[1:]):
-        raise ModelError(
-            f"This method compares {number} views of each image: set data.train_transform to "
-            f"datamodules.views.Views with {number} views."
-        )
-    return [{name: value[i] for name, value in parts.items()} for i in range(number)]

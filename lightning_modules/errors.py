@@ -1,5 +1,5 @@
-"""The error of this package that users can mend."""
+"""The error of this package that users can fix."""
 
 
 class ModelError(ValueError):
-    """What is wrong with a model's weights or options, and what to do, in one sentence."""
+    """Problem with the weights or options of a model; the message states the fix."""

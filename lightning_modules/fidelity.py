@@ -1,9 +1,8 @@
-"""What compression leaves of an image, of its lesion, and of the contrast between the two."""
+"""Fidelity of compressed images: of the image, its lesion, and their contrast to the skin."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -16,7 +15,7 @@ from lightning_modules.codecs import Reconstruction
 from lightning_modules.metrics import DiagnosticMetrics
 
 WINDOW, SIGMA = 11, 1.5
-SCALES = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # exponents of MS-SSIM, from fine to coarse
+SCALES = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # exponents of MS-SSIM, fine to coarse
 NAMES = ("psnr", "ssim", "ms_ssim", "mae")
 COLUMNS = (
     *NAMES,
@@ -30,21 +29,21 @@ COLUMNS = (
 
 
 class Fidelity(Metric):
-    """Means over the images of what is measured of each, and the measurements themselves.
+    """Fidelity of reconstructions: measurements of each image, and their means over the images.
 
     - ``psnr``, ``ssim`` (https://doi.org/10.1109/TIP.2003.819861), ``ms_ssim``
       (https://doi.org/10.1109/ACSSC.2003.1292216) and ``mae``, and the same inside the lesion.
-      PSNR ends at 100 dB; pixels that are no numbers count as black. MS-SSIM has the scales that
-      are wider than its window: at 128 pixels four of the five, with exponents made to sum to 1
-      again;
-    - ``explained``: 1 less the squared error over the variance of the image. Where it is not
-      positive, each image's mean colour would have done as well. The median, because an image
-      that is nearly of one colour can have any negative number;
+      PSNR is at most 100 dB, and NaN pixels count as black. MS-SSIM uses the scales at which the
+      image is wider than the window, four of the five at 128 pixels, with exponents rescaled to
+      sum to 1;
+    - ``explained``: 1 minus the squared error over the variance of the image. If it is not
+      positive, the image's mean color is at least as good a reconstruction. Aggregated by the
+      median, because images of nearly one color can have arbitrarily negative values;
     - ``contrast_before`` and ``contrast_after``: see :func:`contrast`;
-    - ``bits_per_pixel``, of codecs that count bits, and ``values_ratio``, image to latent.
+    - ``bits_per_pixel``, for codecs that count bits, and ``values_ratio``, the number of values in
+      the image over that in the latent.
 
-    What needs a mask is left out without one and for an image without lesion, contrasts also for
-    one that is all lesion.
+    Measurements of the lesion require a mask and a lesion in it; contrasts also require skin.
 
     Args:
         class_names: Names of the K classes, in the order of the labels.
@@ -62,14 +61,14 @@ class Fidelity(Metric):
         for state in ("index", "label", "measured"):
             self.add_state(state, default=[], dist_reduce_fx="cat")
 
-    def update(self, batch: dict[str, Tensor], seen: Reconstruction) -> None:
-        """Adds a batch with ``image``, ``label``, ``index`` and perhaps ``mask``."""
+    def update(self, batch: dict[str, Tensor], reconstruction: Reconstruction) -> None:
+        """Add a batch with ``image``, ``label``, ``index`` and optionally ``mask``."""
         self.index.append(batch["index"])
         self.label.append(batch["label"])
-        self.measured.append(measure(batch["image"], seen, batch.get("mask")))
+        self.measured.append(measure(batch["image"], reconstruction, batch.get("mask")))
 
     def compute(self) -> dict[str, Tensor]:
-        """Name to scalar, and by ``index``: ``label`` (N,) and ``measured`` (N, columns)."""
+        """Scalars by name, and sorted by ``index``: ``label`` (N,), ``measured`` (N, columns)."""
         order = dim_zero_cat(self.index).argsort()
         measured = dim_zero_cat(self.measured)[order]
         means = dict(zip(COLUMNS, measured.nanmean(0), strict=True))
@@ -83,7 +82,7 @@ class Fidelity(Metric):
 
 
 class CompressedMetrics(DiagnosticMetrics):
-    """The diagnosis of reconstructions, and their fidelity.
+    """Diagnostic metrics of reconstructions, and their fidelity.
 
     Args:
         class_names: Names of the K classes, in the order of the labels.
@@ -95,10 +94,12 @@ class CompressedMetrics(DiagnosticMetrics):
         super().__init__(class_names)
         self.fidelity = Fidelity(class_names)
 
-    def update(self, logits: Tensor, batch: dict[str, Tensor], seen: Reconstruction) -> None:  # type: ignore[override]
-        """Adds a batch and the logits (B, K) of its reconstruction."""
+    def update(  # type: ignore[override]
+        self, logits: Tensor, batch: dict[str, Tensor], reconstruction: Reconstruction
+    ) -> None:
+        """Add a batch and the logits (B, K) of its reconstruction."""
         super().update(logits, batch["label"], batch["index"])
-        self.fidelity.update(batch, seen)
+        self.fidelity.update(batch, reconstruction)
 
     def compute(self) -> dict[str, Tensor]:
         return super().compute() | self.fidelity.compute()
@@ -108,40 +109,46 @@ class CompressedMetrics(DiagnosticMetrics):
         self.fidelity.reset()
 
 
-def measure(images: Tensor, seen: Reconstruction, mask: Tensor | None) -> Tensor:
-    """What :class:`Fidelity` says of each image: (B, columns), NaN where there is nothing to say.
+def measure(images: Tensor, reconstruction: Reconstruction, mask: Tensor | None) -> Tensor:
+    """Measure the images for :class:`Fidelity`: (B, columns), NaN for undefined measurements.
 
     Args:
         images: (B, 3, H, W) in [0, 1].
-        seen: Their reconstruction.
+        reconstruction: Output of the codec for them.
         mask: Share of each pixel inside the lesion (B, 1, H, W).
     """
-    # In full precision: a variance is the difference of two numbers that are nearly the same.
+    # In full precision, because variances are differences of nearly equal numbers.
     with torch.autocast(images.device.type, enabled=False):
-        seen = seen._replace(image=seen.image.float().nan_to_num(0.0, 1.0, 0.0))
-        return _measure(images.float(), seen, mask)
+        reconstruction = reconstruction._replace(
+            image=reconstruction.image.float().nan_to_num(0.0, 1.0, 0.0)
+        )
+        return _measure(images.float(), reconstruction, mask)
 
 
-def _measure(images: Tensor, seen: Reconstruction, mask: Tensor | None) -> Tensor:
+def _measure(images: Tensor, reconstruction: Reconstruction, mask: Tensor | None) -> Tensor:
     whole, pixels = torch.ones_like(images[:, :1]), images[0, 0].numel()
     unknown = whole.new_full((len(images),), torch.nan)
     lesion = whole * torch.nan if mask is None else mask
-    spread = (images - images.mean((2, 3), keepdim=True)).square().mean((1, 2, 3))
-    lost = (images - seen.image).square().mean((1, 2, 3))
-    values = unknown if seen.latent is None else images[0].numel() / seen.latent[0].numel()
+    variance = (images - images.mean((2, 3), keepdim=True)).square().mean((1, 2, 3))
+    error = (images - reconstruction.image).square().mean((1, 2, 3))
+    values = (
+        unknown
+        if reconstruction.latent is None
+        else images[0].numel() / reconstruction.latent[0].numel()
+    )
     columns = (
-        1 - lost / spread.clamp(min=1e-8),
+        1 - error / variance.clamp(min=1e-8),
         contrast(images, lesion),
-        contrast(seen.image, lesion),
-        unknown if seen.bits is None else seen.bits / pixels,
+        contrast(reconstruction.image, lesion),
+        unknown if reconstruction.bits is None else reconstruction.bits / pixels,
         torch.zeros_like(unknown) + values,
     )
-    regions = fidelity(images, seen.image, torch.cat([whole, lesion], dim=1))
+    regions = fidelity(images, reconstruction.image, torch.cat([whole, lesion], dim=1))
     return torch.cat([regions.flatten(1), torch.stack(columns, dim=1)], dim=1)
 
 
 def fidelity(a: Tensor, b: Tensor, weight: Tensor) -> Tensor:
-    """PSNR, SSIM, MS-SSIM and MAE of images (B, 3, H, W) in regions, by weights (B, R, H, W).
+    """PSNR, SSIM, MS-SSIM and MAE of images (B, 3, H, W) in R regions with weights (B, R, H, W).
 
     Returns:
         (B, R, 4).
@@ -152,18 +159,18 @@ def fidelity(a: Tensor, b: Tensor, weight: Tensor) -> Tensor:
 
 
 def structural_similarity(a: Tensor, b: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-    """SSIM and MS-SSIM (B, R), whose maps are averaged under weights (B, R, H, W)."""
-    similar: list[Tensor] = []
+    """SSIM and MS-SSIM (B, R): means of their maps with weights (B, R, H, W)."""
+    similarities: list[Tensor] = []
     structure: list[Tensor] = []
-    while min(a.shape[2:]) >= WINDOW and len(similar) < len(SCALES):
+    while min(a.shape[2:]) >= WINDOW and len(similarities) < len(SCALES):
         inner = weight[..., WINDOW // 2 : -(WINDOW // 2), WINDOW // 2 : -(WINDOW // 2)]
         luminance, contrast_structure = _similarity_maps(a, b)
-        similar.append(_mean(luminance * contrast_structure, inner))
+        similarities.append(_mean(luminance * contrast_structure, inner))
         structure.append(_mean(contrast_structure, inner))
         a, b, weight = (F.avg_pool2d(x, 2) for x in (a, b, weight))
-    exponents = a.new_tensor(SCALES[: len(similar)])
-    terms = torch.stack([*structure[:-1], similar[-1]], dim=2).clamp(min=0)
-    return similar[0], (terms ** (exponents / exponents.sum())).prod(2)
+    exponents = a.new_tensor(SCALES[: len(similarities)])
+    terms = torch.stack([*structure[:-1], similarities[-1]], dim=2).clamp(min=0)
+    return similarities[0], (terms ** (exponents / exponents.sum())).prod(2)
 
 
 def _similarity_maps(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
@@ -179,30 +186,31 @@ def _similarity_maps(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _windows(size: int, images: Tensor) -> Tensor:
-    """The Gaussian windows along one axis of ``images``, one in each row: (size - 10, size).
+    """Gaussian windows along one axis of ``images``, one per row: (size - 10, size).
 
-    For products with images, in place of the depthwise convolutions that CPUs are slow at.
+    Products with them replace depthwise convolutions, which are slow on CPUs.
     """
-    kind: dict[str, Any] = {"device": images.device, "dtype": images.dtype}
-    window = get_gaussian_kernel1d(WINDOW, SIGMA, **kind)
-    return F.conv1d(torch.eye(size, **kind)[:, None], window[None])[:, 0].T
+    window = get_gaussian_kernel1d(WINDOW, SIGMA, device=images.device, dtype=images.dtype)
+    identity = torch.eye(size, device=images.device, dtype=images.dtype)
+    return F.conv1d(identity[:, None], window[None])[:, 0].T
 
 
 def _mean(values: Tensor, weight: Tensor) -> Tensor:
-    """Of images (B, C, H, W), under each weight (B, R, H, W): (B, R), NaN without weight."""
+    """Mean (B, R) of images (B, C, H, W) with weights (B, R, H, W); NaN if those are all 0."""
     return torch.einsum("bhw,brhw->br", values.mean(1), weight) / weight.sum((2, 3))
 
 
 def contrast(images: Tensor, mask: Tensor) -> Tensor:
-    """Michelson contrast (B,) of the skin around a lesion to the lesion, in [-1, 1].
+    """Michelson contrast (B,) between a lesion and the skin around it, in [-1, 1].
 
-    (S - L) / (S + L), of mean luminances, S in a ring around the lesion as wide as an eighth of
-    the image. Positive where the lesion is darker, 0 where all is black.
+    (S - L) / (S + L) of the mean luminances of lesion L and skin S, where skin is a ring around the
+    lesion with the width of an eighth of the image. Positive if the lesion is darker; 0 for black
+    images.
     """
-    luma: Any = images.new_tensor([0.299, 0.587, 0.114])
+    luma = images.new_tensor([0.299, 0.587, 0.114])
     luminance = torch.einsum("bchw,c->bhw", images, luma)[:, None]
     inside, reach = mask.round(), images.shape[2] // 8
     down = F.max_pool2d(inside, (2 * reach + 1, 1), stride=1, padding=(reach, 0))
-    near = F.max_pool2d(down, (1, 2 * reach + 1), stride=1, padding=(0, reach)) - inside
-    skin, lesion = _mean(luminance, torch.cat([near, inside], dim=1)).unbind(1)
+    ring = F.max_pool2d(down, (1, 2 * reach + 1), stride=1, padding=(0, reach)) - inside
+    skin, lesion = _mean(luminance, torch.cat([ring, inside], dim=1)).unbind(1)
     return (skin - lesion) / (skin + lesion).clamp(min=1e-8)

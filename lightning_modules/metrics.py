@@ -1,4 +1,4 @@
-"""The one protocol by which every method is judged."""
+"""Diagnostic metrics, by which every method is evaluated."""
 
 from __future__ import annotations
 
@@ -10,20 +10,28 @@ from torchmetrics import Metric
 from torchmetrics.functional.classification import binary_auroc, multiclass_calibration_error
 from torchmetrics.utilities.data import dim_zero_cat
 
-# The class lists of SPMix's table: explicit, because thresholds on counts differ between papers.
+# The class lists of SPMix's table; explicit, because thresholds on counts differ between papers.
 SHOTS = {"many": ["nv"], "medium": ["mel", "bkl", "bcc"], "few": ["akiec", "vasc", "df"]}
 
 
 class DiagnosticMetrics(Metric):
-    """Everything reported of a split, from probabilities and labels of all its images.
+    """Diagnostic metrics of a split, from the probabilities and labels of all its images.
 
     Definitions are scikit-learn's: a class that is never predicted has precision 0; balanced
     accuracy is the mean recall of the classes that occur; macro precision, recall and F1 are means
     over the classes that occur or are predicted. Macro AUROC is the mean one-vs-rest AUROC of the
-    classes that occur. Many, medium and few are mean recalls of their classes.
+    classes that occur. ``many_accuracy``, ``medium_accuracy`` and ``few_accuracy`` are the mean
+    recalls of frequent, less frequent and rare classes.
 
     Args:
         class_names: Names of the K classes, in the order of the labels.
+
+    Example:
+        >>> metrics = DiagnosticMetrics(["benign", "malignant"])
+        >>> logits = torch.tensor([[2.0, 0.0], [2.0, 0.0], [0.0, 1.0]])
+        >>> metrics.update(logits, label=torch.tensor([0, 1, 1]), index=torch.arange(3))
+        >>> metrics.compute()["balanced_accuracy"]
+        tensor(0.7500)
     """
 
     full_state_update = False
@@ -38,13 +46,13 @@ class DiagnosticMetrics(Metric):
             self.add_state(state, default=[], dist_reduce_fx="cat")
 
     def update(self, logits: Tensor, label: Tensor, index: Tensor) -> None:
-        """Adds a batch: logits (B, K), label (B,), and index (B,), which names the images."""
+        """Add a batch: logits (B, K), labels (B,) and the indices (B,) of the images."""
         self.index.append(index)
         self.label.append(label)
         self.probability.append(logits.float().softmax(dim=1))
 
     def compute(self) -> dict[str, Tensor]:
-        """Name to scalar, ``confusion`` (K, K; true by predicted), and the sorted predictions."""
+        """Scalars by name, ``confusion`` (K, K; true by predicted), and the sorted predictions."""
         order = dim_zero_cat(self.index).argsort()
         label = dim_zero_cat(self.label)[order]
         probability = dim_zero_cat(self.probability)[order]
@@ -61,26 +69,27 @@ class DiagnosticMetrics(Metric):
 
 
 def confusion_matrix(label: Tensor, prediction: Tensor, num_classes: int) -> Tensor:
-    """Images of each true class (row) given to each class (column)."""
+    """Numbers of images by true class (row) and predicted class (column)."""
     cells = torch.bincount(label * num_classes + prediction, minlength=num_classes**2)
     return cells.view(num_classes, num_classes)
 
 
 def scores(confusion: Tensor, class_names: Sequence[str]) -> dict[str, Tensor]:
-    """The metrics that a confusion matrix (K, K) determines, by name."""
+    """Compute the metrics that a confusion matrix (K, K) determines, by name."""
     confusion = confusion.cpu().double()  # some accelerators have no float64
     hits = confusion.diag()
     support, predicted = confusion.sum(1), confusion.sum(0)
     recall, precision = hits / support.clamp(min=1), hits / predicted.clamp(min=1)
     f1 = 2 * hits / (support + predicted).clamp(min=1)
-    occurs, seen = support > 0, (support + predicted) > 0
+    occurs = support > 0
+    occurs_or_predicted = (support + predicted) > 0
     per_class = {"precision": precision, "recall": recall, "f1": f1, "support": support}
     values = {
         "accuracy": hits.sum() / support.sum(),
         "balanced_accuracy": recall[occurs].mean(),
-        "macro_precision": precision[seen].mean(),
-        "macro_recall": recall[seen].mean(),
-        "macro_f1": f1[seen].mean(),
+        "macro_precision": precision[occurs_or_predicted].mean(),
+        "macro_recall": recall[occurs_or_predicted].mean(),
+        "macro_f1": f1[occurs_or_predicted].mean(),
         **_shots(recall, occurs, class_names),
         **{
             f"{metric}_{name}": value
@@ -103,10 +112,10 @@ def _shots(recall: Tensor, occurs: Tensor, class_names: Sequence[str]) -> dict[s
 
 def _macro_auroc(probability: Tensor, label: Tensor) -> Tensor:
     present = torch.bincount(label, minlength=probability.shape[1]) > 0
-    if present.sum() < 2:  # there is nothing to rank
+    if present.sum() < 2:  # AUROC ranks one class against others
         return probability.new_tensor(float("nan"))
-    each = [
+    one_vs_rest = [
         binary_auroc(probability[:, c], (label == c).long())
         for c in present.nonzero().flatten().tolist()
     ]
-    return torch.stack(each).mean()
+    return torch.stack(one_vs_rest).mean()

@@ -1,4 +1,4 @@
-"""Learning rates over the steps of a training."""
+"""Learning-rate schedules over the steps of a run."""
 
 from __future__ import annotations
 
@@ -12,18 +12,19 @@ from torch.optim.lr_scheduler import LambdaLR
 class WarmupCosine(LambdaLR):
     """Linear warm-up from 0, then half a cosine to 0 (https://arxiv.org/abs/1608.03983).
 
-    A function of the step alone: a training that is given more epochs follows the longer curve.
+    The rate depends on the step alone: a run that continues with more epochs follows the longer
+    curve.
 
     Args:
-        optimizer: Whose learning rates are the peak.
-        total_steps: Steps of the whole training; :class:`Classifier` fills it in.
-        warmup: Share of the training spent on the warm-up, in [0, 1).
+        optimizer: Optimizer, whose learning rates are the peak.
+        total_steps: Steps of the whole run; :class:`Classifier` fills it in.
+        warmup: Share of the steps spent on the warm-up, in [0, 1); 0 is no warm-up.
     """
 
     def __init__(self, optimizer: Optimizer, total_steps: int, warmup: float = 0.05) -> None:
         rising = round(warmup * total_steps)
 
-        # A closure, because attributes would go into checkpoints and come back from them.
+        # A closure, because attributes would be saved in checkpoints and restored from them.
         def factor(step: int) -> float:
             if step < rising:
                 return (step + 1) / (rising + 1)
@@ -34,13 +35,13 @@ class WarmupCosine(LambdaLR):
 
 
 class Steps(LambdaLR):
-    """A factor at each milestone.
+    """Step decay: the rate is multiplied by ``factor`` at each milestone.
 
     Args:
-        optimizer: Whose learning rates are those of the beginning.
-        total_steps: Steps of the whole training; :class:`Classifier` fills it in.
-        milestones: Shares of the training, in (0, 1).
-        factor: What the rate is multiplied with at each.
+        optimizer: Optimizer, whose learning rates are the initial ones.
+        total_steps: Steps of the whole run; :class:`Classifier` fills it in.
+        milestones: Shares of the steps, in (0, 1), after which the rate changes.
+        factor: Factor of the rate at each milestone, above 0.
     """
 
     def __init__(

@@ -17,6 +17,7 @@ from tests.test_experiments import small_networks  # noqa: F401, a fixture
 
 # Examples of names that readers choose, or make themselves.
 CHOSEN = {"archived", "short", "vgg_poly"}
+WRITTEN = "tests/lightning_modules/test_poly.py"  # by readers of "Add a method"
 TARGETS = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
 TINY = ("--data.size=32", "--data.batch_size=8", "--data.num_workers=0",
         "--trainer.accelerator=cpu", "--trainer.fast_dev_run=true",
@@ -85,6 +86,12 @@ def test_recipes_studies_and_files_that_are_named_exist(path):
         assert (ROOT / "experiments" / "studies" / f"{name}.yaml").exists(), name
     for link in re.findall(r"\]\((?!https?:|#)([^)#\s]+)", text):
         assert (path.parent / link).exists(), link
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.stem)
+def test_tests_that_are_named_exist(path):
+    named = set(re.findall(r"\btests/[\w/]+\.(?:py|sh)\b", path.read_text()))
+    assert all((ROOT / name).exists() for name in named - {WRITTEN})
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.stem)

@@ -45,7 +45,7 @@ class Charts(Looker):
         if not trainer.is_global_zero or not metric.update_called or not loggers:
             return
         computed, names = metric.compute(), metric.class_names
-        if "probability" not in computed:  # what was trained gives no diagnosis
+        if not pl_module.diagnoses:
             return
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
         media = curves(computed["probability"].cpu(), computed["label"].cpu(), names)

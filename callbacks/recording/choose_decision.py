@@ -34,7 +34,7 @@ class ChooseDecision(Callback):
             return
         metric: Any = pl_module.metrics["val"]  # type: ignore[index]
         computed = metric.compute()
-        if "probability" not in computed:
+        if not pl_module.diagnoses:
             raise RunError("A codec gives no diagnosis to decide on: take a run that classifies.")
         probability, label = computed["probability"].cpu(), computed["label"].cpu()
         counts = trainer.datamodule.class_counts  # type: ignore[attr-defined]

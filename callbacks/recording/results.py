@@ -71,7 +71,7 @@ class Results(Callback):
             "commit": commit(),
             "torch": torch.__version__,
         }
-        if "probability" in computed:
+        if pl_module.diagnoses:
             images = data.class_table["val"].to_dict()
             record["training"] = course(self.dirpath / "metrics.jsonl", images)
             record |= self.diagnosis(computed, metric.class_names, data.table, last)

@@ -96,7 +96,7 @@ class ExperimentCLI(LightningCLI):
             parser.link_arguments(run, target, compute_fn=place)
         return parser
 
-    def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         # Lightning's own warns where a program passes ``args`` and was itself given arguments.
         given = sys.argv[1:] if args is None else args
         self.config = parser.parse_args(list(layered(given)))

@@ -1,4 +1,4 @@
-"""What compression adds to a comparison: fidelity metrics, and whether lost contrast costs F1."""
+"""Compression in a comparison: fidelity metrics, and how lost contrast relates to lost F1."""
 
 from __future__ import annotations
 
@@ -63,13 +63,13 @@ def with_compression(comparison: Comparison) -> Comparison:
     """The comparison with the fidelity metrics of its rows and a note on lost contrast."""
     rows = tuple(_with_fidelity(row) for row in comparison.rows)
     baseline = next((row for row in rows if row.name == comparison.baseline), None)
-    found = association(rows, baseline, comparison.weight) if baseline else None
-    if baseline is None or found is None:
+    correlation = association(rows, baseline, comparison.weight) if baseline else None
+    if baseline is None or correlation is None:
         return replace(comparison, rows=rows)
     note = (
         "Lesion contrast and F1 that the classes lose by compression, compared with "
-        f"{baseline.name}: rank correlation {found.pooled} over the classes of {found.rows} rows "
-        f"together, {found.within} over the classes within a row."
+        f"{baseline.name}: rank correlation {correlation.pooled} over the classes of "
+        f"{correlation.rows} rows together, {correlation.within} over the classes within a row."
     )
     return replace(comparison, rows=rows, notes=(*comparison.notes, note))
 

@@ -82,10 +82,10 @@ def rounded_rows(table: Array, unit: float = 0.1) -> Array:
 def _precision_at(score: Array, positive: Array) -> Array:
     """Precision at the highest threshold that reaches each recall level; NaN without positives."""
     order = np.argsort(-score, kind="stable")
-    found = positive[order].cumsum()
+    hits = positive[order].cumsum()
     last = np.append(np.diff(score[order]) != 0, True)  # of a tie, all or none
-    found, taken = found[last], (np.arange(len(order)) + 1)[last]
+    hits, predicted = hits[last], (np.arange(len(order)) + 1)[last]
     if not positive.any():
         return np.full(len(RECALL_LEVELS), np.nan)
-    at = np.searchsorted(found, np.ceil(RECALL_LEVELS * positive.sum() - 1e-9), side="left")
-    return (found / taken)[at]
+    at = np.searchsorted(hits, np.ceil(RECALL_LEVELS * positive.sum() - 1e-9), side="left")
+    return (hits / predicted)[at]

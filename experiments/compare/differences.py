@@ -26,16 +26,16 @@ def with_differences(
         resampled: Balanced accuracy of each row by name, for each seed and resample (S, R).
     """
     base = next(row for row in rows if row.name == baseline)
-    found = {
+    differences = {
         row.name: difference(row, base, resampled[row.name], resampled[baseline])
         for row in rows
         if row is not base
     }
-    by_bootstrap = intervals.holm([d.p for d in found.values()])
-    by_mcnemar = intervals.holm([d.p_mcnemar for d in found.values()])
-    for (name, one), p, q in zip(found.items(), by_bootstrap, by_mcnemar, strict=True):
-        found[name] = replace(one, p_holm=p, p_mcnemar_holm=q)
-    return [replace(row, difference=found.get(row.name)) for row in rows]
+    by_bootstrap = intervals.holm([d.p for d in differences.values()])
+    by_mcnemar = intervals.holm([d.p_mcnemar for d in differences.values()])
+    for (name, unadjusted), p, q in zip(differences.items(), by_bootstrap, by_mcnemar, strict=True):
+        differences[name] = replace(unadjusted, p_holm=p, p_mcnemar_holm=q)
+    return [replace(row, difference=differences.get(row.name)) for row in rows]
 
 
 def difference(row: Row, base: Row, row_resampled: Array, base_resampled: Array) -> Difference:

@@ -45,14 +45,18 @@ def scores(
     if frequency is not None:
         recall = np.stack([values[f"recall_{name}"] for name in classes], axis=1)
         values["natural_accuracy"] = _mean(np.nan_to_num(recall), (table.sum(2) > 0) * frequency)
-    if probability is None:
-        return values
-    values["macro_auroc"] = np.full(len(weight), np.nan)
+    if probability is not None:
+        values |= _by_probability(probability, label, weight)
+    return values
+
+
+def _by_probability(probability: Array, label: Array, weight: Array) -> dict[str, Array]:
+    values = {"macro_auroc": np.full(len(weight), np.nan)}
     if len(present := np.unique(label)) > 1:  # else there is nothing to rank
         per_class = [auroc(probability[:, c], label == c, weight) for c in present]
         values["macro_auroc"] = np.mean(per_class, axis=0)
     values["ece"] = calibration_error(probability, label, weight)
-    if len(classes) == 2:
+    if probability.shape[1] == 2:
         values["average_precision"] = average_precision(probability[:, 1], label == 1, weight)
     return values
 
@@ -103,8 +107,8 @@ def average_precision(score: Array, positive: Array, weight: Array) -> Array:
     """Mean precision at the scores of the positives (R,); NaN without positives."""
     if not positive.any():
         return np.full(len(weight), np.nan)
-    found = (score[:, None] >= score[positive]).astype(weight.dtype)
-    precision = (weight[:, positive] @ found[positive]) / np.maximum(weight @ found, 1)
+    retrieved = (score[:, None] >= score[positive]).astype(weight.dtype)
+    precision = (weight[:, positive] @ retrieved[positive]) / np.maximum(weight @ retrieved, 1)
     return np.average(precision, axis=1, weights=weight[:, positive])
 
 

@@ -148,28 +148,8 @@ def read_run(folder: Path, last: bool = False) -> TestedRun:
     Raises:
         RunError: The folder lacks the results of an evaluated run.
     """
-    epoch = LAST if last else ""
     try:
-        results = json.loads((folder / f"{epoch}results.json").read_text("utf-8"))
-        config = yaml.safe_load((folder / "config.yaml").read_text("utf-8"))
-        predictions = _predictions(folder / f"{epoch}test_predictions.csv", results)
-        run = TestedRun(
-            name=folder.absolute().parent.name,
-            seed=int(results["seed"]),
-            source=str(folder),
-            classes=tuple(results["classes"]),
-            split=results["split"],
-            synthetic=results["synthetic"],
-            parameters=results["parameters"],
-            metrics={k: np.nan if v is None else v for k, v in results["metrics"].items()},
-            remarks=tuple((results.get("training") or {}).get("remarks", ())),
-            predictions=predictions,
-            history=read_history(folder / "metrics.jsonl"),
-            config=config,
-            frequency=_frequency(folder / "split.csv", results["classes"]),
-            fidelity=_fidelity(folder / "test_fidelity.csv", predictions["image_id"]),
-            folder=None if last else folder,
-        )
+        return _read(folder, last)
     except FileNotFoundError as error:
         missing = Path(error.filename).name
         how = (
@@ -183,7 +163,30 @@ def read_run(folder: Path, last: bool = False) -> TestedRun:
         ) from None
     except (ValueError, TypeError, OSError, yaml.YAMLError) as error:
         raise RunError(f"{folder} is incomplete ({reason(error)}): evaluate it again.") from None
-    return run
+
+
+def _read(folder: Path, last: bool) -> TestedRun:
+    epoch = LAST if last else ""
+    results = json.loads((folder / f"{epoch}results.json").read_text("utf-8"))
+    config = yaml.safe_load((folder / "config.yaml").read_text("utf-8"))
+    predictions = _predictions(folder / f"{epoch}test_predictions.csv", results)
+    return TestedRun(
+        name=folder.absolute().parent.name,
+        seed=int(results["seed"]),
+        source=str(folder),
+        classes=tuple(results["classes"]),
+        split=results["split"],
+        synthetic=results["synthetic"],
+        parameters=results["parameters"],
+        metrics={k: np.nan if v is None else v for k, v in results["metrics"].items()},
+        remarks=tuple((results.get("training") or {}).get("remarks", ())),
+        predictions=predictions,
+        history=read_history(folder / "metrics.jsonl"),
+        config=config,
+        frequency=_frequency(folder / "split.csv", results["classes"]),
+        fidelity=_fidelity(folder / "test_fidelity.csv", predictions["image_id"]),
+        folder=None if last else folder,
+    )
 
 
 def _frequency(path: Path, classes: Sequence[str]) -> Array | None:

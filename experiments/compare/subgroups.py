@@ -61,7 +61,7 @@ class GroupScores:
 def groups(row: Row) -> list[Group]:
     """Groups of the test images; none if the predictions lack metadata."""
     run = row.runs[0]
-    found = []
+    result = []
     for kind, names in _kinds(run.predictions):
         order = [*BANDS, UNKNOWN] if kind == "age" else sorted(set(names), key=_unknown_last)
         for name in order:
@@ -70,8 +70,8 @@ def groups(row: Row) -> list[Group]:
                 occurring = set(run.predictions["dx"][where])
                 lacking = tuple(c for c in run.classes if c not in occurring)
                 lesions = len(np.unique(run.lesion[where]))
-                found.append(Group(kind, name, where, int(where.sum()), lesions, lacking))
-    return found
+                result.append(Group(kind, name, where, int(where.sum()), lesions, lacking))
+    return result
 
 
 def group_scores(row: Row, group: Group, weight: Array) -> GroupScores:

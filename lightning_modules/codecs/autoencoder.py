@@ -1,4 +1,4 @@
-"""The autoencoder, and the edge filter that may stand in front of it."""
+"""Autoencoder, with an optional edge filter before it."""
 
 from __future__ import annotations
 
@@ -7,30 +7,30 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import register_parametrization
 
-from lightning_modules.codecs.beginning import begin_as_cosines
 from lightning_modules.codecs.codec import Codec, Reconstruction, centred, from_centred
+from lightning_modules.codecs.cosine_initialization import initialize_with_cosines
 from lightning_modules.errors import ModelError
 
 
 class ZeroMean(nn.Module):
-    """Kernels (C, 1, h, w) less their means: what is flat gives no response."""
+    """Subtract the means of kernels (C, 1, h, w), so that they do not respond to flat areas."""
 
     def forward(self, kernels: Tensor) -> Tensor:
         return kernels - kernels.mean((2, 3), keepdim=True)
 
 
 class EdgeFilter(nn.Module):
-    """A trainable physical layer: three 3 x 3 kernels on each colour, of zero mean.
+    """Trainable physical layer: three 3 x 3 kernels of zero mean on each color.
 
-    They begin as the Laplacian and Sobel's in x and y. Doctor proposes such a layer, see
-    :class:`Autoencoder`, and does not describe it.
+    They are initialized as the Laplacian and Sobel's kernels in x and y. Doctor proposes such a
+    layer, see :class:`Autoencoder`, without describing it.
 
     Args:
-        concatenate: Whether the image goes on beside its edges, or the edges alone.
+        concatenate: Whether to output the image beside its edges, or the edges alone.
 
     Shape:
-        Images (B, 3, H, W) to (B, ``channels``, H, W): the image, and each kernel's edges of red,
-        green and blue.
+        Images (B, 3, H, W) to (B, ``channels``, H, W): the image, and the edges of red, green and
+        blue by each kernel.
     """
 
     def __init__(self, concatenate: bool = True) -> None:
@@ -49,34 +49,40 @@ class EdgeFilter(nn.Module):
 
 
 class Autoencoder(Codec):
-    """Two strided convolutions down to a latent, and two up.
+    """Autoencoder of two strided convolutions down to a latent and two up.
 
     As in Doctor, "Insights from HAM10000 classification using learned compression"
-    (https://deepimaging.io), values are counted: 128 x 128 x 3 = 49,152 to 32 x 32 x C, so that
-    C = 8, 16 and 32 are 6x, 3x and 1.5x. The latent is of real numbers: there are no bits to count.
+    (https://deepimaging.io), compression is counted in values: 128 x 128 x 3 = 49,152 to
+    32 x 32 x C, so that C = 8, 16 and 32 are 6x, 3x and 1.5x. The latent consists of real numbers
+    and has no bits to count.
 
-    The layers are ours. No ReLU stands between the skips, so a linear code of the image passes
-    whole, and training begins with one: the latent is the C coarsest cosines of each 4 x 4 pixels
-    and their sum the image, as in JPEG without its rounding. All that is learnt is on top of that.
+    The layers are our own. There is no ReLU between the skips, so that a linear code of the image
+    passes unchanged, and training starts from such a code: the latent is the C coarsest cosines of
+    each 4 x 4 pixels and their sum the image, as in JPEG without its rounding.
 
     Args:
-        latent_channels: C.
-        width: Channels of the layers between; 12 hold the values of 2 x 2 pixels.
-        physical: A layer in front, with its ``channels``, such as :class:`EdgeFilter`; the first
-            three take the place of the colours.
+        latent_channels: Number of channels C of the latent.
+        width: Number of channels of the layers between; 12 hold the values of 2 x 2 pixels.
+        physical: Layer before the first, with an attribute ``channels``, such as
+            :class:`EdgeFilter`; its first three channels replace the colors.
 
     Shape:
         Images (B, 3, H, W), H and W multiples of 4, to latent (B, C, H / 4, W / 4) and back.
+
+    Example:
+        >>> reconstruction = Autoencoder(latent_channels=8)(torch.rand(1, 3, 32, 32))
+        >>> reconstruction.image.shape, reconstruction.latent.shape
+        (torch.Size([1, 3, 32, 32]), torch.Size([1, 8, 8, 8]))
     """
 
     stride = 4
 
     def __init__(
-        self, latent_channels: int = 8, width: int = 64, physical: nn.Module | None = None
+        self, latent_channels: int = 8, width: int = 64, physical: EdgeFilter | None = None
     ) -> None:
         super().__init__()
         self.latent_channels = latent_channels
-        channels: int = 3 if physical is None else physical.channels  # type: ignore[assignment]
+        channels = 3 if physical is None else physical.channels
         self.g_a = nn.Sequential(
             physical or nn.Identity(),
             nn.Conv2d(channels, width, 5, stride=2, padding=2),
@@ -88,14 +94,14 @@ class Autoencoder(Codec):
             ResidualBlock(width),
             nn.ConvTranspose2d(width, 3, 4, stride=2, padding=1),
         )
-        begin_as_cosines(self.g_a, self.g_s)
+        initialize_with_cosines(self.g_a, self.g_s)
 
     def reconstruct(self, images: Tensor) -> Reconstruction:
         latent = self.encode(images)
         return Reconstruction(self.decode(latent), latent=latent)
 
     def encode(self, images: Tensor) -> Tensor:
-        """Images (B, 3, H, W) to the latent (B, C, H / 4, W / 4)."""
+        """Encode images (B, 3, H, W) to the latent (B, C, H / 4, W / 4)."""
         require_multiple(images, self.stride)
         return self.g_a(centred(images))
 
@@ -104,9 +110,9 @@ class Autoencoder(Codec):
 
 
 class ResidualBlock(nn.Module):
-    """Two 3 x 3 convolutions and a skip, at first the skip alone.
+    """Two 3 x 3 convolutions and a skip, initially the identity.
 
-    No batch norm, which would blur what an image is.
+    Without batch norm, which in training would make an image depend on the rest of the batch.
     """
 
     def __init__(self, width: int) -> None:
@@ -121,10 +127,10 @@ class ResidualBlock(nn.Module):
 
 
 def require_multiple(images: Tensor, stride: int) -> None:
-    """Refuses images (B, C, H, W) that ``stride`` does not divide."""
+    """Raise an error unless ``stride`` divides height and width of images (B, C, H, W)."""
     height, width = images.shape[2:]
     if height % stride or width % stride:
         raise ModelError(
-            f"This codec halves images down to 1/{stride}: data.size must be a multiple of "
-            f"{stride}, and images are {height} x {width}."
+            f"Images are {height} x {width}, but this codec reduces them to 1/{stride}: set "
+            f"--data.size to a multiple of {stride}."
         )

@@ -1,4 +1,4 @@
-"""What all codecs share."""
+"""Base class of codecs."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from lightning_modules.codecs.entropy import lower_bound
 
 
 class Reconstruction(NamedTuple):
-    """What a codec makes of images.
+    """Output of a codec.
 
     Args:
-        image: x-hat (B, 3, H, W) in [0, 1].
-        bits: Of each image's code (B,); in training an estimate with a gradient, otherwise
-            counted. None where the code is no bits.
-        latent: (B, C, h, w), which ``image`` was decoded from; None where there is none.
+        image: Reconstructed images x-hat (B, 3, H, W) in [0, 1].
+        bits: Number of bits (B,) of the code of each image: in training an estimate with a
+            gradient, otherwise counted. None for codecs that do not count bits.
+        latent: Latent (B, C, h, w) from which ``image`` was decoded; None for codecs without one.
     """
 
     image: Tensor
@@ -27,10 +27,10 @@ class Reconstruction(NamedTuple):
 
 
 class Codec(nn.Module, ABC):
-    """Images (B, 3, H, W) in [0, 1] to their reconstruction, each by itself.
+    """Base class of codecs: images (B, 3, H, W) in [0, 1] to their reconstruction.
 
-    ``decode(encode(images))`` is the image of the reconstruction; what lies between is the
-    codec's own.
+    Each image is coded by itself, and ``decode(encode(images))`` is its reconstruction; the form of
+    the code is up to the codec.
     """
 
     def forward(self, images: Tensor) -> Reconstruction:
@@ -39,36 +39,36 @@ class Codec(nn.Module, ABC):
             return self.reconstruct(images.float())
 
     def image(self, images: Tensor) -> Tensor:
-        """The image of the reconstruction alone (B, 3, H, W): no bits are counted for it."""
+        """Reconstructed images (B, 3, H, W) alone, without counting bits."""
         with torch.autocast(images.device.type, enabled=False):
             return self.decode(self.encode(images.float())).to(images.device)
 
     @abstractmethod
     def reconstruct(self, images: Tensor) -> Reconstruction:
-        """As ``forward``, which adds full precision."""
+        """Reconstruct images (B, 3, H, W); ``forward`` calls it in full precision."""
 
     @abstractmethod
     def encode(self, images: Tensor) -> Any:
-        """The code of images (B, 3, H, W)."""
+        """Encode images (B, 3, H, W)."""
 
     @abstractmethod
     def decode(self, code: Any) -> Tensor:
-        """Images (B, 3, H, W) of a code."""
+        """Decode to images (B, 3, H, W)."""
 
     def update(self) -> None:
-        """Makes ready to count bits, after training; what counts without has nothing to do."""
+        """Prepare the entropy coder after training; no-op for codecs without one."""
 
 
 def centred(images: Tensor) -> Tensor:
-    """Images in [0, 1] to about zero mean and unit variance, as networks learn from them best."""
+    """Shift and scale images in [0, 1] to about zero mean and unit variance."""
     return 4 * images - 2
 
 
 def from_centred(outputs: Tensor) -> Tensor:
-    """Back to [0, 1]; what lies outside has a gradient that leads inside."""
+    """Scale back to [0, 1]; values outside are clipped, with a gradient that leads inside."""
     return -lower_bound(-lower_bound(outputs / 4 + 0.5, 0.0), -1.0)
 
 
 def to_bytes(images: Tensor) -> Tensor:
-    """Images in [0, 1] to whole numbers from 0 to 255, in their own type."""
+    """Round images in [0, 1] to whole numbers from 0 to 255, in their own dtype."""
     return images.clamp(0, 1).mul(255).round()

@@ -1,4 +1,4 @@
-"""Entropy models: what a quantised value costs in bits."""
+"""Entropy models: the bits of quantized values."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-LEAST = 1e-9  # likelihood that a cost is counted with; 30 bits
-LARGEST = 31  # hyper-latents are clipped here, which costs bits of the latent and nothing else
-COUNTS = 2**16
+MIN_LIKELIHOOD = 1e-9  # so that a value has at most 30 bits
+MAX_HYPER_LATENT = 31  # clipping hyper-latents costs bits of the latent and nothing else
+TOTAL_COUNT = 2**16
 
 
 class LowerBound(torch.autograd.Function):
@@ -39,24 +39,30 @@ def gaussian_bits(values: Tensor, log_scale: Tensor) -> Tensor:
 
     https://arxiv.org/abs/1802.01436, section 3.
     """
-    size, scale = values.abs(), log_scale.exp() * math.sqrt(2)
-    # Of the lower tail, where the difference of two numbers near 1 would lose its digits.
+    size = values.abs()
+    scale = log_scale.exp() * math.sqrt(2)
+    # The lower tail, because differences of two numbers near 1 would lose their digits.
     upper, lower = (torch.erfc((size - end) / scale) / 2 for end in (0.5, -0.5))
-    return -lower_bound(upper - lower, LEAST).log2()
+    return -lower_bound(upper - lower, MIN_LIKELIHOOD).log2()
 
 
 class FactorizedPrior(nn.Module):
-    """A learned density for each channel, by itself (https://arxiv.org/abs/1802.01436, app. 6.1).
+    """Factorized prior, a learned density per channel (https://arxiv.org/abs/1802.01436, app. 6.1).
 
     Its cumulative is a small monotone network: c = sigmoid(f_4 ... f_1), where
     f(x) = g(softplus(H) x + b) and g(x) = x + tanh(a) tanh(x); the last g is the identity.
 
     Args:
-        channels: C.
+        channels: Number of channels C.
         filters: Widths between the four layers.
 
     Shape:
         Values (B, C, h, w) to their bits, same shape.
+
+    Example:
+        >>> bits = FactorizedPrior(channels=2)(torch.zeros(1, 2, 4, 4))
+        >>> bits.shape, bool((bits > 0).all())
+        (torch.Size([1, 2, 4, 4]), True)
     """
 
     table: Tensor
@@ -64,7 +70,7 @@ class FactorizedPrior(nn.Module):
     def __init__(self, channels: int, filters: tuple[int, ...] = (3, 3, 3)) -> None:
         super().__init__()
         widths = (1, *filters, 1)
-        spread = 10.0 ** (1 / (len(widths) - 1))  # at first the density is some 10 wide
+        spread = 10.0 ** (1 / (len(widths) - 1))  # so that the initial density is about 10 wide
         self.matrices, self.biases, self.factors = (nn.ParameterList() for _ in range(3))
         for width, into in itertools.pairwise(widths):
             start = math.log(math.expm1(1 / spread / into))
@@ -72,22 +78,22 @@ class FactorizedPrior(nn.Module):
             self.biases.append(nn.Parameter(torch.rand(channels, into, 1) - 0.5))
             self.factors.append(nn.Parameter(torch.zeros(channels, into, 1)))
         self.factors[-1].requires_grad_(False)
-        shape = channels, 2 * LARGEST + 1
+        shape = channels, 2 * MAX_HYPER_LATENT + 1
         self.register_buffer("table", torch.ones(shape, dtype=torch.int32))
         self.update()
 
     def forward(self, values: Tensor) -> Tensor:
-        return -lower_bound(self.likelihood(values), LEAST).log2()
+        return -lower_bound(self.likelihood(values), MIN_LIKELIHOOD).log2()
 
     def likelihood(self, values: Tensor) -> Tensor:
-        """c(x + 1/2) - c(x - 1/2)."""
+        """Likelihood c(x + 1/2) - c(x - 1/2) of values x (B, C, h, w)."""
         lower, upper = self.logits(values - 0.5), self.logits(values + 0.5)
-        # Of the lower tail, where the difference of two numbers near 1 would lose its digits.
+        # The lower tail, because differences of two numbers near 1 would lose their digits.
         sign = -(lower + upper).sign().detach()
         return ((sign * upper).sigmoid() - (sign * lower).sigmoid()).abs()
 
     def logits(self, values: Tensor) -> Tensor:
-        """Those of the cumulative, of values (B, C, h, w)."""
+        """Logits of the cumulative at values (B, C, h, w)."""
         batch, channels, height, width = values.shape
         x = values.transpose(0, 1).reshape(channels, 1, -1)
         for matrix, bias, factor in zip(self.matrices, self.biases, self.factors, strict=True):
@@ -97,11 +103,11 @@ class FactorizedPrior(nn.Module):
 
     @torch.no_grad()
     def update(self) -> None:
-        """Counts (C, 63) of the whole numbers from -31 to 31, for the coder.
+        """Update the coder's counts (C, 63) of the whole numbers from -31 to 31.
 
-        They are kept with the weights, so that another machine has the same to the last digit.
+        They are saved with the weights, so that they are identical on every machine.
         """
-        symbols = torch.arange(-LARGEST, LARGEST + 1.0, device=self.table.device)
+        symbols = torch.arange(-MAX_HYPER_LATENT, MAX_HYPER_LATENT + 1.0, device=self.table.device)
         values = symbols.expand(self.table.shape)[None, :, None]  # (1, C, 1, 63)
-        counts = 1 + COUNTS * self.likelihood(values)[0, :, 0]
+        counts = 1 + TOTAL_COUNT * self.likelihood(values)[0, :, 0]
         self.table.copy_(counts.round().int())

@@ -1,4 +1,4 @@
-"""Colour quantisation by k-means: the first baseline of learned compression."""
+"""Color quantization by k-means, a baseline of learned compression."""
 
 from __future__ import annotations
 
@@ -11,28 +11,35 @@ from lightning_modules.codecs.codec import Codec, Reconstruction, to_bytes
 from lightning_modules.errors import ModelError
 
 GOLDEN = (math.sqrt(5) - 1) / 2
-DISTANCES = 2**26  # held at a time: a quarter of a gigabyte
+DISTANCES = 2**26  # held in memory at a time: a quarter of a gigabyte
 
 
 class KMeans(Codec):
-    """Each image with a palette of k colours, the centroids of its pixels.
+    """Color quantization of each image to a palette of k colors, the centroids of its pixels.
 
-    Seeds are k-means++ (https://dl.acm.org/doi/10.5555/1283383.1283494) with the golden-ratio
-    sequence in the place of random numbers, so an image has one palette, whatever else is in the
-    batch. A colour is never seeded twice: from k = the number of colours on, nothing is lost.
+    Seeding is k-means++ (https://dl.acm.org/doi/10.5555/1283383.1283494) with the golden-ratio
+    sequence in place of random numbers, so the palette of an image does not depend on the rest of
+    the batch. Seeds are distinct colors: if k is at least the number of colors, the code is
+    lossless.
 
-    Bits are those of the indices, log2 k a pixel rounded up, and 24 for each colour of the palette.
-    The source counts the indices alone: against 24 bits a pixel, k = 16 is 6x and k = 256 is 3x.
+    Bits are those of the indices, log2 k per pixel rounded up, and 24 for each color of the
+    palette. The source counts the indices alone: against 24 bits per pixel, k = 16 is 6x and
+    k = 256 is 3x.
 
     Args:
-        k: Colours of a palette.
-        iterations: Lloyd's, of assignment and means.
+        k: Number of colors of a palette, at least 1.
+        iterations: Number of Lloyd iterations of assignment and means; 0 keeps the seeds.
+
+    Example:
+        >>> reconstruction = KMeans(k=4)(torch.rand(1, 3, 16, 16))
+        >>> reconstruction.image.shape, reconstruction.bits  # 2 x 256 + 24 x 4
+        (torch.Size([1, 3, 16, 16]), tensor([608.]))
     """
 
     def __init__(self, k: int = 16, iterations: int = 10) -> None:
         super().__init__()
         if k < 1:
-            raise ModelError(f"A palette of k = {k} colours paints nothing: k is 1 or more.")
+            raise ModelError(f"A palette has k = {k} colors: set k to 1 or more.")
         self.k, self.iterations = k, iterations
 
     def reconstruct(self, images: Tensor) -> Reconstruction:
@@ -42,7 +49,7 @@ class KMeans(Codec):
 
     @torch.no_grad()
     def encode(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Palettes (B, k, 3) from 0 to 255, and the indices (B, H, W) into them."""
+        """Encode to palettes (B, k, 3) from 0 to 255 and indices (B, H, W) into them."""
         pixels = to_bytes(images).flatten(2).mT  # (B, HW, 3)
         at_once = max(1, DISTANCES // (self.k * pixels.shape[1]))
         parts = [self.cluster(part) for part in pixels.split(at_once)]
@@ -54,12 +61,12 @@ class KMeans(Codec):
         return _look_up(palette, index.flatten(1)).mT.unflatten(2, index.shape[1:]) / 255
 
     def cluster(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        """Pixels (B, N, 3) to palettes (B, k, 3) of whole numbers and nearest ones (B, N)."""
+        """Cluster pixels (B, N, 3) to palettes (B, k, 3) of whole numbers and indices (B, N)."""
         palette = self.seeds(pixels)
         counted = torch.cat([pixels, torch.ones_like(pixels[..., :1])], dim=2).long()
         for _ in range(self.iterations):
             members = nearest(pixels, palette)[..., None].expand(-1, -1, 4)
-            # Of whole numbers, because the order in which a GPU adds must not matter.
+            # Whole numbers, so that the order in which a GPU adds does not matter.
             sums = counted.new_zeros(len(pixels), self.k, 4).scatter_add_(1, members, counted)
             means = sums[..., :3] / sums[..., 3:].clamp(min=1)
             palette = means.where(sums[..., 3:] > 0, palette)
@@ -67,7 +74,7 @@ class KMeans(Codec):
         return palette, nearest(pixels, palette)
 
     def seeds(self, pixels: Tensor) -> Tensor:
-        """The first palettes (B, k, 3): pixels drawn by their squared distance to those before."""
+        """Initial palettes (B, k, 3): pixels sampled by squared distance to previous seeds."""
         distance = (pixels - pixels[:, :1]).square().sum(2).long()
         palette = [pixels[:, :1]]
         for j in range(1, self.k):
@@ -80,7 +87,7 @@ class KMeans(Codec):
 
 
 def nearest(pixels: Tensor, palette: Tensor) -> Tensor:
-    """Indices (B, N) of the colours of (B, k, 3) that are nearest to the pixels (B, N, 3)."""
+    """Indices (B, N) of the palette colors (B, k, 3) nearest to pixels (B, N, 3)."""
     return torch.baddbmm(palette.square().sum(2)[:, None], pixels, palette.mT, alpha=-2).argmin(2)
 
 

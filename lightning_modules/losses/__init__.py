@@ -7,6 +7,7 @@ from lightning_modules.losses.cost_sensitive import (
     ExpectedCostLoss,
     MistakeCosts,
 )
+from lightning_modules.losses.criterion import ContrastiveLoss, Criterion
 from lightning_modules.losses.cross_entropy import CrossEntropyLoss
 from lightning_modules.losses.equalization import EqualizationLoss, SoftmaxEqualizationLoss
 from lightning_modules.losses.focal import FocalLoss
@@ -24,7 +25,9 @@ from lightning_modules.losses.supcon import SupConLoss
 __all__ = [
     "BalancedContrastiveLoss",
     "ClassWeights",
+    "ContrastiveLoss",
     "CostSensitiveLoss",
+    "Criterion",
     "CrossEntropyLoss",
     "EffectiveNumber",
     "EqualizationLoss",

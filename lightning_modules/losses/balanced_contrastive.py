@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lightning_modules.losses.contrast import Contrast, log_sum_exp
+from lightning_modules.losses.contrastive import ContrastiveBatch, log_sum_exp
 from lightning_modules.losses.supcon import SupConLoss
 
 
@@ -30,10 +30,10 @@ class BalancedContrastiveLoss(SupConLoss):
         super().__init__(temperature)
         self.num_classes = num_classes
 
-    def denominator(self, similarity: Tensor, contrast: Contrast) -> Tensor:
-        key_label = contrast.key_label.clamp(min=0)  # of empty slots, which are not others
+    def denominator(self, similarity: Tensor, batch: ContrastiveBatch) -> Tensor:
+        key_label = batch.key_label.clamp(min=0)  # of empty slots, which are not others
         classes = F.one_hot(key_label, self.num_classes).to(similarity.dtype)
         with torch.autocast(similarity.device.type, enabled=False):  # half cannot count to 2,049
-            count = contrast.others.to(similarity.dtype) @ classes  # (A, K)
+            count = batch.others.to(similarity.dtype) @ classes  # (A, K)
         mean = similarity - count.clamp(min=1).log()[:, key_label]
-        return log_sum_exp(mean, contrast.others)
+        return log_sum_exp(mean, batch.others)

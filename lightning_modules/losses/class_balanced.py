@@ -1,4 +1,4 @@
-"""Weights by class frequency."""
+"""Class weights from class frequencies."""
 
 from __future__ import annotations
 
@@ -13,7 +13,12 @@ from lightning_modules.losses.sample_loss import ClassWeights, as_counts
 
 
 class InverseFrequency(ClassWeights):
-    """Class-balanced weights (CB), w_c = N / N_c."""
+    """Class-balanced weights (CB), w_c = N / N_c.
+
+    Example:
+        >>> InverseFrequency()([80, 20])
+        tensor([1.2500, 5.0000], dtype=torch.float64)
+    """
 
     def __call__(self, class_counts: Sequence[int]) -> Tensor:
         counts = as_counts(class_counts)
@@ -24,11 +29,16 @@ class EffectiveNumber(ClassWeights):
     """Inverse effective number of samples (ES), w_c = (1 - beta) / (1 - beta^N_c).
 
     https://arxiv.org/abs/1901.05555, section 3. The paper sums weights to K (``normalize: class``)
-    and offers sigmoid losses besides; Barata and Santiago divide them by their batch mean.
+    and also defines sigmoid losses; Barata and Santiago divide them by their batch mean.
 
     Args:
-        beta: In [0, 1). 0 weighs all classes alike, and towards 1 goes inverse frequency; the
-            paper takes 0.9 to 0.9999. None is Barata and Santiago's (N - 1) / N.
+        beta: Overlap of the samples, in [0, 1). 0 weighs all classes equally; the limit of 1 is
+            inverse frequency. The paper uses 0.9 to 0.9999; None is Barata and Santiago's
+            (N - 1) / N.
+
+    Example:
+        >>> EffectiveNumber(beta=0.9)([80, 20])
+        tensor([0.1000, 0.1138], dtype=torch.float64)
     """
 
     def __init__(self, beta: float | None = None) -> None:

@@ -1,4 +1,4 @@
-"""Costs of mistakes, in training."""
+"""Losses with a cost for each kind of mistake."""
 
 from __future__ import annotations
 
@@ -17,10 +17,14 @@ CostMatrix = Sequence[Sequence[float]]
 
 
 class MistakeCosts(ClassWeights):
-    """w_c = sum_k C[c, k]: what the mistakes on images of class c cost together.
+    """Weights w_c = sum_k C[c, k], the summed costs of all mistakes on class c.
 
     Args:
-        costs: C (K, K), true by decided class.
+        costs: Cost matrix C (K, K), with true classes in rows and decided classes in columns.
+
+    Example:
+        >>> MistakeCosts([[0, 1], [10, 0]])([80, 20])
+        tensor([ 1., 10.], dtype=torch.float64)
     """
 
     def __init__(self, costs: CostMatrix) -> None:
@@ -31,14 +35,21 @@ class MistakeCosts(ClassWeights):
 
 
 class CostSensitiveLoss(CrossEntropyLoss):
-    """Cost-sensitive learning (CSL): cross-entropy weighted by what mistakes on a class cost.
+    """Cost-sensitive learning (CSL): cross-entropy weighted by the costs of mistakes on a class.
 
-    Without costs, those of CARE's table (https://arxiv.org/abs/2307.10036): 1 / N_c. The code of
-    CARE sums these to 1; normalised by the batch, that is class-balanced cross-entropy.
+    The default costs 1 / N_c are those of CARE's table (https://arxiv.org/abs/2307.10036). CARE's
+    code scales them to sum to 1; normalized over the batch, the loss is class-balanced
+    cross-entropy.
 
     Args:
-        costs: C (K, K), true by decided class; w_c = sum_k C[c, k]. None is 1 / N_c.
-        **kwargs: As for :class:`SampleLoss`, but for ``weights``.
+        costs: Cost matrix C (K, K), with true classes in rows and decided classes in columns;
+            w_c = sum_k C[c, k]. None uses 1 / N_c.
+        **kwargs: As for :class:`SampleLoss`, without ``weights``.
+
+    Example:
+        >>> logits = torch.tensor([[2.0, 0.0], [0.0, 1.0]])
+        >>> CostSensitiveLoss(costs=[[0, 1], [10, 0]])(logits, torch.tensor([0, 1]))
+        tensor(0.2963)
     """
 
     def __init__(self, costs: CostMatrix | None = None, **kwargs: Any) -> None:
@@ -47,15 +58,21 @@ class CostSensitiveLoss(CrossEntropyLoss):
 
 
 class ExpectedCostLoss(SampleLoss):
-    """What deciding at random by the probabilities costs, l_c = sum_k p_k C[c, k].
+    """Expected cost of a decision sampled from the probabilities, l_c = sum_k p_k C[c, k].
 
     The cost matrix is Elkan's (https://dl.acm.org/doi/10.5555/1642194.1642224), transposed. The
-    loss is bounded, and a sample that is confidently wrong has almost no gradient: it suits a
-    network that has been trained already.
+    loss is bounded, and confidently wrong samples have almost no gradient, so use it to fine-tune
+    a trained network.
 
     Args:
-        costs: C (K, K), true by decided class; 1 off the diagonal gives 1 - p_c.
+        costs: Cost matrix C (K, K), with true classes in rows and decided classes in columns; 1
+            off the diagonal gives 1 - p_c.
         **kwargs: As for :class:`SampleLoss`.
+
+    Example:
+        >>> logits = torch.tensor([[2.0, 0.0], [0.0, 1.0]])
+        >>> ExpectedCostLoss(costs=[[0, 1], [10, 0]])(logits, torch.tensor([0, 1]))
+        tensor(1.4043)
     """
 
     costs: Tensor
@@ -70,10 +87,10 @@ class ExpectedCostLoss(SampleLoss):
 
 
 def as_matrix(costs: CostMatrix) -> Tensor:
-    """Costs (K, K), float64; at least one of each row is positive, none negative."""
+    """Check that costs are square, not negative, and positive somewhere in each row; float64."""
     matrix = torch.tensor(costs, dtype=torch.float64)
     if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
-        raise ModelError(f"Costs must be K rows of K numbers, not of shape {tuple(matrix.shape)}.")
+        raise ModelError(f"Costs have the shape {tuple(matrix.shape)}: set K rows of K numbers.")
     if (matrix < 0).any() or (matrix.sum(1) == 0).any():
-        raise ModelError("Costs must not be negative, and a mistake on each class must cost.")
+        raise ModelError("Costs must not be negative: set at least one positive cost per class.")
     return matrix

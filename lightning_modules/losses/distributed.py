@@ -1,4 +1,4 @@
-"""Statistics of the global batch: of all processes together. With one process, nothing happens."""
+"""Statistics of the global batch, over all processes; with one process they are its own."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ def _world_size() -> int:
 
 
 def rank() -> int:
-    """This process among all."""
+    """Rank of this process, from 0."""
     return dist.get_rank() if _world_size() > 1 else 0
 
 
 def global_sum(x: Tensor) -> Tensor:
-    """Sum of ``x`` over the processes; it has the same shape and value in each of them.
+    """Sum ``x`` over the processes; the result has the same shape and value in each of them.
 
-    Its gradient is that of ``world_size * x``: data-parallel training averages the gradients of
-    the processes, so they come out as those of one process with the concatenated batch.
+    The gradient is that of ``world_size * x``: data-parallel training averages the gradients of
+    the processes, so they equal those of one process with the concatenated batch.
     """
     if (world_size := _world_size()) == 1:
         return x
@@ -32,7 +32,7 @@ def global_sum(x: Tensor) -> Tensor:
 
 
 def gather(x: Tensor) -> Tensor:
-    """Concatenates ``x`` (B, ...) of all processes, without gradient; B must be the same in all."""
+    """Concatenate ``x`` (B, ...) of all processes, without gradient; B must be equal in all."""
     x = x.detach().contiguous()
     if (world_size := _world_size()) == 1:
         return x
@@ -42,10 +42,10 @@ def gather(x: Tensor) -> Tensor:
 
 
 def gather_with_gradient(x: Tensor) -> Tensor:
-    """Concatenates ``x`` (B, ...) of all processes; B must be the same in all.
+    """Concatenate ``x`` (B, ...) of all processes; B must be equal in all.
 
-    Each process gets the gradient of what all of them make of its share, so that with losses by
-    :func:`global_sum` data-parallel gradients are those of one process.
+    Each process receives the gradients of all processes with respect to its ``x``. With losses
+    reduced by :func:`global_sum`, data-parallel gradients then equal those of one process.
     """
     return x if _world_size() == 1 else _Gather.apply(x)
 

@@ -1,4 +1,4 @@
-"""Equalisation losses: rare classes are not discouraged by the images of others."""
+"""Equalization losses: images of other classes do not push down rare classes."""
 
 from __future__ import annotations
 
@@ -14,18 +14,23 @@ from lightning_modules.losses.sample_loss import SampleLoss, as_counts
 
 
 class EqualizationLoss(SampleLoss):
-    """Equalisation loss (EQL) on sigmoids (https://arxiv.org/abs/2003.05176).
+    """Equalization loss (EQL) on sigmoids (https://arxiv.org/abs/2003.05176).
 
-    The sum over classes of binary cross-entropies with weights 1 - E T_c (1 - y_c): a rare class,
-    T_c = 1, does not learn from images of others. E is 1, as every image shows some lesion. The
-    highest logit decides, as always; their softmax is no calibrated probability.
+    The sum over classes of binary cross-entropies with weights 1 - E T_c (1 - y_c): rare classes,
+    T_c = 1, do not learn from images of other classes. E is 1, because every image shows a lesion.
+    The highest logit decides; the softmax of the logits is not a calibrated probability.
 
     Args:
-        class_counts: Training images per class.
-        threshold: A class with a share of the images below this is rare; 0 gives binary
-            cross-entropy. The paper takes 0.00177 for the 1230 classes of LVIS; 0.04 calls akiec,
-            vasc and df rare.
+        class_counts: Training images per class, N_c; the command line takes them from the data.
+        threshold: Share of the training images, in [0, 1], below which a class is rare; 0 gives
+            binary cross-entropy. The paper uses 0.00177 for the 1230 classes of LVIS; at 0.04,
+            akiec, vasc and df are rare.
         **kwargs: As for :class:`SampleLoss`.
+
+    Example:
+        >>> logits = torch.tensor([[2.0, 0.0], [0.0, 1.0]])
+        >>> EqualizationLoss(class_counts=[97, 3])(logits, torch.tensor([0, 1]))
+        tensor(0.5667)
     """
 
     rare: Tensor
@@ -41,18 +46,24 @@ class EqualizationLoss(SampleLoss):
 
 
 class SoftmaxEqualizationLoss(SampleLoss):
-    """Softmax equalisation loss (SEQL) (https://arxiv.org/abs/2003.05176).
+    """Softmax equalization loss (SEQL) (https://arxiv.org/abs/2003.05176).
 
     l_c = -log(e^{z_c} / sum_k w_k e^{z_k}) with w_k = 1 - b_k T_k (1 - y_k): rare classes, T_k = 1,
     are left out of the sum where b_k = 1 and they are not the label.
 
     Args:
-        class_counts: Training images per class.
-        threshold: A class with a share of the images below this is rare; 0 gives cross-entropy.
-            As for :class:`EqualizationLoss`.
-        gamma: Probability of b_k = 1, drawn for every image and class; 0 gives cross-entropy. At 1
-            images of other classes teach a rare class nothing.
+        class_counts: Training images per class, N_c; the command line takes them from the data.
+        threshold: Share of the training images, in [0, 1], below which a class is rare; 0 gives
+            cross-entropy. See :class:`EqualizationLoss`.
+        gamma: Probability of b_k = 1, sampled for each image and class; 0 gives cross-entropy. At
+            1, rare classes learn from their own images only.
         **kwargs: As for :class:`SampleLoss`.
+
+    Example:
+        >>> logits = torch.tensor([[2.0, 0.0], [0.0, 1.0]])
+        >>> loss = SoftmaxEqualizationLoss(class_counts=[97, 3], gamma=1.0)
+        >>> loss(logits, torch.tensor([0, 1]))
+        tensor(0.1566)
     """
 
     rare: Tensor

@@ -13,12 +13,18 @@ from lightning_modules.losses.sample_loss import SampleLoss
 class FocalLoss(SampleLoss):
     """Focal loss, l_c = -(1 - p_c)^gamma log p_c (https://arxiv.org/abs/1708.02002, eq. 4).
 
-    The softmax form. The paper's detector, and the focal loss of Cui et al., are K binary losses
-    on sigmoids, divided by the number of positives. Its alpha_c is ``weights``.
+    The softmax form. The paper's detector and the focal loss of Cui et al. instead sum K binary
+    losses on sigmoids and divide by the number of positives. The paper's alpha_c is ``weights``.
 
     Args:
-        gamma: 0 gives cross-entropy; the larger, the less well-classified samples count.
+        gamma: Focusing exponent, at least 0. 0 gives cross-entropy; larger values reduce the
+            weight of well-classified samples.
         **kwargs: As for :class:`SampleLoss`.
+
+    Example:
+        >>> logits = torch.tensor([[2.0, 0.0], [0.0, 1.0]])
+        >>> FocalLoss(gamma=2.0)(logits, torch.tensor([0, 1]))
+        tensor(0.0122)
     """
 
     def __init__(self, gamma: float = 2.0, **kwargs: Any) -> None:

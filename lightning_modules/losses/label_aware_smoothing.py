@@ -1,4 +1,4 @@
-"""Label-aware smoothing."""
+"""Label-aware smoothing loss."""
 
 from __future__ import annotations
 
@@ -15,22 +15,29 @@ Shape = Literal["concave", "linear", "convex", "exp"]
 
 
 class LabelAwareSmoothingLoss(SampleLoss):
-    """Cross-entropy with labels smoothed the more, the more images a class has (MiSLAS).
+    """Label-aware smoothing (MiSLAS): cross-entropy that smooths frequent classes more.
 
     l_c = -(1 - eps_c) log p_c - eps_c / (K - 1) sum_{k != c} log p_k
-    (https://arxiv.org/abs/2104.00466), with eps_c growing from ``tail`` at the class
-    with the fewest images to ``head`` at that with the most.
+    (https://arxiv.org/abs/2104.00466), where eps_c increases from ``tail`` for the class with the
+    fewest images to ``head`` for the class with the most.
 
     Args:
-        class_counts: Training images per class, N_c.
-        head: eps of the largest class, in [0, 1); 0 at both ends gives cross-entropy.
-        tail: eps of the smallest class.
-        shape: How eps grows with x = (N_c - min N) / (max N - min N): ``concave`` sin(pi x / 2),
+        class_counts: Training images per class, N_c; the command line takes them from the data.
+        head: Smoothing eps of the largest class, in [0, 1); ``head`` and ``tail`` 0 give
+            cross-entropy.
+        tail: Smoothing eps of the smallest class, in [0, 1).
+        shape: Growth of eps with x = (N_c - min N) / (max N - min N): ``concave`` sin(pi x / 2),
             ``linear`` x, ``convex`` 1 - cos(pi x / 2), ``exp`` x^power.
-        power: Of ``exp``.
-        spread: ``others`` shares eps out among the K - 1 other classes, as the paper; ``all``
-            among all K, as its code and PyTorch's label smoothing: that is eps (K - 1) / K.
+        power: Exponent of the shape ``exp``.
+        spread: Classes that share eps: the K - 1 ``others``, as in the paper, or ``all`` K, as in
+            its code and in PyTorch's label smoothing, which equals ``others`` with
+            eps (K - 1) / K.
         **kwargs: As for :class:`SampleLoss`.
+
+    Example:
+        >>> logits = torch.tensor([[2.0, 0.0], [0.0, 1.0]])
+        >>> LabelAwareSmoothingLoss(class_counts=[80, 20])(logits, torch.tensor([0, 1]))
+        tensor(0.5201)
     """
 
     smoothing: Tensor
@@ -63,11 +70,11 @@ class LabelAwareSmoothingLoss(SampleLoss):
 
 def _share(counts: Tensor) -> Tensor:
     span = counts.max() - counts.min()
-    return (counts - counts.min()) / span.clamp(min=1)  # classes of one size all count as tail
+    return (counts - counts.min()) / span.clamp(min=1)  # with equal counts, every class is the tail
 
 
 def _grown(x: Tensor, shape: Shape, power: float) -> Tensor:
-    """From 0 at x = 0 to 1 at x = 1."""
+    """Growth of the smoothing, from 0 at x = 0 to 1 at x = 1."""
     shapes: dict[Shape, Callable[[Tensor], Tensor]] = {
         "concave": lambda x: torch.sin(math.pi / 2 * x),
         "linear": lambda x: x,

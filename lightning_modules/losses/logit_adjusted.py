@@ -1,4 +1,4 @@
-"""Logit adjustment, in training."""
+"""Logit-adjusted loss."""
 
 from __future__ import annotations
 
@@ -13,14 +13,22 @@ from lightning_modules.losses.sample_loss import SampleLoss, as_counts
 class LogitAdjustedLoss(SampleLoss):
     """Cross-entropy of z + tau log pi, with pi_c = N_c / N.
 
-    https://arxiv.org/abs/2007.07314, eq. 10. The network's own logits z then decide as if classes
-    were equally frequent. With tau 1 this is balanced softmax (https://arxiv.org/abs/2007.10740).
-    Not to be combined with class-balanced sampling, whose prior is uniform.
+    https://arxiv.org/abs/2007.07314, eq. 10. The unadjusted logits z of the network then decide as
+    if all classes were equally frequent. tau = 1 gives balanced softmax
+    (https://arxiv.org/abs/2007.10740). Do not combine it with class-balanced sampling, which makes
+    the prior uniform.
 
     Args:
-        class_counts: Training images per class, N_c; equal counts give cross-entropy.
-        tau: 0 gives cross-entropy.
+        class_counts: Training images per class, N_c; the command line takes them from the data.
+            Equal counts give cross-entropy.
+        tau: Strength of the adjustment, at least 0; 0 gives cross-entropy.
         **kwargs: As for :class:`SampleLoss`.
+
+    Example:
+        >>> import torch
+        >>> logits = torch.tensor([[2.0, 0.0], [0.0, 1.0]])
+        >>> LogitAdjustedLoss(class_counts=[80, 20])(logits, torch.tensor([0, 1]))
+        tensor(0.4691)
     """
 
     adjustment: Tensor

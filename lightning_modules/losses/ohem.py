@@ -15,18 +15,25 @@ from lightning_modules.losses.selection import SelectedLoss
 class OHEMLoss(SelectedLoss):
     """Online hard example mining: trains the hard samples, v_j = 1[l_j > lambda].
 
-    https://arxiv.org/abs/1604.03540, section 4: the top share of the batch by loss (there, of the
-    regions of an image, after suppression of their duplicates, which whole images do not need).
+    https://arxiv.org/abs/1604.03540, section 4: the share of the batch with the largest losses. The
+    paper selects among the regions of an image and first suppresses duplicates, which whole images
+    do not need.
 
     Barata and Santiago write OHEM as min over v in [0, 1]^M of (1/M) sum_j v_j l_j
-    + (lambda/M) sum_j v_j. As losses and lambda are not negative, v = 0 solves that for all
-    samples: nothing would be trained. The sign makes sense as an inner maximisation, max over v
-    of (1/M) sum_j v_j l_j - (lambda/M) sum_j v_j, which gives the v_j above.
+    + (lambda/M) sum_j v_j. Because losses and lambda are not negative, its solution is v = 0, which
+    trains no sample. Read as an inner maximization, max over v of (1/M) sum_j v_j l_j
+    - (lambda/M) sum_j v_j, it gives the v_j above.
 
     Args:
-        keep: Share of the global batch that is trained, at least one sample; 1 trains all.
-        threshold: Lambda itself, instead of a share; 0 trains all.
+        keep: Share of the global batch to train, in (0, 1], at least one sample; 1 trains all.
+        threshold: Fixed lambda, at least 0, in place of ``keep``; 0 trains all samples.
         **kwargs: As for :class:`SelectedLoss`.
+
+    Example:
+        >>> logits = torch.tensor([[2.0, 0.0], [0.0, 1.0]])
+        >>> loss = OHEMLoss(keep=0.5, average="selected")  # the second sample is harder
+        >>> loss(logits, torch.tensor([0, 1]))
+        tensor(0.3133)
     """
 
     def __init__(self, keep: float = 0.7, threshold: float | None = None, **kwargs: Any) -> None:
@@ -40,4 +47,4 @@ class OHEMLoss(SelectedLoss):
             return torch.ones_like(losses, dtype=torch.bool)
         batch = gather(losses).sort(descending=True).values
         easiest = batch[max(1, math.ceil(self.keep * len(batch) - 1e-9)) - 1]
-        return losses >= easiest  # lambda is just below
+        return losses >= easiest  # lambda lies just below

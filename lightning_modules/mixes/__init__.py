@@ -1,6 +1,7 @@
-"""Mixes: batch to batch, several images and their labels in one; SPMix's are of tokens."""
+"""Mixes of several images of a batch and of their labels; those of SPMix mix tokens."""
 
 from lightning_modules.mixes.cutmix import CutMix
+from lightning_modules.mixes.mix import Mix
 from lightning_modules.mixes.mixup import Mixup
 from lightning_modules.mixes.saliencymix import SaliencyMix
 from lightning_modules.mixes.spmix import (
@@ -15,6 +16,7 @@ from lightning_modules.mixes.spmix import (
 __all__ = [
     "CutMix",
     "FillingPatchMix",
+    "Mix",
     "Mixup",
     "PairMixup",
     "PatchMix",

@@ -1,31 +1,40 @@
-"""CutMix: a box of one image in another."""
+"""CutMix: pastes a box of one image into another."""
 
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from lightning_modules.mixes.mix import Mix
 from lightning_modules.mixes.mixup import MIXED, blend_labels, draw_lambda
 
 
-class CutMix(nn.Module):
-    """CutMix (https://arxiv.org/abs/1905.04899, eq. 1 and 2): a box of the partner is pasted in.
+class CutMix(Mix):
+    """CutMix (https://arxiv.org/abs/1905.04899, eq. 1 and 2): pastes a box of the partner.
 
-    lambda ~ Beta(alpha, alpha); the box has sides sqrt(1 - lambda) of the image's, an even centre
-    and what falls outside the image is cut off. The labels are weighted by the pixels that are
-    then left: lambda = 1 - area / (H W). As in the published code a box reaches as far before its
-    centre as behind it, so its sides are even numbers of pixels.
+    lambda ~ Beta(alpha, alpha). The box has sqrt(1 - lambda) of the image's sides and a uniform
+    center, and is clipped at the border of the image. The labels are weighted by the remaining
+    area: lambda = 1 - area / (H W). As in the published code a box extends equally to both sides of
+    its center, so its sides are even numbers of pixels.
 
     Args:
-        alpha: Above 0; 1 draws lambda evenly, as in the paper.
-        probability: Of mixing at all; the paper has 1 for ImageNet, the code 0.5 for CIFAR.
-        per_image: Draws lambda, centre and whether to mix for each image; the published code
-            draws them once for a batch.
-        num_classes: K; the command line takes it from the data.
+        alpha: Parameter of the Beta distribution, above 0; at 1 lambda is uniform, as in the
+            paper.
+        probability: Probability of mixing, in [0, 1]; the paper has 1 for ImageNet, the code 0.5
+            for CIFAR.
+        per_image: Whether to draw lambda, center and the decision to mix for each image; the
+            published code draws them once per batch.
+        num_classes: Number of classes K; the command line takes it from the data.
 
     Shape:
-        ``image`` (B, 3, H, W), ``mask`` and ``saliency`` (B, 1, H, W) where the batch has them,
-        same out; ``label`` (B,), or soft (B, K) from a mix before this one, to soft (B, K).
+        ``image`` (B, 3, H, W), and ``mask`` and ``saliency`` (B, 1, H, W) if the batch has them,
+        to the same shapes; ``label`` (B,), or soft (B, K) of an earlier mix, to soft (B, K).
+
+    Example:
+        >>> batch = {"image": torch.rand(4, 3, 8, 8), "label": torch.tensor([0, 1, 2, 0])}
+        >>> mixed = CutMix(alpha=1.0, num_classes=3)(batch)
+        >>> mixed["image"].shape, mixed["label"].shape
+        (torch.Size([4, 3, 8, 8]), torch.Size([4, 3]))
     """
 
     def __init__(
@@ -36,43 +45,45 @@ class CutMix(nn.Module):
         num_classes: int = 7,
     ) -> None:
         super().__init__()
-        self.alpha, self.probability = alpha, probability
-        self.per_image, self.num_classes = per_image, num_classes
+        self.alpha = alpha
+        self.probability = probability
+        self.per_image = per_image
+        self.num_classes = num_classes
 
     @torch.no_grad()
     def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         image = batch["image"]
         partner = torch.randperm(len(image), device=image.device)
         lam = draw_lambda(self.alpha, len(image) if self.per_image else 1, image.device)
-        # An empty box, not a branch: whether to mix is known only on the device.
+        # An empty box instead of a branch, which would wait for the device.
         lam = torch.where(torch.rand_like(lam) < self.probability, lam, 1.0)
-        y, x = self.centres(batch, partner, len(lam))
+        y, x = self.centers(batch, partner, len(lam))
         height, width = image.shape[-2:]
         rows, columns = spanned(y, lam, height), spanned(x, lam, width)
         box = rows[:, None, :, None] & columns[:, None, None, :]  # (B or 1, 1, H, W)
         return paste(batch, partner, box, self.num_classes)
 
-    def centres(
+    def centers(
         self, batch: dict[str, Tensor], partner: Tensor, draws: int
     ) -> tuple[Tensor, Tensor]:
-        """Row and column of the centre of each box, (draws,) or (B,)."""
+        """Row and column of the center of each box, (draws,) or (B,)."""
         image = batch["image"]
         height, width = image.shape[-2:]
         y = torch.randint(height, (draws,), device=image.device)
         return y, torch.randint(width, (draws,), device=image.device)
 
 
-def spanned(centre: Tensor, lam: Tensor, length: int) -> Tensor:
-    """Which of ``length`` rows or columns the boxes (B,) span, (B, length)."""
+def spanned(center: Tensor, lam: Tensor, length: int) -> Tensor:
+    """Mask (B, length) of the rows or columns that each box spans."""
     half = (length * (1 - lam).sqrt()).long() // 2
-    position = torch.arange(length, device=centre.device)
-    return (position >= (centre - half)[:, None]) & (position < (centre + half)[:, None])
+    position = torch.arange(length, device=center.device)
+    return (position >= (center - half)[:, None]) & (position < (center + half)[:, None])
 
 
 def paste(
     batch: dict[str, Tensor], partner: Tensor, box: Tensor, num_classes: int
 ) -> dict[str, Tensor]:
-    """Each image with the box (B, 1, H, W) or (1, 1, H, W) of its ``partner`` (B,)."""
+    """Paste the ``box`` (B, 1, H, W) or (1, 1, H, W) of the ``partner`` (B,) into each image."""
     planes = {k: torch.where(box, batch[k][partner], batch[k]) for k in MIXED if k in batch}
     lam = 1 - box.sum((1, 2, 3)) / box[0].numel()
     return batch | planes | {"label": blend_labels(batch["label"], partner, lam, num_classes)}

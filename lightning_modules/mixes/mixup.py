@@ -1,35 +1,47 @@
-"""mixup, and what all mixes share: the draw of lambda and soft labels."""
+"""mixup, and the random lambda and soft labels of all mixes of images."""
 
 from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 from torch.distributions import Beta
+
+from lightning_modules.mixes.mix import Mix
 
 MIXED = ("image", "mask", "saliency")
 
 
-class Mixup(nn.Module):
-    """mixup (https://arxiv.org/abs/1710.09412, eq. 1): pairs of images and labels, blended.
+class Mixup(Mix):
+    """mixup (https://arxiv.org/abs/1710.09412, eq. 1): blends pairs of images and of labels.
 
     x = lambda x_i + (1 - lambda) x_j and y = lambda y_i + (1 - lambda) y_j, where j is i's partner
     in a permutation of the batch and lambda ~ Beta(alpha, alpha).
 
     Args:
-        alpha: Above 0; towards 0 images stay apart, 1 draws lambda evenly. The paper has 0.2 for
-            ImageNet and 1 for CIFAR.
-        per_image: Draws lambda for each image; the published code draws it once for a batch.
-        num_classes: K; the command line takes it from the data.
+        alpha: Parameter of the Beta distribution, above 0. Towards 0 lambda is 0 or 1, so that
+            images are not mixed; at 1 lambda is uniform. The paper has 0.2 for ImageNet and 1 for
+            CIFAR.
+        per_image: Whether to draw lambda for each image; the published code draws it once per
+            batch.
+        num_classes: Number of classes K; the command line takes it from the data.
 
     Shape:
-        ``image`` (B, 3, H, W), ``mask`` and ``saliency`` (B, 1, H, W) where the batch has them,
-        same out; ``label`` (B,), or soft (B, K) from a mix before this one, to soft (B, K).
+        ``image`` (B, 3, H, W), and ``mask`` and ``saliency`` (B, 1, H, W) if the batch has them,
+        to the same shapes; ``label`` (B,), or soft (B, K) of an earlier mix, to soft (B, K).
+
+    Example:
+        >>> batch = {"image": torch.rand(4, 3, 8, 8), "label": torch.tensor([0, 1, 2, 0])}
+        >>> mixed = Mixup(alpha=0.2, num_classes=3)(batch)
+        >>> mixed["image"].shape, mixed["label"].shape
+        (torch.Size([4, 3, 8, 8]), torch.Size([4, 3]))
     """
 
     def __init__(self, alpha: float = 0.2, per_image: bool = False, num_classes: int = 7) -> None:
         super().__init__()
-        self.alpha, self.per_image, self.num_classes = alpha, per_image, num_classes
+        self.alpha = alpha
+        self.per_image = per_image
+        self.num_classes = num_classes
 
     @torch.no_grad()
     def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -40,16 +52,16 @@ class Mixup(nn.Module):
 
 
 def draw_lambda(alpha: float, draws: int, device: torch.device) -> Tensor:
-    """As many draws (draws,) from Beta(alpha, alpha), on ``device``."""
+    """Samples (draws,) of Beta(alpha, alpha) on ``device``."""
     concentration = torch.full((draws,), alpha, device=device)
-    # Unvalidated, because a look at the values would wait for the device.
+    # Validation would read the values and so wait for the device.
     return Beta(concentration, concentration, validate_args=False).sample()
 
 
 def blend(
     batch: dict[str, Tensor], partner: Tensor, lam: Tensor, num_classes: int
 ) -> dict[str, Tensor]:
-    """Each image with weight ``lam`` (B,) or (1,), its ``partner`` (B,) with the rest."""
+    """Blend each image, with the weight ``lam`` (B,) or (1,), with its ``partner`` (B,)."""
     weight = lam.view(-1, 1, 1, 1)
     planes = {k: torch.lerp(batch[k][partner], batch[k], weight) for k in MIXED if k in batch}
     return batch | planes | {"label": blend_labels(batch["label"], partner, lam, num_classes)}

@@ -1,4 +1,4 @@
-"""SaliencyMix: the most salient box of one image in another."""
+"""SaliencyMix: pastes the most salient box of one image into another."""
 
 from __future__ import annotations
 
@@ -9,23 +9,31 @@ from lightning_modules.mixes.cutmix import CutMix
 
 
 class SaliencyMix(CutMix):
-    """SaliencyMix (https://arxiv.org/abs/2006.01791, section 3): a box that holds something.
+    """SaliencyMix (https://arxiv.org/abs/2006.01791, section 3): CutMix of salient boxes.
 
-    CutMix whose box has its centre where the *source*, the image that the box is taken from, is
-    most salient. It is pasted at the same place and the labels are weighted by area.
+    The center of the box is the most salient pixel of the *source*, the image that the box is
+    copied from. It is pasted at the same position, and the labels are weighted by area.
 
-    The paper has a box for each image, and so have we. The published code takes the box of the
-    first source for the whole batch
+    As in the paper, each image has its own box. The published code uses the box of the first
+    source for the whole batch
     (https://github.com/afm-shahab-uddin/SaliencyMix, ``saliencymix.py``).
 
     Args:
-        alpha: As for :class:`CutMix`.
-        probability: Of mixing at all; 0.5 in the paper.
-        per_image: Draws lambda and whether to mix for each image, not once for a batch.
-        num_classes: K; the command line takes it from the data.
+        alpha: Parameter of the Beta distribution, as for :class:`CutMix`.
+        probability: Probability of mixing, in [0, 1]; 0.5 in the paper.
+        per_image: Whether to draw lambda and the decision to mix for each image instead of once per
+            batch.
+        num_classes: Number of classes K; the command line takes it from the data.
 
     Shape:
-        As for :class:`CutMix`, and ``saliency`` (B, 1, H, W) is needed.
+        As for :class:`CutMix`; ``saliency`` (B, 1, H, W) is required.
+
+    Example:
+        >>> import torch
+        >>> batch = {"image": torch.rand(4, 3, 8, 8), "label": torch.tensor([0, 1, 2, 0])}
+        >>> batch["saliency"] = torch.rand(4, 1, 8, 8)
+        >>> SaliencyMix(probability=1.0, num_classes=3)(batch)["label"].shape
+        torch.Size([4, 3])
     """
 
     def __init__(
@@ -37,11 +45,13 @@ class SaliencyMix(CutMix):
     ) -> None:
         super().__init__(alpha, probability, per_image, num_classes)
 
-    def centres(
+    def centers(
         self, batch: dict[str, Tensor], partner: Tensor, draws: int
     ) -> tuple[Tensor, Tensor]:
         if "saliency" not in batch:
-            raise ModelError("SaliencyMix needs the saliency of the images: set data.saliency.")
+            raise ModelError(
+                "SaliencyMix needs the saliency of the images: set --data.saliency=true."
+            )
         width = batch["saliency"].shape[-1]
         peak = batch["saliency"].flatten(1).argmax(1)[partner]
         return peak // width, peak % width

@@ -1,4 +1,4 @@
-"""The mixing of SPMix: patches of an anchor and of its partner, by where the lesions are."""
+"""Mixes of SPMix: patches of an anchor and its partner, guided by the lesions."""
 
 from __future__ import annotations
 
@@ -7,49 +7,57 @@ from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from lightning_modules.errors import ModelError
+from lightning_modules.mixes.mix import Mix
 from lightning_modules.networks.hybrid_vit import HybridViT
+from lightning_modules.networks.timm_network import TimmNetwork
 
-ROUNDING = 1e-6  # a map in [0, 1] of 255 levels that differs by less is constant
+ROUNDING = 1e-6  # a map in [0, 1] with 255 levels and a smaller range is constant
 
 
-class PatchMix(nn.Module):
-    """Mixing of SPMix: tokens of an anchor and its partner, with one ratio for every patch.
+class PatchMix(Mix):
+    """Mix of the tokens of an anchor and its partner, with one ratio per patch.
 
-    In batches of :class:`datamodules.samplers.Paired` even rows are anchors x_1 and odd ones their
-    partners x_2. The tokens of the mix are r f(x_1) + (1 - r) f(x_2) and its label is the anchor's.
-    r is high where either image shows a lesion: lesions stay, backgrounds are exchanged. All images
-    pass the convolutions together, so that batch norm sees one distribution.
+    In batches of :class:`datamodules.samplers.Paired` even rows are anchors x_1 and odd rows their
+    partners x_2. The tokens of the mix are r f(x_1) + (1 - r) f(x_2), and its label is the
+    anchor's. r is high where either image shows a lesion, so that lesions remain and backgrounds
+    are exchanged. All images pass the convolutions together, so that batch norm sees one
+    distribution.
 
-    The ratio is made of a map of the lesion in four steps: noise, mean over each patch, min-max
-    over the patches, floor and clip. The paper lists min-max and clip before the mean over patches;
-    then few patches come near either end and r averages 0.3, so that the partner would be the
-    larger part of most mixes. We follow the published code, where each ratio reaches from ``floor``
-    to ``clip``. A constant map does not tell where the lesion is: its ratio is ``clip`` everywhere.
+    The ratio is computed from a map of the lesion in four steps: noise, mean over each patch,
+    min-max over the patches, floor and clip. The paper lists min-max and clip before the mean over
+    patches; then few patches reach either end and r averages 0.3, so that the partner dominates
+    most mixes. This class follows the published code, in which each ratio ranges from ``floor`` to
+    ``clip``. The ratio of a constant map, which does not show the lesion, is ``clip`` everywhere.
 
-    Neither whether nor how much an image is mixed may tell its class: a network would learn that
-    instead of lesions. So pairs are chosen without a look at their labels.
+    Whether and how much an image is mixed must not depend on its class, because a network would
+    learn to detect mixing instead of lesions. Pairs are therefore chosen without their labels.
 
     Args:
-        merge: How the maps of both images become one ratio: the ratio of their maximum (``maps``,
-            the paper), the maximum of their ratios (``ratios``, the published code,
-            https://github.com/Yancy10-1/SPMix), or the ratio of the anchor's map alone
-            (``anchor``, an older version in that code).
-        guide: Map that shows the lesion: the batch's ``saliency``, or the ``mask``, which is drawn
-            by hand and so the best map there is.
-        noise: Half width of the uniform noise on each pixel, in standard deviations of the map;
-            0.5 in the code, of the data set's 0.137 in place of each map's own.
-        floor: Smallest ratio. What min-max gives is scaled to [floor, 1]. At 0.5, as in the code,
-            the anchor keeps at least half of every patch.
-        clip: Largest ratio. At 1 the most salient patches are not mixed at all.
-        probability: Share of the pairs that are mixed. The anchors of the others stay originals, in
-            both of their views.
+        merge: Merging of the maps of both images: the ratio of their maximum (``maps``, the paper),
+            the maximum of their ratios (``ratios``, the published code,
+            https://github.com/Yancy10-1/SPMix), or the ratio of the anchor's map (``anchor``, an
+            older version in that code).
+        guide: Map of the lesion: ``saliency``, or ``mask``, the segmentation drawn by hand.
+        noise: Half width of the uniform noise on each pixel, in standard deviations of the map; 0
+            is no noise. The code has 0.5 standard deviations of the data set (0.137).
+        floor: Smallest ratio, in [0, 1]; the result of min-max is scaled to [floor, 1]. At 0.5, as
+            in the code, the anchor keeps at least half of every patch.
+        clip: Largest ratio, from ``floor`` to 1. At 1 the most salient patches are not mixed.
+        probability: Share of the pairs that are mixed, in [0, 1]. Other anchors are not changed in
+            either view.
 
     Raises:
-        ModelError: The encoder has no tokens, the batch lacks the map, or floor, clip and
-            probability do not fit together.
+        ModelError: The encoder has no tokens, the batch lacks the map, or floor, clip or
+            probability is out of range.
+
+    Example:
+        >>> view = {"saliency": torch.rand(4, 1, 8, 8), "label": torch.tensor([0, 1, 2, 1])}
+        >>> mix = PatchMix(floor=0.5, clip=0.8)
+        >>> mix(view, grid=(2, 2), chosen=torch.tensor([True, False]))["ratio"].shape
+        torch.Size([2, 2, 2])
     """
 
     def __init__(
@@ -63,14 +71,18 @@ class PatchMix(nn.Module):
     ) -> None:
         super().__init__()
         if not 0 <= floor <= clip <= 1:
-            raise ModelError(f"A ratio from floor={floor} to clip={clip} is not within [0, 1].")
+            raise ModelError(f"floor={floor} and clip={clip}: set 0 <= floor <= clip <= 1.")
         if not 0 <= probability <= 1:
-            raise ModelError(f"The probability of mixing is {probability}: set 0 to 1.")
-        self.merge, self.guide, self.noise = merge, guide, noise
-        self.floor, self.clip, self.probability = floor, clip, probability
+            raise ModelError(f"probability={probability} is out of range: set 0 to 1.")
+        self.merge = merge
+        self.guide = guide
+        self.noise = noise
+        self.floor = floor
+        self.clip = clip
+        self.probability = probability
 
     def choose(self, label: Tensor) -> Tensor:
-        """Draws which anchors, with labels (n,), are mixed: booleans (n,)."""
+        """Choose the anchors to mix, by labels (n,): booleans (n,)."""
         if self.probability in (0, 1):
             return torch.full_like(label, bool(self.probability), dtype=torch.bool)
         return torch.rand(len(label), device=label.device) < self.probability
@@ -84,19 +96,23 @@ class PatchMix(nn.Module):
         Args:
             view: ``image`` (2n, 3, H, W), the map of ``guide`` (2n, 1, H, W) and ``label`` (2n,).
             grid: Rows and columns (h, w) of the ratios.
-            chosen: Which pairs (n,) are mixed; the ratio of the others is 1.
+            chosen: Mask (n,) of the pairs to mix; the ratio of the others is 1.
         """
         ratio = self.grid_ratio(view, grid).expand(-1, *grid)
         return view | {"ratio": torch.where(chosen[:, None, None], ratio, 1.0)}
 
-    def grid(self, encoder: Any, view: dict[str, Tensor]) -> tuple[int, int]:
-        """Rows and columns of the ratios of a view: those of the encoder's tokens."""
+    def grid(self, encoder: TimmNetwork, view: dict[str, Tensor]) -> tuple[int, int]:
+        """Rows and columns of the ratios of a view, those of the encoder's tokens."""
         if not isinstance(encoder, HybridViT):
-            raise ModelError("SPMix mixes tokens: let its encoder be a networks.HybridViT.")
+            raise ModelError(
+                "SPMix mixes tokens: set model.network.encoder to a "
+                "lightning_modules.networks.HybridViT."
+            )
         return encoder.grid
 
-    def encode(self, encoder: Any, view: dict[str, Tensor]) -> Tensor:
+    def encode(self, encoder: TimmNetwork, view: dict[str, Tensor]) -> Tensor:
         """A view of n pairs with their ``ratio`` to the vectors (n, C) of the mixes."""
+        assert isinstance(encoder, HybridViT)  # checked by ``grid``
         tokens = encoder.tokens(view["image"])  # (2n, L, D), row by row
         return encoder.encode_tokens(blend(tokens, view["ratio"].flatten(1)[:, :, None]))
 
@@ -104,7 +120,7 @@ class PatchMix(nn.Module):
         """Ratios (n, h, w) of all pairs, in [floor, clip]."""
         if self.guide not in view:
             raise ModelError(
-                f"SPMix mixes by the {self.guide} of the images: set data.{self.guide}."
+                f"SPMix needs the {self.guide} of the images: set --data.{self.guide}=true."
             )
         anchor, partner = view[self.guide].float().unflatten(0, (-1, 2)).unbind(1)
         if self.merge == "anchor":
@@ -118,7 +134,7 @@ class PatchMix(nn.Module):
         return self.scaled(F.adaptive_avg_pool2d(self.noisy(maps), grid)[:, 0])
 
     def noisy(self, maps: Tensor) -> Tensor:
-        """Maps (n, 1, H, W) with uniform noise of ``noise`` standard deviations of each."""
+        """Maps (n, 1, H, W) with uniform noise, in standard deviations of each map."""
         if not self.noise:
             return maps
         amplitude = self.noise * maps.flatten(1).std(1)
@@ -133,21 +149,28 @@ class PatchMix(nn.Module):
 
 
 class FillingPatchMix(PatchMix):
-    """Mixing to the letter of SPMix's paper: mixes fill each class to the size of the largest.
+    """Mix as written in SPMix's paper: mixes fill each class up to the size of the largest.
 
-    Of an epoch in which all classes are equally frequent, the originals of class c, with N_c
-    images, are N_c / N_max and the rest are mixes. This tells the network the class: images of the
-    largest class are never mixed, those of the rarest nearly always, and no test image is.
+    In an epoch with equally frequent classes, the share N_c / N_max of the anchors of class c, with
+    N_c images, is not mixed. Mixing then reveals the class: images of the largest class are never
+    mixed, those of the rarest class nearly always, and test images never.
 
     Args:
-        class_counts: Training images (K,) per class; the command line takes them from the data.
+        class_counts: Number of training images per class; the command line takes them from the
+            data.
         **kwargs: As for :class:`PatchMix`.
+
+    Example:
+        >>> mix = FillingPatchMix(class_counts=[100, 10, 1])
+        >>> mix.choose(torch.tensor([0, 0])).any().item()  # the largest class is never mixed
+        False
     """
+
+    originals: Tensor
 
     def __init__(self, class_counts: Sequence[int], **kwargs: Any) -> None:
         super().__init__(**kwargs)
         counts = torch.tensor(class_counts)
-        self.originals: Tensor
         self.register_buffer("originals", counts / counts.max(), persistent=False)
 
     def choose(self, label: Tensor) -> Tensor:
@@ -155,10 +178,16 @@ class FillingPatchMix(PatchMix):
 
 
 class RandomPatchMix(PatchMix):
-    """SPMix without saliency: the ratio of every patch is drawn evenly from [floor, clip].
+    """SPMix without saliency: the ratio of every patch is uniform in [floor, clip].
 
-    With a floor of 0.5 and a clip of 0.8 these are the shares of the published code's unused
-    ``random_mixpatch_ratio``.
+    With a floor of 0.5 and a clip of 0.8 this is ``random_mixpatch_ratio``, an unused function of
+    the published code.
+
+    Example:
+        >>> view = {"image": torch.rand(4, 3, 8, 8), "label": torch.tensor([0, 1, 2, 1])}
+        >>> ratio = RandomPatchMix()(view, (2, 2), torch.tensor([True, True]))["ratio"]
+        >>> ratio.shape, ((ratio >= 0.5) & (ratio <= 0.8)).all().item()
+        (torch.Size([2, 2, 2]), True)
     """
 
     def grid_ratio(self, view: dict[str, Tensor], grid: tuple[int, int]) -> Tensor:
@@ -168,10 +197,16 @@ class RandomPatchMix(PatchMix):
 
 
 class SalientHalfMix(PatchMix):
-    """The oldest version in SPMix's published code: the more salient half of the patches is kept.
+    """Mix that keeps the more salient half of the patches.
 
-    The ratio of the other half is drawn evenly from [floor, clip]. There the functions
-    ``saliency_sortpatch`` and ``random_mixpatch_ratio`` are left, which nothing calls.
+    The ratio of the other half is uniform in [floor, clip]. This is the oldest version in SPMix's
+    published code, the unused functions ``saliency_sortpatch`` and ``random_mixpatch_ratio``.
+
+    Example:
+        >>> view = {"saliency": torch.rand(2, 1, 8, 8), "label": torch.tensor([0, 1])}
+        >>> ratio = SalientHalfMix()(view, (4, 4), torch.tensor([True]))["ratio"]
+        >>> (ratio == 1).sum().item() >= 8
+        True
     """
 
     def of_map(self, maps: Tensor, grid: tuple[int, int]) -> Tensor:
@@ -182,20 +217,32 @@ class SalientHalfMix(PatchMix):
 
 
 class SaliencyMixup(PatchMix):
-    """SPMix without patches: mixup of the images themselves, by the saliency of every pixel."""
+    """SPMix without patches: mixup of the images, with a ratio per pixel by the saliency.
 
-    def grid(self, encoder: Any, view: dict[str, Tensor]) -> tuple[int, int]:
+    Example:
+        >>> view = {"image": torch.rand(2, 3, 8, 8), "saliency": torch.rand(2, 1, 8, 8)}
+        >>> mix = SaliencyMixup()
+        >>> mix(view, mix.grid(None, view), torch.tensor([True]))["ratio"].shape
+        torch.Size([1, 8, 8])
+    """
+
+    def grid(self, encoder: TimmNetwork, view: dict[str, Tensor]) -> tuple[int, int]:
         height, width = view["image"].shape[-2:]
         return height, width
 
-    def encode(self, encoder: Any, view: dict[str, Tensor]) -> Tensor:
+    def encode(self, encoder: TimmNetwork, view: dict[str, Tensor]) -> Tensor:
         return encoder.encode(blend(view["image"], view["ratio"][:, None]))
 
 
 class PairMixup(SaliencyMixup):
-    """SPMix without patches and saliency: mixup of a pair, with one ratio from [floor, clip].
+    """SPMix without patches and saliency: mixup of a pair, with one ratio in [floor, clip].
 
-    The label stays the anchor's, as in SPMix; mixup (https://arxiv.org/abs/1710.09412) mixes it.
+    The label is the anchor's, as in SPMix; mixup (https://arxiv.org/abs/1710.09412) mixes labels.
+
+    Example:
+        >>> view = {"image": torch.rand(4, 3, 8, 8)}
+        >>> PairMixup().grid_ratio(view, (8, 8)).shape
+        torch.Size([2, 1, 1])
     """
 
     def grid_ratio(self, view: dict[str, Tensor], grid: tuple[int, int]) -> Tensor:
@@ -205,6 +252,6 @@ class PairMixup(SaliencyMixup):
 
 
 def blend(pairs: Tensor, ratio: Tensor) -> Tensor:
-    """Blends even rows of ``pairs`` (2n, ...), weighted by ``ratio``, with the odd rows."""
+    """Blend the even rows of ``pairs`` (2n, ...), weighted by ``ratio``, with the odd rows."""
     anchor, partner = pairs.unflatten(0, (-1, 2)).unbind(1)
     return (ratio * anchor + (1 - ratio) * partner).to(pairs.dtype)

@@ -1,7 +1,8 @@
-"""Networks: images to logits."""
+"""Networks from images to logits."""
 
 from lightning_modules.networks.attention_decoder import AttentionDecoder
 from lightning_modules.networks.ballad import BALLADNetwork, CLIPTowers, SmallTowers
+from lightning_modules.networks.bbn import BBNNetwork
 from lightning_modules.networks.cbam import CBAMNetwork, MultiHeadNetwork
 from lightning_modules.networks.contrastive import BCLNetwork, ContrastiveNetwork
 from lightning_modules.networks.ensemble import Ensemble
@@ -9,22 +10,28 @@ from lightning_modules.networks.hybrid_vit import HybridViT
 from lightning_modules.networks.latent_resnet import LatentResNet
 from lightning_modules.networks.learnable_weight_scaling import LearnableWeightScaling
 from lightning_modules.networks.momentum_queue import MomentumPrototypes, MomentumQueue
+from lightning_modules.networks.network import HierarchicalNetwork, Network
+from lightning_modules.networks.reslt import ResLTNetwork
 from lightning_modules.networks.timm_network import TimmNetwork
 
 __all__ = [
     "AttentionDecoder",
     "BALLADNetwork",
+    "BBNNetwork",
     "BCLNetwork",
     "CBAMNetwork",
     "CLIPTowers",
     "ContrastiveNetwork",
     "Ensemble",
+    "HierarchicalNetwork",
     "HybridViT",
     "LatentResNet",
     "LearnableWeightScaling",
     "MomentumPrototypes",
     "MomentumQueue",
     "MultiHeadNetwork",
+    "Network",
+    "ResLTNetwork",
     "SmallTowers",
     "TimmNetwork",
 ]

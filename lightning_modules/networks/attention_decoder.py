@@ -1,4 +1,4 @@
-"""The recurrent attention decoder: a lesion's path through the taxonomy, one level a step."""
+"""Recurrent attention decoder: predicts the path through the taxonomy, one level per step."""
 
 from __future__ import annotations
 
@@ -8,25 +8,25 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from lightning_modules.networks.cbam import channels, drop_head, drop_last_pool
+from lightning_modules.networks.network import HierarchicalNetwork
 from lightning_modules.networks.timm_network import TimmNetwork
 from lightning_modules.taxonomy import Taxonomy
 
-# In place of minus infinity, which a soft label would multiply by 0.
+# Instead of minus infinity, because 0 times infinity is NaN for soft labels.
 EXCLUDED = -1e4
 
 
 class StateAttention(nn.Module):
-    """Channel, then spatial attention, both conditioned on the state s = [c; h] of the decoder.
+    """Channel and spatial attention conditioned on the state s = [c; h] of the decoder.
 
     beta = sigmoid(W2 tanh(ReLU(W0 mean X) + ReLU(W0 max X) + W1 s)), X' = beta X;
     alpha = softmax(v . dropout(tanh(X' + W3 s))) over the L positions, context z = sum alpha X'.
 
     Args:
-        channels: D of the features.
-        state: S of the state.
-        reduction: Of the channel attention.
-        drop_rate: Of the scores' dropout.
+        channels: Number of channels D of the features.
+        state: Size S of the state.
+        reduction: Factor by which the channel attention narrows the features.
+        drop_rate: Dropout probability of the scores, in [0, 1).
 
     Shape:
         Features X (B, L, D) and state (B, S) to context (B, D) and alpha (B, L).
@@ -37,55 +37,61 @@ class StateAttention(nn.Module):
     ) -> None:
         super().__init__()
         squeezed = max(channels // reduction, 1)
-        self.w0, self.w1 = nn.Linear(channels, squeezed), nn.Linear(state, squeezed)
-        self.w2, self.w3 = nn.Linear(squeezed, channels), nn.Linear(state, channels)
-        self.v, self.dropout = nn.Linear(channels, 1), nn.Dropout(drop_rate)
+        self.w0 = nn.Linear(channels, squeezed)
+        self.w1 = nn.Linear(state, squeezed)
+        self.w2 = nn.Linear(squeezed, channels)
+        self.w3 = nn.Linear(state, channels)
+        self.v = nn.Linear(channels, 1)
+        self.dropout = nn.Dropout(drop_rate)
 
     def channel(self, features: Tensor, state: Tensor) -> Tensor:
-        """Beta (B, D), in (0, 1)."""
+        """Channel attention beta (B, D), in (0, 1)."""
         pooled = self.w0(features.mean(1)).relu() + self.w0(features.amax(1)).relu()
         return self.w2((pooled + self.w1(state)).tanh()).sigmoid()
 
     def forward(self, features: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         features = features * self.channel(features, state)[:, None]
         scores = self.v(self.dropout((features + self.w3(state)[:, None]).tanh())).squeeze(-1)
-        alpha = scores.float().softmax(1)  # hundreds of small numbers: not in half precision
+        alpha = scores.float().softmax(1)  # half precision is too coarse for hundreds of positions
         return torch.einsum("bl,bld->bd", alpha.to(features.dtype), features), alpha
 
 
-class AttentionDecoder(TimmNetwork):
+class AttentionDecoder(TimmNetwork, HierarchicalNetwork):
     """Hierarchical attention model of Barata et al. (https://doi.org/10.1016/j.patcog.2020.107413).
 
-    An LSTM goes down the :class:`Taxonomy`. At every step it attends to the features, takes the
-    context and the embedding of the node above (zeros at first) and scores the nodes of all levels
-    in one vocabulary. The paper embeds nodes by GloVe vectors refined with Mittens, which are not
-    published; here the embedding is learned. Its code leaves the dropout of the LSTM's input on in
-    tests; we do not. As in the code, a VGG's last max-pool is left out.
+    An LSTM descends the :class:`Taxonomy`. At every step it attends to the features, receives the
+    context and the embedding of the parent node (zeros at the first step), and scores the nodes of
+    all levels in one vocabulary. The paper embeds nodes by GloVe vectors refined with Mittens,
+    which are not published; here the embedding is learned. The published code keeps the dropout of
+    the LSTM's input active in tests; this class does not. As in the code, the last max-pool of a
+    VGG is removed.
 
     Args:
-        name: timm's name of the encoder, a convolutional network.
+        name: timm's name of a convolutional network, the encoder.
         class_names: Names of the K classes; the command line takes them from the data.
-        depth: Levels of the :class:`Taxonomy`, steps T of the decoder.
-        hidden: H of the LSTM.
-        embed_dim: E of the nodes' embedding.
-        reduction: Of the channel attention.
-        level_masked: Whether a step may choose among its own level's nodes only. The paper's may
+        depth: Number of levels of the :class:`Taxonomy` and of steps T of the decoder, 1 to 3.
+        hidden: Size H of the LSTM's hidden state.
+        embed_dim: Dimension E of the embedding of nodes.
+        reduction: Factor by which the channel attention narrows the features.
+        level_masked: Whether a step may only choose nodes of its own level. In the paper it may
             choose any node.
-        decision: ``greedy``, the paper's: the last step decides, after the most probable nodes of
-            the steps before; of its scores only the K classes' count. ``paths``: a class has the
-            product over its path of P(node | node above), a softmax over siblings, which sums to
-            1 and does not depend on one wrong turn.
-        drop_rate: Of the pooled features, the LSTM's input and its output.
-        attention_drop_rate: Of the spatial attention's scores.
+        decision: Decision rule. ``greedy``, as in the paper: the last step decides among the K
+            classes, given the most probable node of each earlier step. ``paths``: the probability
+            of a class is the product of P(node | parent) along its path, with a softmax over
+            siblings; these probabilities sum to 1, and one wrong step does not decide alone.
+        drop_rate: Dropout probability of the pooled features and the LSTM's input and output.
+        attention_drop_rate: Dropout probability of the scores of the spatial attention.
         **kwargs: As for :class:`TimmNetwork`.
 
     Shape:
         Images (B, 3, H, W) in [0, 1] to logits (B, K) of the classes.
 
     Attributes:
-        keep_attention: Whether to keep the last batch's maps.
-        attention: ``level1`` and so on to alpha (B, h, w), when kept.
+        keep_attention: Whether to keep the attention maps of the last batch.
+        attention: Attention maps (B, h, w) under the keys ``level1`` and so on, if they are kept.
     """
+
+    excluded: Tensor
 
     def __init__(
         self,
@@ -102,16 +108,16 @@ class AttentionDecoder(TimmNetwork):
         **kwargs: Any,
     ) -> None:
         super().__init__(name, num_classes=0, **kwargs)
-        drop_head(self)
-        drop_last_pool(self)
-        self.taxonomy, self.decision = Taxonomy(class_names, depth), decision
-        self.excluded: Tensor
+        self.drop_head()
+        self.drop_last_pool()
+        self.taxonomy = Taxonomy(class_names, depth)
+        self.decision = decision
         excluded = ~self.taxonomy.members() & level_masked  # (T, N)
         self.register_buffer("excluded", excluded, persistent=False)
         self.dropout = nn.Dropout(drop_rate)
         self.keep_attention = False
         self.attention: dict[str, Tensor] = {}
-        width, nodes = channels(self), self.taxonomy.num_nodes
+        width, nodes = self.channels, self.taxonomy.num_nodes
         self.initial = nn.Linear(width, 2 * hidden)
         self.attend = StateAttention(width, 2 * hidden, reduction, attention_drop_rate)
         self.embedding = nn.Embedding(nodes, embed_dim)
@@ -133,9 +139,9 @@ class AttentionDecoder(TimmNetwork):
         """Logits (B, T, N) over all nodes.
 
         Args:
-            features: (B, D, h, w).
-            path: True nodes (B, T), which each step is told of the steps before (teacher forcing);
-                otherwise it is told the most probable ones.
+            features: Feature map (B, D, h, w).
+            path: True nodes (B, T), given to each step as its predecessors (teacher forcing); None
+                gives it the most probable nodes instead.
         """
         positions, logits, maps = features.flatten(2).transpose(1, 2), [], []
         state, embedded, mask = self.start(positions)
@@ -152,16 +158,16 @@ class AttentionDecoder(TimmNetwork):
         """Log-probabilities (B, C) of the nodes of each level, from features (B, D, h, w).
 
         log P(node) = log P(parent) + log P(node | parent): one step from each parent serves all
-        its children, and each goes on from a copy of its state.
+        its children, and each continues from a copy of its state.
         """
         positions, levels, maps = features.flatten(2).transpose(1, 2), [], []
         state, embedded, mask = self.start(positions)
         above = positions.new_zeros(len(positions), 1, dtype=torch.float)  # (B, P), of the parents
         for level, at in enumerate(self.taxonomy.slices):
             count, parent = above.shape[1], self.taxonomy.parent_at_level(level)
-            at_each, mask_each = (x.repeat_interleave(count, 0) for x in (positions, mask))
-            scores, state, alpha = self.step(at_each, state, embedded, mask_each)
-            # The attention from every parent, as much as it is likely.
+            positions_each, mask_each = (x.repeat_interleave(count, 0) for x in (positions, mask))
+            scores, state, alpha = self.step(positions_each, state, embedded, mask_each)
+            # The attention from every parent, weighted by its probability.
             maps.append(torch.einsum("bp,bpl->bl", above.exp(), alpha.unflatten(0, (-1, count))))
             above = _descend(above, scores[:, at].unflatten(0, (-1, count)), parent)
             levels.append(above)
@@ -171,7 +177,7 @@ class AttentionDecoder(TimmNetwork):
         return levels
 
     def start(self, positions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """State and input before the first step, and the input's dropout in all steps."""
+        """State and input of the first step, and the dropout mask of the inputs of all steps."""
         pooled = positions.mean(1)
         state = self.initial(self.dropout(pooled)).tanh()
         embedded = pooled.new_zeros(len(pooled), self.embedding.embedding_dim)
@@ -182,7 +188,7 @@ class AttentionDecoder(TimmNetwork):
     def step(
         self, positions: Tensor, state: Tensor, embedded: Tensor, mask: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Logits (B, N) of the next node, the state (B, 2 H) behind them, attention (B, L)."""
+        """Logits (B, N) of the next node, new state (B, 2 H), and attention (B, L)."""
         context, alpha = self.attend(positions, state)
         cell, hidden = state.chunk(2, dim=1)
         hidden, cell = self.lstm(torch.cat([context, embedded], dim=1) * mask, (hidden, cell))
@@ -190,7 +196,7 @@ class AttentionDecoder(TimmNetwork):
         return self.vocabulary(self.dropout(state)).float(), state, alpha
 
     def keep(self, maps: Sequence[Tensor], features: Tensor) -> None:
-        """Keeps the attention (B, L) of each level as maps (B, h, w), where it is asked for."""
+        """Keep the attention (B, L) of each level as maps (B, h, w) if ``keep_attention``."""
         if self.keep_attention:
             self.attention = {
                 f"level{level}": alpha.detach().unflatten(1, features.shape[2:])
@@ -199,7 +205,13 @@ class AttentionDecoder(TimmNetwork):
 
 
 def _descend(above: Tensor, scores: Tensor, parent: Tensor) -> Tensor:
-    """Log P of the parents (B, P) and scores of their children (B, P, C) to log P (B, C)."""
+    """Log-probabilities (B, C) of nodes from log-probabilities of their parents and scores.
+
+    Args:
+        above: Log-probabilities (B, P) of the parents.
+        scores: Scores (B, P, C) of the nodes, given each parent.
+        parent: Index (C,) of the parent of each node.
+    """
     parents = torch.arange(above.shape[1], device=parent.device)
     conditional = scores.masked_fill(parent != parents[:, None], -torch.inf).log_softmax(-1)
     nodes = torch.arange(len(parent), device=parent.device)

@@ -1,4 +1,4 @@
-"""BALLAD: classes are what their descriptions say, read by a text tower beside the image tower."""
+"""Network of BALLAD: cosines between images and descriptions of the classes."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lightning_modules.errors import ModelError
+from lightning_modules.networks.network import Network
 from lightning_modules.networks.timm_network import TimmNetwork
 
 DESCRIPTIONS = {
@@ -27,39 +28,45 @@ DESCRIPTIONS = {
 
 
 class Towers(nn.Module):
-    """An image tower and a text tower that meet in a space of ``width`` dimensions, D."""
+    """An image encoder and a text encoder with a common feature space.
+
+    Attributes:
+        width: Dimension D of the feature space.
+    """
 
     width: int
 
     @abstractmethod
     def tokens(self, texts: Sequence[str]) -> Tensor:
-        """Texts to what :meth:`read` takes, (K, ...)."""
+        """Texts to tokens (K, ...), the input of :meth:`encode_texts`."""
 
     @abstractmethod
-    def see(self, images: Tensor) -> Tensor:
+    def encode_images(self, images: Tensor) -> Tensor:
         """Images (B, 3, H, W) in [0, 1] to features (B, D)."""
 
     @abstractmethod
-    def read(self, tokens: Tensor) -> Tensor:
+    def encode_texts(self, tokens: Tensor) -> Tensor:
         """Tokens (K, ...) to features (K, D)."""
 
 
 class SmallTowers(Towers):
-    """A timm network and hashed words, each with a projection that is learned.
+    """A timm network and hashed words, each with a learned projection.
 
-    BALLAD without CLIP: it lacks CLIP's alignment of pictures with language, which is the paper's
-    main source of gain, so the paper's numbers are not to be expected of it.
+    These towers replace CLIP. They lack its alignment of images with language, which is the main
+    source of the paper's gains, so do not expect the paper's results.
 
     Args:
-        encoder: Images to vectors; its own classifier is removed.
-        width: D.
-        vocabulary: Into how many dimensions words and their three-letter pieces are hashed.
+        encoder: Network from images to vectors; its classifier is removed.
+        width: Dimension D of the feature space.
+        vocabulary: Number of hash buckets of words and their three-letter pieces.
     """
 
     def __init__(self, encoder: TimmNetwork, width: int = 512, vocabulary: int = 1024) -> None:
         super().__init__()
         encoder.model.reset_classifier(0)
-        self.encoder, self.width, self.vocabulary = encoder, width, vocabulary
+        self.encoder = encoder
+        self.width = width
+        self.vocabulary = vocabulary
         self.of_images = nn.Linear(encoder.width, width, bias=False)
         self.of_texts = nn.Linear(vocabulary, width, bias=False)
 
@@ -72,24 +79,25 @@ class SmallTowers(Towers):
                     row[zlib.crc32(piece.encode()) % self.vocabulary] += 1
         return F.normalize(counts, dim=1)
 
-    def see(self, images: Tensor) -> Tensor:
+    def encode_images(self, images: Tensor) -> Tensor:
         return self.of_images(self.encoder.encode(images))
 
-    def read(self, tokens: Tensor) -> Tensor:
+    def encode_texts(self, tokens: Tensor) -> Tensor:
         return self.of_texts(tokens)
 
 
 class CLIPTowers(Towers):
-    """CLIP (https://arxiv.org/abs/2103.00020) by ``open_clip_torch``, an extra of the installation.
+    """CLIP (https://arxiv.org/abs/2103.00020) by ``open_clip_torch``, an optional dependency.
 
-    Its batch norm learns in phase 1; BALLAD's published code leaves it in evaluation mode.
+    Batch norm is trained in phase 1; BALLAD's published code keeps it in evaluation mode.
 
     Args:
-        weights: A local file of weights that open_clip reads.
-        name: open_clip's name of the model; OpenAI's RN50 is ``RN50-quickgelu``, for 224 pixels.
+        weights: Local file of weights in a format of open_clip.
+        name: open_clip's name of the model; OpenAI's RN50 is ``RN50-quickgelu``, for images of
+            224 pixels.
 
     Raises:
-        ModelError: open_clip is not installed, or the weights are not there or of another model.
+        ModelError: open_clip is not installed, or the weights are missing or of another model.
     """
 
     mean: Tensor
@@ -101,19 +109,20 @@ class CLIPTowers(Towers):
             import open_clip
         except ImportError as error:
             raise ModelError(
-                "CLIPTowers need open_clip: pip install '.[clip]', or take SmallTowers."
+                "CLIPTowers need open_clip: run pip install '.[clip]', or use SmallTowers."
             ) from error
         if not weights.exists():
-            raise ModelError(f"{weights} does not exist: correct the weights of CLIPTowers.")
+            raise ModelError(f"{weights} does not exist: correct --model.network.towers.weights.")
         try:
             self.model: Any = open_clip.create_model(name, pretrained=str(weights))
         except Exception as error:
-            raise ModelError(f"{weights} cannot be had as CLIP {name} ({error}).") from error
-        self.tokenize, self.width = (
-            open_clip.get_tokenizer(name),
-            self.model.text_projection.shape[1],
-        )
-        self.model.logit_scale.requires_grad_(False)  # the network has its own, which is fixed
+            raise ModelError(
+                f"{weights} could not be loaded as CLIP {name} ({error}): set the weights and name "
+                "of --model.network.towers to those of one model."
+            ) from error
+        self.tokenize = open_clip.get_tokenizer(name)
+        self.width = self.model.text_projection.shape[1]
+        self.model.logit_scale.requires_grad_(False)  # BALLADNetwork has a fixed scale instead
         for statistic in ("mean", "std"):
             values = torch.tensor(self.model.visual.preprocess_cfg[statistic]).view(-1, 1, 1)
             self.register_buffer(statistic, values, persistent=False)
@@ -121,29 +130,29 @@ class CLIPTowers(Towers):
     def tokens(self, texts: Sequence[str]) -> Tensor:
         return self.tokenize(list(texts))
 
-    def see(self, images: Tensor) -> Tensor:
+    def encode_images(self, images: Tensor) -> Tensor:
         return self.model.encode_image((images - self.mean) / self.std)
 
-    def read(self, tokens: Tensor) -> Tensor:
+    def encode_texts(self, tokens: Tensor) -> Tensor:
         return self.model.encode_text(tokens)
 
 
-class BALLADNetwork(nn.Module):
+class BALLADNetwork(Network):
     """Cosines of an image with the descriptions of the classes (https://arxiv.org/abs/2111.14745).
 
-    In the first phase the towers are trained on the natural distribution. In the second they are
-    frozen, and a linear adapter A of image features, x to r A(x) + (1 - r) x, is trained on a
-    class-balanced one. In both the loss is cross-entropy.
+    In the first phase the towers are trained on the natural class distribution. In the second
+    phase they are frozen, and a linear adapter A of the image features x, r A(x) + (1 - r) x, is
+    trained on a class-balanced distribution. Both phases use cross-entropy.
 
-    The published code (https://github.com/gaopengcuhk/BALLAD) reads "a photo of a {class name}.";
-    here the photo is dermoscopic, and the class is described, because names of diagnoses say
-    little to towers that have not read of them.
+    The published code (https://github.com/gaopengcuhk/BALLAD) uses the text "a photo of a {class
+    name}."; here the photo is dermoscopic and the class is described, because the names of
+    diagnoses are rare in the texts that towers were trained on.
 
     Args:
-        towers: What sees images and reads descriptions.
+        towers: Encoders of images and descriptions.
         class_names: Names of the K classes; the command line takes them from the data.
-        adapter: Whether this is the second phase.
-        ratio: r; 0 gives the first phase's logits.
+        adapter: Whether to add the adapter of the second phase.
+        ratio: Weight r of the adapter, in [0, 1]; 0 gives the logits of the first phase.
         scale: Largest logit.
 
     Shape:
@@ -161,17 +170,18 @@ class BALLADNetwork(nn.Module):
         scale: float = 100.0,
     ) -> None:
         super().__init__()
-        self.towers, self.ratio, self.scale = towers, ratio, scale
+        self.towers = towers
+        self.ratio = ratio
+        self.scale = scale
         self.adapter = nn.Linear(towers.width, towers.width, bias=False) if adapter else None
         texts = [f"a dermoscopic photo of {DESCRIPTIONS.get(c, c)}." for c in class_names]
         self.register_buffer("tokens", towers.tokens(texts), persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
-        features = self.towers.see(images)
+        features = self.towers.encode_images(images)
         if self.adapter is not None:
             features = self.ratio * self.adapter(features) + (1 - self.ratio) * features
         with torch.autocast(images.device.type, enabled=False):
-            seen, read = (
-                F.normalize(x.float(), dim=1) for x in (features, self.towers.read(self.tokens))
-            )
-            return self.scale * (seen @ read.T)
+            image_vectors = F.normalize(features.float(), dim=1)
+            text_vectors = F.normalize(self.towers.encode_texts(self.tokens).float(), dim=1)
+            return self.scale * (image_vectors @ text_vectors.T)

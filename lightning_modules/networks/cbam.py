@@ -1,4 +1,4 @@
-"""CBAM, and timm backbones that end in it: for diagnoses, or for every level of a taxonomy."""
+"""CBAM, and timm networks with CBAM on their last feature map."""
 
 from __future__ import annotations
 
@@ -8,12 +8,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lightning_modules.networks.network import HierarchicalNetwork
 from lightning_modules.networks.timm_network import TimmNetwork
 from lightning_modules.taxonomy import Taxonomy
 
 
 class ChannelAttention(nn.Module):
-    """What to look for: sigmoid(MLP(mean x) + MLP(max x)), eq. 2.
+    """Channel attention, sigmoid(MLP(mean x) + MLP(max x)), eq. 2.
+
+    Args:
+        channels: Number of channels C of the features.
+        reduction: Factor by which the hidden layer of the MLP is narrower than C.
 
     Shape:
         Features (B, C, h, w) to weights (B, C, 1, 1) in (0, 1).
@@ -22,7 +27,7 @@ class ChannelAttention(nn.Module):
     def __init__(self, channels: int, reduction: int = 16) -> None:
         super().__init__()
         squeezed = max(channels // reduction, 1)
-        # The paper's MLP has no biases, the published code's has; ours too.
+        # Biases as in the published code; the paper's MLP has none.
         self.mlp = nn.Sequential(
             nn.Linear(channels, squeezed), nn.ReLU(), nn.Linear(squeezed, channels)
         )
@@ -33,9 +38,13 @@ class ChannelAttention(nn.Module):
 
 
 class SpatialAttention(nn.Module):
-    """Where to look: sigmoid(BN(conv7x7([max x; mean x]))) over the channels, eq. 3.
+    """Spatial attention, sigmoid(BN(conv7x7([max x; mean x]))) over the channels, eq. 3.
 
-    The batch norm, and the maximum first where the paper has the mean, are the published code's.
+    The batch norm and the order of maximum and mean follow the published code; the paper has no
+    batch norm, and the mean first.
+
+    Args:
+        kernel_size: Side of the convolution's kernel, in cells of the feature map.
 
     Shape:
         Features (B, C, h, w) to weights (B, 1, h, w) in (0, 1).
@@ -55,8 +64,8 @@ class CBAM(nn.Module):
     """Convolutional block attention module (https://arxiv.org/abs/1807.06521, eq. 1).
 
     Args:
-        channels: Of the features.
-        reduction: Of the MLP of the channel attention.
+        channels: Number of channels C of the features.
+        reduction: Factor by which the MLP of the channel attention narrows the features.
 
     Shape:
         Features (B, C, h, w) to attended features (B, C, h, w) and the spatial weights (B, h, w).
@@ -64,7 +73,8 @@ class CBAM(nn.Module):
 
     def __init__(self, channels: int, reduction: int = 16) -> None:
         super().__init__()
-        self.channel, self.spatial = ChannelAttention(channels, reduction), SpatialAttention()
+        self.channel = ChannelAttention(channels, reduction)
+        self.spatial = SpatialAttention()
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
         features = features * self.channel(features)
@@ -73,26 +83,27 @@ class CBAM(nn.Module):
 
 
 class CBAMNetwork(TimmNetwork):
-    """A timm model with CBAM on its last feature map.
+    """A timm network with CBAM on its last feature map.
 
-    The paper puts one CBAM into every block; here there is one before the head, which any backbone
-    takes without invalidating the pretrained weights in between.
+    The paper has a CBAM in every block. Here there is a single one before the head, which works
+    with any convolutional network and leaves its pretrained weights valid.
 
     Args:
         name: timm's name of a convolutional network.
-        reduction: Of the MLP of the channel attention; 0 leaves the attention out.
+        reduction: Factor by which the MLP of the channel attention narrows the features; 0 leaves
+            out the attention.
         **kwargs: As for :class:`TimmNetwork`.
 
     Attributes:
-        keep_attention: Whether to keep the last batch's maps.
-        attention: ``spatial`` to (B, h, w), when kept.
+        keep_attention: Whether to keep the attention maps of the last batch.
+        attention: Attention maps (B, h, w) under the key ``spatial``, if they are kept.
     """
 
     def __init__(self, name: str, reduction: int = 16, **kwargs: Any) -> None:
         super().__init__(name, **kwargs)
         self.keep_attention = False
         self.attention: dict[str, Tensor] = {}
-        self.cbam = CBAM(channels(self), reduction) if reduction else None
+        self.cbam = CBAM(self.channels, reduction) if reduction else None
 
     def features(self, images: Tensor) -> Tensor:
         features = super().features(images)
@@ -104,14 +115,14 @@ class CBAMNetwork(TimmNetwork):
         return features
 
 
-class MultiHeadNetwork(CBAMNetwork):
-    """One linear head for each level of the taxonomy, on the same attended and pooled features.
+class MultiHeadNetwork(CBAMNetwork, HierarchicalNetwork):
+    """A CBAM network with a linear head for each level of the taxonomy.
 
     Args:
-        name: timm's name of the backbone, a convolutional network.
+        name: timm's name of a convolutional network.
         class_names: Names of the K classes; the command line takes them from the data.
-        depth: Levels of the :class:`Taxonomy`.
-        drop_rate: Dropout before the heads.
+        depth: Number of levels of the :class:`Taxonomy`, 1 to 3.
+        drop_rate: Dropout probability before the heads, in [0, 1).
         **kwargs: As for :class:`CBAMNetwork`.
 
     Shape:
@@ -127,37 +138,16 @@ class MultiHeadNetwork(CBAMNetwork):
         **kwargs: Any,
     ) -> None:
         super().__init__(name, num_classes=0, **kwargs)
-        drop_head(self)
-        self.taxonomy, self.dropout = Taxonomy(class_names, depth), nn.Dropout(drop_rate)
+        self.drop_head()
+        self.taxonomy = Taxonomy(class_names, depth)
+        self.dropout = nn.Dropout(drop_rate)
         self.heads = nn.ModuleList(
-            nn.Linear(channels(self), len(names)) for names in self.taxonomy.levels
+            nn.Linear(self.channels, len(names)) for names in self.taxonomy.levels
         )
 
     def levels(self, images: Tensor) -> list[Tensor]:
-        """Logits (B, C) over the C nodes of each level, coarse to fine."""
         pooled = self.dropout(self.features(images).mean((2, 3)))
         return [head(pooled) for head in self.heads]
 
     def forward(self, images: Tensor) -> Tensor:
         return self.levels(images)[-1]
-
-
-def channels(network: TimmNetwork) -> int:
-    """Channels of ``network.features``."""
-    return network.model.num_features
-
-
-def drop_head(network: TimmNetwork) -> None:
-    """Removes what timm has behind the last feature map: 120 M of VGG-16's 134 M parameters.
-
-    DistributedDataParallel stops at parameters without a gradient.
-    """
-    if hasattr(network.model, "prune_intermediate_layers"):
-        network.model.prune_intermediate_layers(1, prune_norm=False, prune_head=True)
-
-
-def drop_last_pool(network: TimmNetwork) -> None:
-    """Leaves out the max-pool at the end of a VGG, for maps of twice the resolution."""
-    layers = getattr(network.model, "features", None)
-    if isinstance(layers, nn.Sequential) and isinstance(layers[-1], nn.MaxPool2d):
-        layers[-1] = nn.Identity()

@@ -1,4 +1,4 @@
-"""What contrastive methods train: an encoder, a classifier, and a projector."""
+"""Networks of contrastive methods: encoder, classifier and projector."""
 
 from __future__ import annotations
 
@@ -10,25 +10,26 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lightning_modules.networks.network import Network
 from lightning_modules.networks.timm_network import TimmNetwork
 
 
-class ContrastiveNetwork(nn.Module):
+class ContrastiveNetwork(Network):
     """An encoder with a classifier and with a projector to the unit sphere.
 
-    Optionally, a predictor follows the projector, for queries alone: the keys that they are
-    compared with are projected only (https://arxiv.org/abs/2104.02057, section 3).
+    Optionally, a predictor follows the projector for queries; the keys that queries are compared
+    with are only projected (https://arxiv.org/abs/2104.02057, section 3).
 
     Args:
-        encoder: Images to vectors (B, C); its own classifier is removed.
-        num_classes: K; the command line takes it from the data.
-        embedding: D, the dimensions of the sphere.
-        hidden: Width of projector and predictor between their layers; C if not given.
-        layers: Number of linear layers of the projector, a ReLU between any two; 0 is no
-            projector, for methods that train encoder and classifier alone.
-        norm: Batch norm of projector and predictor. ``hidden``: before every ReLU, as in PaCo's
-            published code. ``all``: also after the last layer, there without scale and shift,
-            and no linear layer has a bias, as in the published code of MoCo v3 and of SPMix.
+        encoder: Network from images to vectors (B, C); its classifier is removed.
+        num_classes: Number of classes K; the command line takes it from the data.
+        embedding: Dimension D of the embeddings.
+        hidden: Width of the hidden layers of projector and predictor; None is C.
+        layers: Number of linear layers of the projector, with ReLUs in between; 0 is no
+            projector, for methods that only train encoder and classifier.
+        norm: Batch norm of projector and predictor; None is none. ``hidden``: before every ReLU,
+            as in PaCo's published code. ``all``: also after the last layer, there without scale
+            and shift, and linear layers without bias, as in the code of MoCo v3 and of SPMix.
         predictor_layers: Number of linear layers of the predictor, from D to D and built like the
             projector; 0 is no predictor.
 
@@ -48,7 +49,9 @@ class ContrastiveNetwork(nn.Module):
     ) -> None:
         super().__init__()
         encoder.model.reset_classifier(0)
-        self.encoder, self.embedding, width = encoder, embedding, encoder.width
+        width = encoder.width
+        self.encoder = encoder
+        self.embedding = embedding
         self.classifier: nn.Module = nn.Linear(width, num_classes)
         hidden = hidden or width
         self.projector = perceptron(width, hidden, embedding, layers=layers, norm=norm)
@@ -65,15 +68,15 @@ class ContrastiveNetwork(nn.Module):
         return self.classifier(features)
 
     def project(self, features: Tensor) -> Tensor:
-        """Vectors (B, C) to embeddings (B, D) of length 1, float32; those of keys."""
+        """Vectors (B, C) to embeddings (B, D) of keys, of length 1, float32."""
         return F.normalize(self.projector(features).float(), dim=1)
 
     def predict(self, features: Tensor) -> Tensor:
-        """Vectors (B, C) to embeddings (B, D) of queries: behind the predictor, if there is one."""
+        """Vectors (B, C) to embeddings (B, D) of queries, through the predictor if there is one."""
         return F.normalize(self.predictor(self.projector(features)).float(), dim=1)
 
     def key_network(self) -> ContrastiveNetwork:
-        """A copy for keys: without predictor, and without gradient."""
+        """A copy for keys, without predictor and without gradient."""
         copied = copy.deepcopy(self).requires_grad_(False)
         copied.predictor = nn.Sequential()
         return copied
@@ -86,23 +89,23 @@ def perceptron(
     width: int, hidden: int, out: int, *, layers: int, norm: Literal["hidden", "all"] | None
 ) -> nn.Sequential:
     """Linear layers with ReLU between them, and batch norm as in :class:`ContrastiveNetwork`."""
-    found = nn.Sequential()
+    network = nn.Sequential()
     widths = [width, *[hidden] * (layers - 1), out] if layers else []
     for number, (a, b) in enumerate(itertools.pairwise(widths), 1):
-        found.append(nn.Linear(a, b, bias=norm != "all"))
+        network.append(nn.Linear(a, b, bias=norm != "all"))
         if number < layers:
-            found.extend([nn.BatchNorm1d(b), nn.ReLU()] if norm else [nn.ReLU()])
+            network.extend([nn.BatchNorm1d(b), nn.ReLU()] if norm else [nn.ReLU()])
         elif norm == "all":
-            found.append(nn.BatchNorm1d(b, affine=False))
-    return found
+            network.append(nn.BatchNorm1d(b, affine=False))
+    return network
 
 
 class CosineClassifier(nn.Linear):
-    """Cosines to a weight vector for each class, times a scale; computed in float32.
+    """Cosines with a weight vector per class, times a scale; computed in float32.
 
     Args:
-        width: C.
-        num_classes: K.
+        width: Size C of the vectors.
+        num_classes: Number of classes K.
         scale: Largest logit; 30 in BCL's published code.
 
     Shape:
@@ -120,17 +123,18 @@ class CosineClassifier(nn.Linear):
 
 
 class BCLNetwork(ContrastiveNetwork):
-    """With a cosine classifier, from whose weights a second projector makes class prototypes.
+    """A contrastive network with a cosine classifier and class prototypes.
 
-    In the published code (https://github.com/FlamieZhu/Balanced-Contrastive-Learning) both
-    projectors have batch norm. Here the first has it with ``norm`` ``hidden``, of the views that
-    are compared, where the code's statistics are of the classified view too. The second has layer
-    norm, because statistics of batch norm would be those of K prototypes.
+    A second projector computes the prototypes from the weights of the classifier. In the published
+    code (https://github.com/FlamieZhu/Balanced-Contrastive-Learning) both projectors have batch
+    norm. Here the first one has it with ``norm`` ``hidden``, over the views that are compared; in
+    the code its statistics include the classified view. The second one has layer norm, because the
+    statistics of batch norm would be over K prototypes only.
 
     Args:
         encoder: As for :class:`ContrastiveNetwork`.
-        num_classes: K; the command line takes it from the data.
-        embedding: D.
+        num_classes: Number of classes K; the command line takes it from the data.
+        embedding: Dimension D of the embeddings.
         **kwargs: As for :class:`ContrastiveNetwork`; BCL has no predictor.
     """
 
@@ -145,5 +149,5 @@ class BCLNetwork(ContrastiveNetwork):
         )
 
     def prototypes(self) -> Tensor:
-        """Embeddings (K, D) of length 1 of the classes, float32."""
+        """Embeddings (K, D) of the classes, of length 1, float32."""
         return F.normalize(self.prototype_projector(self.classifier.weight).float(), dim=1)

@@ -1,4 +1,4 @@
-"""Several networks, or several views of an image, that decide together."""
+"""Ensembles of networks and of orientations of an image."""
 
 from __future__ import annotations
 
@@ -8,42 +8,54 @@ import torch
 from torch import Tensor, nn
 
 from lightning_modules.errors import ModelError
+from lightning_modules.networks.network import Network
 
-# Flips and quarter turns, which a lesion does not know from what it is.
-VIEWS = 8
+# Flips and quarter turns: a lesion has no canonical orientation.
+ORIENTATIONS = 8
 
 
-class Ensemble(nn.Module):
-    """Mean of the probabilities of networks (https://arxiv.org/abs/1612.01474, section 2.4).
+class Ensemble(Network):
+    """Mean probability of several networks (https://arxiv.org/abs/1612.01474, section 2.4).
 
-    With ``views`` it is also the mean over flipped and turned images, which is test-time
-    augmentation.
+    With several ``views`` the mean is also over flipped and turned copies of the image (test-time
+    augmentation).
 
     Args:
-        members: Images to logits.
-        views: How many of the eight symmetries of the square; 1 is the image itself.
+        members: Networks from images to logits.
+        views: Number of orientations, from 1 (the image itself) to 8 (all symmetries of the
+            square).
 
     Shape:
-        Images (B, 3, H, W), H = W if turned, to logits (B, K): the logarithms of the means.
+        Images (B, 3, H, W) to the logarithm (B, K) of the mean probabilities; H = W if images are
+        turned, that is for more than 4 orientations.
     """
 
     def __init__(self, members: Sequence[nn.Module], views: int = 1) -> None:
         super().__init__()
-        if not 1 <= views <= VIEWS:
-            raise ModelError(f"The square has {VIEWS} symmetries: views must be 1 to {VIEWS}.")
-        self.members, self.views = nn.ModuleList(members), views
+        if not 1 <= views <= ORIENTATIONS:
+            raise ModelError(
+                f"views={views} is out of range: set 1 to {ORIENTATIONS} orientations of an image."
+            )
+        self.members = nn.ModuleList(members)
+        self.views = views
 
     def forward(self, images: Tensor) -> Tensor:
-        each = [
-            member(view(images, number)).float().log_softmax(1)
+        log_probabilities = [
+            member(orientation(images, number)).float().log_softmax(1)
             for member in self.members
             for number in range(self.views)
         ]
-        return torch.stack(each).logsumexp(0) - torch.tensor(float(len(each))).log()
+        count = torch.tensor(float(len(log_probabilities)))
+        return torch.stack(log_probabilities).logsumexp(0) - count.log()
 
 
-def view(images: Tensor, number: int) -> Tensor:
-    """One of the eight symmetries of images (B, C, H, W); the first four are flips alone."""
+def orientation(images: Tensor, number: int) -> Tensor:
+    """Images (B, C, H, W) in one of eight orientations.
+
+    Args:
+        images: Images (B, C, H, W); H = W from number 4 on.
+        number: 0 is the image itself, 1 to 3 are its flips, 4 to 7 the transposes of 0 to 3.
+    """
     flips = [(), (-1,), (-2,), (-1, -2)][number % 4]
     images = images.flip(flips) if flips else images
     return images.transpose(-1, -2) if number >= 4 else images

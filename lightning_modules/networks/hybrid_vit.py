@@ -1,4 +1,4 @@
-"""Vision transformers whose tokens can be reached, with a convolutional stage or without."""
+"""Vision transformers with access to their tokens, hybrid or plain."""
 
 from __future__ import annotations
 
@@ -18,34 +18,35 @@ from lightning_modules.networks.timm_network import TimmNetwork, create
 class HybridViT(TimmNetwork):
     """Hybrid vision transformer (https://arxiv.org/abs/2010.11929, section 3.1).
 
-    A CNN's feature map, or the image itself in a plain transformer, is cut into patches and
-    projected to tokens; to these come a class token and a position embedding, and then the
-    transformer's blocks. :meth:`tokens` and :meth:`encode_tokens` are the two halves.
+    The feature map of a CNN, or the image itself in a plain transformer, is cut into patches that
+    are projected to tokens (:meth:`tokens`). A class token, a position embedding and the blocks of
+    the transformer follow (:meth:`encode_tokens`).
 
-    Without ``cnn`` the model is as timm publishes it, for example ``vit_small_r26_s32_224``. With
-    it, the first stages of another network are what the transformer looks at, and ``pretrained``
-    and ``weights`` are of that network: the transformer starts from random weights. So SPMix has
-    it: ``vit_small_resnet50d_s16_224`` on ``resnet50d``.
+    Without ``cnn`` the model is one of timm's, for example ``vit_small_r26_s32_224``. With ``cnn``
+    the transformer receives the feature map of the first stages of that network; ``pretrained``
+    and ``weights`` then refer to the CNN, and the transformer starts from random weights. SPMix
+    uses ``vit_small_resnet50d_s16_224`` on ``resnet50d``.
 
     Args:
         name: timm's name of a vision transformer, hybrid or plain.
-        num_classes: Outputs; the command line takes it from the data.
-        pretrained: Start from timm's published weights, of the whole model or of ``cnn``.
-        weights: Start from this local file of them instead.
-        drop_rate: Dropout before the classifier.
-        drop_path_rate: Stochastic depth.
-        options: More arguments of ``timm.create_model``, for example {depth: 6, embed_dim: 192}.
-        size: Height and width of the images, to which timm resamples the position embedding; the
-            command line takes it from the data.
-        cnn: timm's name of a convolutional network.
-        cnn_stages: How many of its stages, each of half the resolution of the one before; 3 of a
-            ResNet have one token for 16 x 16 pixels.
+        num_classes: Number of outputs; the command line takes it from the data.
+        pretrained: Whether to start from timm's published weights of the model, or of ``cnn``.
+        weights: Local file of timm's weights to start from instead.
+        drop_rate: Dropout probability before the classifier, in [0, 1).
+        drop_path_rate: Probability of dropping a residual branch (stochastic depth), in [0, 1).
+        options: Further arguments of ``timm.create_model``, such as {depth: 6, embed_dim: 192}.
+        size: Height and width of the images in pixels, to which timm resamples the position
+            embedding; the command line takes it from the data.
+        cnn: timm's name of a convolutional network; None for a model of timm as it is.
+        cnn_stages: Number of stages of ``cnn``, each of which halves the resolution; 3 stages of a
+            ResNet give one token per 16 x 16 pixels.
 
     Shape:
         Images (B, 3, size, size) in [0, 1] to logits (B, num_classes).
 
     Raises:
-        ModelError: timm's model has no such tokens, or images of this size no whole patches.
+        ModelError: The model is not a plain or hybrid vision transformer, or images of this size
+            cannot be cut into whole patches.
     """
 
     def __init__(
@@ -61,7 +62,7 @@ class HybridViT(TimmNetwork):
         cnn: str | None = None,
         cnn_stages: int = 3,
     ) -> None:
-        # One size for all images, so that a token has one place.
+        # One size for all images, so that a token always has the same position.
         options = {"img_size": size, "dynamic_img_size": False} | dict(options or {})
         stage: Any = None
         if cnn is not None:
@@ -73,20 +74,25 @@ class HybridViT(TimmNetwork):
                 name, num_classes, pretrained, weights, drop_rate, drop_path_rate, options
             )
         except TypeError as error:
-            raise ModelError(f"{name} cannot be had as a vision transformer ({error}).") from error
-        except AssertionError as error:  # timm's, whose feature map has no whole number of patches
+            raise ModelError(
+                f"{name} is not a supported vision transformer ({error}): choose a plain or hybrid "
+                "ViT, such as vit_small_r26_s32_224."
+            ) from error
+        except (
+            AssertionError
+        ) as error:  # of timm, if the feature map cannot be cut into whole patches
             raise ModelError(_no_patches(name, size)) from error
         self._check(name, size)
         if stage is not None:
-            self.normalise_as(stage)
+            self.normalize_as(stage)
 
     def _check(self, name: str, size: int) -> None:
-        # Distilled and other variants add tokens or pool in ways of their own.
-        own = VisionTransformer.forward_features
-        if getattr(type(self.model), "forward_features", None) is not own:
+        # Distilled and other variants add further tokens or pool differently.
+        plain = VisionTransformer.forward_features
+        if getattr(type(self.model), "forward_features", None) is not plain:
             raise ModelError(
-                f"{name} has no tokens between patches and blocks that timm shows: choose a plain "
-                "or hybrid ViT, such as vit_small_r26_s32_224."
+                f"{name} gives no access to its tokens: choose a plain or hybrid ViT, such as "
+                "vit_small_r26_s32_224."
             )
         if size % self.model.patch_embed.feat_ratio():
             raise ModelError(_no_patches(name, size))
@@ -98,10 +104,10 @@ class HybridViT(TimmNetwork):
 
     def tokens(self, images: Tensor) -> Tensor:
         """Projected patches (B, L, D), row by row, before class token and position embedding."""
-        return self.model.patch_embed(self.normalise(images))
+        return self.model.patch_embed(self.normalize(images))
 
     def encode_tokens(self, tokens: Tensor) -> Tensor:
-        """Tokens (B, L, D) to one vector (B, C) an image: what the classifier sees."""
+        """Tokens (B, L, D) to the vector (B, C) of each image that the classifier receives."""
         model = self.model
         tokens = model.norm_pre(model.patch_drop(model._pos_embed(tokens)))
         return model.forward_head(model.norm(model.blocks(tokens)), pre_logits=True)
@@ -111,4 +117,4 @@ class HybridViT(TimmNetwork):
 
 
 def _no_patches(name: str, size: int) -> str:
-    return f"{name} cannot cut images of {size} pixels into whole patches: change data.size."
+    return f"{name} cannot cut images of {size} pixels into whole patches: change --data.size."

@@ -1,4 +1,4 @@
-"""A ResNet of latents."""
+"""ResNet on latents of a codec."""
 
 from __future__ import annotations
 
@@ -12,14 +12,15 @@ from lightning_modules.networks.timm_network import TimmNetwork
 
 
 class LatentResNet(TimmNetwork):
-    """A ResNet that begins where a latent is (cResNet, https://arxiv.org/abs/1803.06131, sec. 4).
+    """A ResNet whose input is a latent (cResNet, https://arxiv.org/abs/1803.06131, sec. 4).
 
-    The stem, which would make maps of a quarter of the image's side out of the image, is one 3 x 3
-    convolution, for a latent is of that size already. The stages keep their published weights.
+    A latent already has a quarter of the image's side, which the stem of a ResNet reduces an image
+    to. One 3 x 3 convolution therefore replaces the stem. The stages keep their published weights.
 
     Args:
         name: timm's name of a ResNet.
-        latent_channels: C.
+        latent_channels: Channels C of the latent.
+        num_classes: Number of classes K; the command line takes it from the data.
         **kwargs: As for :class:`TimmNetwork`.
 
     Shape:
@@ -31,12 +32,14 @@ class LatentResNet(TimmNetwork):
     ) -> None:
         super().__init__(name, num_classes=num_classes, **kwargs)
         if not hasattr(self.model, "maxpool"):
-            raise ModelError(f"{name} is no ResNet, whose stem could be replaced: take another.")
+            raise ModelError(
+                f"{name} has no stem of a ResNet to replace: choose a ResNet, such as resnet18."
+            )
         width = self.model.bn1.num_features
         self.model.conv1 = nn.Conv2d(latent_channels, width, 3, padding=1, bias=False)
         self.model.maxpool = nn.Identity()
         self.model.to(memory_format=torch.channels_last)
 
     def features(self, images: Tensor) -> Tensor:
-        """The last feature map of latents, which have no mean and deviation to be freed of."""
+        """The last feature map (B, C', h', w') of latents, which are not normalized."""
         return self.model.forward_features(images)

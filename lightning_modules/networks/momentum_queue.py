@@ -1,4 +1,4 @@
-"""Momentum contrast: a network that follows another, and a queue of what it made of images."""
+"""Momentum contrast: key network by moving average, queue of keys, and class prototypes."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 
 class MomentumQueue(nn.Module):
-    """The last keys, first in, first out (https://arxiv.org/abs/1911.05722, section 3.2).
+    """First-in, first-out queue of keys (https://arxiv.org/abs/1911.05722, section 3.2).
 
-    Embeddings, labels and pointer are in the checkpoint. Slots are empty, label -1, until they are
-    filled; the published PaCo starts with random labels, which are false positives.
+    Embeddings, labels and pointer are saved in checkpoints. Empty slots have the label -1; the
+    published code of PaCo fills them with random labels, which are false positives.
 
     Args:
-        size: Q, of any size; 0 keeps nothing.
-        embedding: D.
+        size: Number of slots Q; 0 disables the queue.
+        embedding: Dimension D of the keys.
     """
 
     embedding: Tensor
@@ -31,11 +31,11 @@ class MomentumQueue(nn.Module):
 
     @torch.no_grad()
     def enqueue(self, keys: Tensor, label: Tensor) -> None:
-        """Takes in keys (M, D) and labels (M,) of all processes, in the same order in each."""
+        """Add keys (M, D) and labels (M,) of all processes, in the same order in each process."""
         size, coming = len(self.label), len(label)
         if size == 0:
             return
-        passed = max(0, coming - size)  # of more keys than slots the last stay
+        passed = max(0, coming - size)  # if there are more keys than slots, the last keys remain
         slots = (self.pointer + torch.arange(passed, coming, device=label.device)) % size
         self.embedding[slots] = keys[passed:].to(self.embedding.dtype)
         self.label[slots] = label[passed:]
@@ -43,14 +43,15 @@ class MomentumQueue(nn.Module):
 
 
 class MomentumPrototypes(nn.Module):
-    """A mean for each class, moving on the unit sphere; in the checkpoint.
+    """Moving mean of the keys of each class on the unit sphere, saved in checkpoints.
 
-    Label -1, until the class has been seen.
+    The label of a class is -1 until the class has occurred.
 
     Args:
-        num_classes: K.
-        embedding: D.
-        momentum: What remains of a prototype where its class is in the batch; 0 takes the batch's.
+        num_classes: Number of classes K.
+        embedding: Dimension D of the keys.
+        momentum: Weight of the old prototype when its class is in the batch, in [0, 1); 0 takes
+            the mean of the batch.
     """
 
     embedding: Tensor
@@ -64,29 +65,31 @@ class MomentumPrototypes(nn.Module):
 
     @torch.no_grad()
     def update(self, keys: Tensor, label: Tensor) -> None:
-        """Takes in keys (M, D) of length 1 and labels (M,), those of all processes."""
+        """Update the prototypes by keys (M, D) of length 1 and labels (M,) of all processes."""
         classes = torch.arange(len(self.label), device=label.device)
-        own = (label == classes[:, None]).to(self.embedding.dtype)  # (K, M)
+        members = (label == classes[:, None]).to(self.embedding.dtype)  # (K, M)
         with torch.autocast(keys.device.type, enabled=False):
-            mean = F.normalize(own @ keys.to(own.dtype), dim=1)
+            mean = F.normalize(members @ keys.to(members.dtype), dim=1)
         known = (self.label >= 0)[:, None].to(mean.dtype)
         moved = torch.lerp(mean, self.embedding, self.momentum * known)
-        present = own.any(1)
+        present = members.any(1)
         self.embedding.copy_(torch.where(present[:, None], F.normalize(moved), self.embedding))
         self.label.copy_(torch.where(present, classes, self.label))
 
 
 @torch.no_grad()
 def follow(follower: nn.Module, network: nn.Module, momentum: float) -> None:
-    """Exponential moving average of parameters (https://arxiv.org/abs/1911.05722, eq. 2).
+    """Update parameters by an exponential moving average (https://arxiv.org/abs/1911.05722, eq. 2).
 
-    Buffers, such as the running statistics of batch norm, stay the follower's own.
+    Buffers, such as the running statistics of batch norm, are not updated.
 
     Args:
-        follower: theta_k, which becomes m theta_k + (1 - m) theta_q.
-        network: theta_q; parameters that the follower lacks, such as a predictor's, are ignored.
-        momentum: m; 0 copies, 1 never moves.
+        follower: Key network; its parameters theta_k become m theta_k + (1 - m) theta_q.
+        network: Network with the parameters theta_q; those that the follower lacks, such as a
+            predictor's, are ignored.
+        momentum: Weight m of the old parameters; 0 copies theta_q, 1 keeps theta_k.
     """
-    average = get_ema_multi_avg_fn(momentum)  # of all parameters in one kernel
-    own, theirs = dict(follower.named_parameters()), dict(network.named_parameters())
-    average(list(own.values()), [theirs[name] for name in own], None)
+    average = get_ema_multi_avg_fn(momentum)  # one kernel for all parameters
+    following = dict(follower.named_parameters())
+    followed = dict(network.named_parameters())
+    average(list(following.values()), [followed[name] for name in following], None)

@@ -1,4 +1,4 @@
-"""Any timm backbone as a classifier of images in [0, 1]."""
+"""Networks of the timm library, for images in [0, 1]."""
 
 from __future__ import annotations
 
@@ -13,31 +13,34 @@ from timm.layers.pos_embed import resample_abs_pos_embed
 from torch import Tensor, nn
 
 from lightning_modules.errors import ModelError
+from lightning_modules.networks.network import Network
 
 
-class TimmNetwork(nn.Module):
-    """A timm model that normalises its own input.
+class TimmNetwork(Network):
+    """A timm model that normalizes its own input.
 
     Args:
-        name: timm's name of the model, with the tag of its weights where there are several.
-        num_classes: Outputs; the command line takes it from the data.
-        pretrained: Start from timm's published weights.
-        weights: Start from this local file of timm's weights instead, for machines without a
-            network.
-        drop_rate: Dropout before the classifier.
-        drop_path_rate: Stochastic depth, for the models that have it.
-        options: More arguments of ``timm.create_model``, for example {depth: 6} of a transformer.
-        size: Height and width of the images, if known; the command line takes it from the data. A
-            model that only takes images of another size, such as most vision transformers, is
-            built for this one; a model that takes any size is left as it is.
+        name: timm's name of the model, with the tag of its weights if there are several.
+        num_classes: Number of outputs; the command line takes it from the data.
+        pretrained: Whether to start from timm's published weights.
+        weights: Local file of timm's weights to start from instead, for machines that are offline.
+        drop_rate: Dropout probability before the classifier, in [0, 1).
+        drop_path_rate: Probability of dropping a residual branch (stochastic depth), in [0, 1).
+        options: Further arguments of ``timm.create_model``, such as {depth: 6} for a transformer.
+        size: Height and width of the images in pixels; the command line takes it from the data. A
+            model with a fixed input size, such as most vision transformers, is built for this
+            size; other models do not need it.
 
     Shape:
         Images (B, 3, H, W) in [0, 1] to logits (B, num_classes).
 
     Raises:
-        ModelError: The name is unknown, the weights cannot be had, or the model cannot be built
-            for images of this size.
+        ModelError: The name is unknown, the weights could not be loaded, or the model cannot be
+            built for images of this size.
     """
+
+    mean: Tensor
+    std: Tensor
 
     def __init__(
         self,
@@ -51,8 +54,6 @@ class TimmNetwork(nn.Module):
         size: int | None = None,
     ) -> None:
         super().__init__()
-        self.mean: Tensor
-        self.std: Tensor
         arguments = {
             "num_classes": num_classes,
             "drop_rate": drop_rate,
@@ -60,12 +61,12 @@ class TimmNetwork(nn.Module):
             **(options or {}),
         }
         model = create_for(size, name, pretrained, weights, **arguments)
-        # What oneDNN and tensor cores convolve fastest.
+        # The memory format with the fastest convolutions in oneDNN and on tensor cores.
         self.model: Any = model.to(memory_format=torch.channels_last)
-        self.normalise_as(self.model)
+        self.normalize_as(self.model)
 
-    def normalise_as(self, model: Any) -> None:
-        """Normalises images as the weights of the timm ``model`` expect them."""
+    def normalize_as(self, model: Any) -> None:
+        """Take the normalization of images from a timm ``model``."""
         for statistic in ("mean", "std"):
             values = torch.tensor(model.pretrained_cfg[statistic]).view(-1, 1, 1)
             self.register_buffer(statistic, values, persistent=False)
@@ -73,16 +74,19 @@ class TimmNetwork(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         return self.classify(self.features(images))
 
-    def normalise(self, images: Tensor) -> Tensor:
-        return ((images - self.mean) / self.std).to(self.mean.dtype)  # half, if the network is
+    def normalize(self, images: Tensor) -> Tensor:
+        """Images in [0, 1] to the mean and standard deviation of the weights' training."""
+        return ((images - self.mean) / self.std).to(
+            self.mean.dtype
+        )  # half precision if the network is
 
     def features(self, images: Tensor) -> Tensor:
         """The last feature map: (B, C, h, w), or tokens (B, L, C) of a plain transformer."""
-        features = self.model.forward_features(self.normalise(images))
+        features = self.model.forward_features(self.normalize(images))
         return features.movedim(-1, 1) if self._channels_last else features
 
     def encode(self, images: Tensor) -> Tensor:
-        """One vector (B, C) an image: what the classifier sees."""
+        """The vector (B, C) of each image that the classifier receives."""
         features = self.features(images)
         if self._channels_last:
             features = features.movedim(1, -1)
@@ -90,45 +94,65 @@ class TimmNetwork(nn.Module):
 
     @property
     def width(self) -> int:
-        """C of :meth:`encode`."""
+        """Size C of the vectors of :meth:`encode`."""
         return self.model.head_hidden_size
 
+    @property
+    def channels(self) -> int:
+        """Number of channels of the feature map of :meth:`features`."""
+        return self.model.num_features
+
     def classify(self, features: Tensor) -> Tensor:
-        """What :meth:`features` gives to logits (B, num_classes)."""
+        """Feature maps of :meth:`features` to logits (B, num_classes)."""
         return self.model.forward_head(features.movedim(1, -1) if self._channels_last else features)
 
     @property
     def _channels_last(self) -> bool:
-        return getattr(self.model, "output_fmt", None) == "NHWC"  # Swin and its like
+        return getattr(self.model, "output_fmt", None) == "NHWC"  # as in Swin
+
+    def drop_head(self) -> None:
+        """Remove all layers after the last feature map.
+
+        These are 120 of the 134 million parameters of VGG-16, and DistributedDataParallel fails
+        at parameters without a gradient.
+        """
+        if hasattr(self.model, "prune_intermediate_layers"):
+            self.model.prune_intermediate_layers(1, prune_norm=False, prune_head=True)
+
+    def drop_last_pool(self) -> None:
+        """Remove the last max-pool of a VGG, for feature maps of twice the resolution."""
+        layers = getattr(self.model, "features", None)
+        if isinstance(layers, nn.Sequential) and isinstance(layers[-1], nn.MaxPool2d):
+            layers[-1] = nn.Identity()
 
 
 def create_for(
     size: int | None, name: str, pretrained: bool, weights: Path | None, **kwargs: Any
 ) -> nn.Module:
-    """:func:`create`, for images of a size: only a model that refuses them is built anew."""
+    """A model as by :func:`create`, rebuilt for ``size`` if it rejects images of this size."""
     model: Any = create(name, pretrained, weights, **kwargs)
     native = model.pretrained_cfg["input_size"][-1]
     if size is None or size == kwargs.get("img_size", native):
         return model
-    if (why := _refusal(model, size)) is None:
+    if (reason := _refusal(model, size)) is None:
         return model
     try:
         if "img_size" not in kwargs:
             model = create(name, pretrained, weights, **kwargs, img_size=size)
-            why = _refusal(model, size)
+            reason = _refusal(model, size)
     except (TypeError, AssertionError, ValueError, RuntimeError) as error:
-        why = error  # some models have no such argument, others cannot have this value
-    if why is None:
+        reason = error  # no argument img_size, or a value that the model does not support
+    if reason is None:
         return model
     raise ModelError(
-        f"{name} cannot take images of {size} pixels ({_first_line(why)}): set "
-        f"--data.size={native}, or other timm options in --model.network.options, such as img_size."
-    ) from why
+        f"{name} does not support images of {size} pixels ({_first_line(reason)}): set "
+        f"--data.size={native}, or timm's options for another size in --model.network.options."
+    ) from reason
 
 
 @torch.no_grad()
 def _refusal(model: Any, size: int) -> Exception | None:
-    """What a model in training mode raises at an image of a size; None if it takes it."""
+    """The error of a model at an image of ``size`` pixels, or None if it supports this size."""
     try:
         model.eval().forward_features(torch.zeros(1, 3, size, size))
     except (AssertionError, RuntimeError, ValueError) as error:
@@ -143,10 +167,12 @@ def _first_line(error: Exception) -> str:
 
 
 def create(name: str, pretrained: bool, weights: Path | None, **kwargs: Any) -> nn.Module:
-    """``timm.create_model``, with the errors and arguments of :class:`TimmNetwork`."""
+    """A model by ``timm.create_model``, with errors that name the options to change."""
     if not timm.is_model(name):
         near = difflib.get_close_matches(name, timm.list_models(), n=5, cutoff=0)
-        raise ModelError(f"timm has no model {name!r}; nearest are {', '.join(near)}.")
+        raise ModelError(
+            f"timm has no model {name!r}: choose another name, such as {', '.join(near)}."
+        )
     if weights is not None:
         model = timm.create_model(name, pretrained=False, **kwargs)
         _load(model, name, weights)
@@ -157,39 +183,41 @@ def create(name: str, pretrained: bool, weights: Path | None, **kwargs: Any) -> 
         if not pretrained or isinstance(error, TypeError):
             raise
         raise ModelError(
-            f"The pretrained weights of {name} cannot be had ({type(error).__name__}): start from "
-            "random weights with --model.network.pretrained=false, or from a file with "
-            "--model.network.weights=FILE; of a network with an encoder these are options of "
-            "--model.network.encoder, of BALLAD's of --model.network.towers.encoder."
+            f"The pretrained weights of {name} could not be loaded ({type(error).__name__}): start "
+            "from random weights with --model.network.pretrained=false, or from a file with "
+            "--model.network.weights=FILE. If the network has an encoder, set these options of "
+            "--model.network.encoder (BALLAD: --model.network.towers.encoder)."
         ) from error
 
 
 def _load(model: Any, name: str, file: Path) -> None:
-    """Loads all but the classifier from timm's weights, or from a checkpoint of a run of ours."""
+    """Load all weights except the classifier's from a file of timm or a checkpoint of a run."""
     if not file.exists():
         raise ModelError(f"{file} does not exist: correct --model.network.weights.")
     try:
         state = timm.models.load_state_dict(str(file))
     except Exception as error:
-        raise ModelError(f"{file} holds no weights that can be read ({error}).") from error
+        raise ModelError(
+            f"{file} could not be read ({error}): set --model.network.weights to a file of weights."
+        ) from error
     state = {key.removeprefix("network.model."): value for key, value in state.items()}
     classifier = model.pretrained_cfg.get("classifier") or "head"
     heads = (classifier,) if isinstance(classifier, str) else tuple(classifier)
     wanted = {key for key in model.state_dict() if not key.startswith(heads)}
     if lacking := wanted - state.keys():
         raise ModelError(
-            f"{file} holds no weights of {name}: {len(lacking)} of {len(wanted)} are not in it, "
-            f"{min(lacking)} among them."
+            f"{file} does not fit {name}: it lacks {len(lacking)} of {len(wanted)} weights, such "
+            f"as {min(lacking)}. Correct --model.network.weights or the network's name."
         )
-    if "pos_embed" in wanted:  # of images of another size
+    if "pos_embed" in wanted:  # may be for another image size
         prefix = 0 if model.no_embed_class else model.num_prefix_tokens
         state["pos_embed"] = resample_abs_pos_embed(
             state["pos_embed"], list(model.patch_embed.grid_size), num_prefix_tokens=prefix
         )
-    own = model.state_dict()
-    if misfits := [key for key in sorted(wanted) if state[key].shape != own[key].shape]:
+    current = model.state_dict()
+    if misfits := [key for key in sorted(wanted) if state[key].shape != current[key].shape]:
         raise ModelError(
-            f"{file} holds weights of another shape than {name} has here, {misfits[0]} among "
-            "them: correct --model.network.weights, or the options of the network."
+            f"{file} does not fit {name}: the shapes of its weights differ, such as {misfits[0]}. "
+            "Correct --model.network.weights or the options of the network."
         )
     model.load_state_dict({key: state[key] for key in wanted}, strict=False)

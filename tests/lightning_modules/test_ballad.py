@@ -27,7 +27,8 @@ def test_logits_are_scaled_cosines_with_the_descriptions(towers, images):
     images = images.double()
     logits = BALLADNetwork(towers, list(DESCRIPTIONS)).double()(images)
     texts = towers.tokens([f"a dermoscopic photo of {text}." for text in DESCRIPTIONS.values()])
-    seen, read = towers.see(images), towers.read(texts.double())
+    seen = towers.encode_images(images)
+    read = towers.encode_texts(texts.double())
     for i in range(4):
         for k in range(7):
             cosine = F.cosine_similarity(seen[i], read[k], dim=0)

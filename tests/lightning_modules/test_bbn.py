@@ -6,8 +6,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from lightning_modules import BBN, ModelError
-from lightning_modules.bbn import BBNNetwork
-from lightning_modules.networks import TimmNetwork
+from lightning_modules.networks import BBNNetwork, TimmNetwork
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from timm.models.vgg import VGG
 from torch import nn
 from torch.utils.data import DataLoader
 
-from lightning_modules.care import CARE, attention_loss, bounding_boxes, grad_cam, normalise
+from lightning_modules.care import CARE, attention_loss, bounding_boxes, grad_cam, normalize
 from lightning_modules.losses import CostSensitiveLoss, FocalLoss
 from lightning_modules.mixes import Mixup
 from lightning_modules.networks import TimmNetwork
@@ -85,7 +85,7 @@ def test_grad_cam_of_pooling_and_a_linear_layer_is_the_cam(side):
     cam = torch.einsum("bk,bkhw->bhw", fc.weight[label], features)
     found = grad_cam(features, fc(features.mean((2, 3))), label)
     torch.testing.assert_close(found, cam)
-    torch.testing.assert_close(normalise(found), normalise(cam / side**2))
+    torch.testing.assert_close(normalize(found), normalize(cam / side**2))
 
 
 @pytest.mark.usefixtures("float64")
@@ -99,7 +99,7 @@ def test_grad_cam_by_one_backward_pass_for_each_image(linear):
         network.classify(one)[0, label].backward()
         weights = one.grad[0].mean((1, 2))
         expected = sum(a * plane for a, plane in zip(weights, one[0], strict=True))
-        torch.testing.assert_close(normalise(found[i : i + 1]), normalise(expected[None]))
+        torch.testing.assert_close(normalize(found[i : i + 1]), normalize(expected[None]))
 
 
 def test_grad_cam_through_the_head_of_vgg():
@@ -107,7 +107,7 @@ def test_grad_cam_through_the_head_of_vgg():
     features = network.forward_features(torch.rand(2, 3, 14, 14))
     cam = grad_cam(features, network.forward_head(features), torch.tensor([1, 2]))
     assert cam.shape == (2, 7, 7)
-    assert normalise(cam).amax((1, 2)).tolist() == [1, 1]
+    assert normalize(cam).amax((1, 2)).tolist() == [1, 1]
 
 
 def test_the_weights_of_grad_cam_are_constants():
@@ -121,7 +121,7 @@ def test_the_weights_of_grad_cam_are_constants():
 
 
 def test_maps_reach_from_0_to_1():
-    heat = normalise(torch.randn(50, 7, 7) * torch.logspace(-20, 20, 50)[:, None, None])
+    heat = normalize(torch.randn(50, 7, 7) * torch.logspace(-20, 20, 50)[:, None, None])
     assert heat.amin((1, 2)).tolist() == [0] * 50
     assert heat.amax((1, 2)).tolist() == [1] * 50
 
@@ -129,12 +129,12 @@ def test_maps_reach_from_0_to_1():
 def test_constant_maps_are_0_and_have_no_gradient():
     levels = torch.tensor([0, 1, -3, 1e4, 1e-30])[:, None, None]
     cam = (levels * torch.ones(5, 7, 7)).requires_grad_()
-    heat = normalise(cam)
+    heat = normalize(cam)
     heat.square().sum().backward()
     assert not heat.any()
     assert not cam.grad.any()
     rounded = levels[1:4] + levels[1:4] * 1e-6 * torch.randn(3, 7, 7)
-    assert not normalise(rounded).any()
+    assert not normalize(rounded).any()
 
 
 def a_box() -> torch.Tensor:
@@ -319,13 +319,13 @@ def test_half_precision_is_for_the_network_only():
 
 
 def test_what_care_cannot_do_it_says():
-    with pytest.raises(ValueError, match="leave out model.mix"):
+    with pytest.raises(TypeError, match="mix"):
         care(mix=Mixup())
-    with pytest.raises(ValueError, match=r"cannot attend to \['scar'\]"):
+    with pytest.raises(ValueError, match=r"names \['scar'\]"):
         care(classes=["df", "scar"])
     batch = a_batch()
     del batch["mask"]
-    with pytest.raises(ValueError, match="set data.mask"):
+    with pytest.raises(ValueError, match="set --data.mask=true"):
         care().training_step(batch, 0)
     with pytest.raises(ValueError, match="convolutional"):
         care().attention(torch.rand(14, 5, 8), torch.rand(14, 7), a_batch())

@@ -12,8 +12,8 @@ from torch import nn
 
 from lightning_modules import ModelError
 from lightning_modules.codecs import JPEG, Autoencoder, EdgeFilter, KMeans, ScaleHyperprior, WebP
-from lightning_modules.codecs.beginning import begin_as_cosines, cosines
 from lightning_modules.codecs.codec import centred, from_centred
+from lightning_modules.codecs.cosine_initialization import cosines, initialize_with_cosines
 from lightning_modules.codecs.kmeans import nearest
 
 
@@ -80,7 +80,7 @@ def test_kmeans_rates_are_those_of_the_source(k, times):
 
 
 def test_kmeans_of_no_colours_is_refused():
-    with pytest.raises(ModelError, match="k is 1 or more"):
+    with pytest.raises(ModelError, match="set k to 1 or more"):
         KMeans(0)
 
 
@@ -178,7 +178,7 @@ def test_layers_begin_as_an_orthogonal_projection_that_keeps_colours(kernel):
     options = {"stride": 2, "padding": kernel // 2 - (kernel == 4), "output_padding": kernel % 2}
     up = [nn.ConvTranspose2d(a, b, kernel, **options) for a, b in itertools.pairwise(out)]
     analysis, synthesis = nn.Sequential(*down), nn.Sequential(*up)
-    begin_as_cosines(analysis, synthesis)
+    initialize_with_cosines(analysis, synthesis)
     analysis, synthesis = analysis.double(), synthesis.double()
     images = torch.randn(2, 3, 32, 32, dtype=torch.float64)
     latent = analysis(images)
@@ -232,7 +232,7 @@ def test_autoencoder_overfits_an_image():
 
 
 def test_sizes_that_do_not_divide_are_refused():
-    with pytest.raises(ModelError, match="multiple of 4, and images are 32 x 30"):
+    with pytest.raises(ModelError, match="32 x 30.*multiple of 4"):
         Autoencoder()(smooth(1)[..., :30])
 
 

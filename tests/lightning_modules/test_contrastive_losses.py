@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from lightning_modules.losses import BalancedContrastiveLoss, PaCoLoss, SupConLoss
-from lightning_modules.losses.contrast import Contrast
+from lightning_modules.losses.contrastive import ContrastiveBatch
 
 K, D = 7, 16
 COUNTS = [1113, 6705, 514, 327, 1099, 115, 142]
@@ -24,31 +24,31 @@ def sphere(rows: int) -> torch.Tensor:
     return F.normalize(torch.randn(rows, D, dtype=torch.float64), dim=1)
 
 
-def contrast(size: int = 12, queue: int = 9, label: torch.Tensor | None = None) -> Contrast:
+def contrast(size: int = 12, queue: int = 9, label: torch.Tensor | None = None) -> ContrastiveBatch:
     """Two views of ``size`` images, all anchors, beside a queue of which four slots are empty."""
     torch.manual_seed(0)
     label = torch.randint(0, K - 1, (size,)) if label is None else label  # class 6 is absent
     logits = torch.randn(2 * len(label), K, dtype=torch.float64)
-    pairs = Contrast.of_all(sphere(2 * len(label)), label.repeat(2), logits)
+    pairs = ContrastiveBatch.of_all(sphere(2 * len(label)), label.repeat(2), logits)
     queued = torch.randint(0, K - 1, (queue,))
     queued[-4:] = -1
     return pairs.beside(sphere(queue), queued)
 
 
-def changed(c: Contrast, **values: torch.Tensor) -> Contrast:
+def changed(c: ContrastiveBatch, **values: torch.Tensor) -> ContrastiveBatch:
     names = ("anchors", "label", "logits", "keys", "key_label", "own")
-    return Contrast(**({name: getattr(c, name) for name in names} | values))
+    return ContrastiveBatch(**({name: getattr(c, name) for name in names} | values))
 
 
-def others(c: Contrast, i: int) -> list[int]:
+def others(c: ContrastiveBatch, i: int) -> list[int]:
     return [a for a in range(len(c.keys)) if a != c.own[i] and c.key_label[a] != -1]
 
 
-def exp(c: Contrast, i: int, a: int, temperature: float) -> float:
+def exp(c: ContrastiveBatch, i: int, a: int, temperature: float) -> float:
     return math.exp(c.anchors[i] @ c.keys[a] / temperature)
 
 
-def supcon_by_hand(c: Contrast, temperature: float = 0.1) -> float:
+def supcon_by_hand(c: ContrastiveBatch, temperature: float = 0.1) -> float:
     losses = []
     for i, label in enumerate(c.label):
         positives = [a for a in others(c, i) if c.key_label[a] == label]
@@ -59,7 +59,7 @@ def supcon_by_hand(c: Contrast, temperature: float = 0.1) -> float:
     return sum(losses) / len(losses)
 
 
-def bcl_by_hand(c: Contrast, temperature: float = 0.1) -> float:
+def bcl_by_hand(c: ContrastiveBatch, temperature: float = 0.1) -> float:
     losses = []
     for i, label in enumerate(c.label):
         classes = [[a for a in others(c, i) if c.key_label[a] == j] for j in range(K)]
@@ -73,7 +73,7 @@ def bcl_by_hand(c: Contrast, temperature: float = 0.1) -> float:
     return sum(losses) / len(losses)
 
 
-def paco_by_hand(c: Contrast, alpha=0.05, beta=1.0, gamma=1.0, temperature=0.1) -> float:
+def paco_by_hand(c: ContrastiveBatch, alpha=0.05, beta=1.0, gamma=1.0, temperature=0.1) -> float:
     prior = [n / sum(COUNTS) for n in COUNTS]
     losses = []
     for i, label in enumerate(c.label):
@@ -105,7 +105,7 @@ def test_against_a_loop(loss, by_hand):
 
 def test_supcon_of_distinct_labels_is_nt_xent():
     c = contrast(label=torch.arange(12))
-    c = Contrast.of_all(c.anchors, c.label, c.logits)
+    c = ContrastiveBatch.of_all(c.anchors, c.label, c.logits)
     similarity = c.anchors @ c.anchors.T / 0.1
     similarity.fill_diagonal_(-torch.inf)
     expected = F.cross_entropy(similarity, torch.arange(24).roll(12))
@@ -114,7 +114,7 @@ def test_supcon_of_distinct_labels_is_nt_xent():
 
 def test_equal_features():
     c = contrast(label=torch.tensor([1, 1, 1, 1, 1, 1, 0, 0, 2, 3, 4, 5]))
-    same = Contrast.of_all(c.anchors[:1].expand(24, -1), c.label, c.logits)
+    same = ContrastiveBatch.of_all(c.anchors[:1].expand(24, -1), c.label, c.logits)
     assert SupConLoss(0.1)(same).item() == pytest.approx(math.log(23))
     balanced = same.beside(c.anchors[:1].expand(K, -1), torch.arange(K))
     assert BalancedContrastiveLoss(K)(balanced).item() == pytest.approx(math.log(K))
@@ -147,7 +147,7 @@ def test_bcl_duplicates_of_a_class_that_lies_on_its_prototype_change_nothing():
     c, prototypes = contrast(label=torch.tensor([0, 1, 2, 3, 4])), sphere(K)
     anchors, label = c.anchors.clone(), c.label
     anchors[label == 1] = prototypes[1]
-    few = Contrast.of_all(anchors, label, c.logits)
+    few = ContrastiveBatch.of_all(anchors, label, c.logits)
     copies = torch.cat([anchors, anchors[label == 1].repeat(5, 1)])
     labels = torch.cat([label, label.new_ones(10)])
     many = changed(few, keys=copies, key_label=labels)
@@ -176,7 +176,7 @@ def test_prior_of_ham10000():
 def test_supcon_is_at_least_the_log_of_its_positives():
     c = contrast(label=torch.zeros(12, dtype=torch.long), queue=4)
     assert SupConLoss(0.1)(c).item() > math.log(23)
-    equal = Contrast.of_all(c.anchors[:1].expand(24, -1), c.label, c.logits)
+    equal = ContrastiveBatch.of_all(c.anchors[:1].expand(24, -1), c.label, c.logits)
     assert SupConLoss(0.1)(equal).item() == pytest.approx(math.log(23))
 
 
@@ -207,7 +207,7 @@ def test_empty_slots_of_a_queue_change_nothing(loss):
 def test_anchors_without_company_or_positives_have_finite_gradients(loss, size):
     """One view of images of different classes: no anchor has a positive, or even another key."""
     embedding, logits = sphere(size).requires_grad_(), torch.randn(size, K, dtype=torch.float64)
-    value = loss(Contrast.of_all(embedding, torch.arange(size), logits))
+    value = loss(ContrastiveBatch.of_all(embedding, torch.arange(size), logits))
     value.backward()
     assert value.isfinite()
     assert embedding.grad is None or embedding.grad.isfinite().all()

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from lightning_modules.networks.ensemble import VIEWS, Ensemble, view
+from lightning_modules.networks.ensemble import ORIENTATIONS, Ensemble, orientation
 
 
 def member(seed: int) -> nn.Module:
@@ -25,15 +25,15 @@ def test_so_is_test_time_augmentation():
     for turns in range(4):
         for flipped in (IMAGES, IMAGES.flip(-1)):
             total += model(flipped.rot90(turns, (-2, -1))).softmax(1)
-    torch.testing.assert_close(Ensemble([model], VIEWS)(IMAGES).exp(), total / 8)
+    torch.testing.assert_close(Ensemble([model], ORIENTATIONS)(IMAGES).exp(), total / 8)
 
 
 def test_views_are_the_eight_symmetries_and_the_first_is_the_image():
-    image = torch.arange(4.0).view(1, 1, 2, 2)
-    assert torch.equal(view(image, 0), image)
-    seen = {tuple(view(image, number).flatten().tolist()) for number in range(VIEWS)}
+    image = torch.arange(4.0).orientation(1, 1, 2, 2)
+    assert torch.equal(orientation(image, 0), image)
+    seen = {tuple(orientation(image, number).flatten().tolist()) for number in range(ORIENTATIONS)}
     assert len(seen) == 8
-    with pytest.raises(ValueError, match="8 symmetries"):
+    with pytest.raises(ValueError, match="1 to 8 orientations"):
         Ensemble([], views=9)
 
 

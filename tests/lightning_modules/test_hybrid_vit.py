@@ -29,10 +29,10 @@ def test_the_two_halves_are_timms_whole(arguments, size, grid):
     assert tokens.shape[:2] == (2, grid[0] * grid[1])
     assert network.grid == grid
     model = network.model
-    normalised = (images - network.mean) / network.std
-    features = model.forward_features(normalised)
+    normalized = (images - network.mean) / network.std
+    features = model.forward_features(normalized)
     assert torch.equal(network.encode(images), model.forward_head(features, pre_logits=True))
-    assert torch.equal(network(images), model(normalised))
+    assert torch.equal(network(images), model(normalized))
     assert network.encode(images).shape == (2, network.width)
 
 
@@ -77,7 +77,7 @@ def test_weights_of_the_convolutional_stage_alone(tmp_path):
     torch.testing.assert_close(found, expected)
 
 
-def test_images_are_normalised_for_the_convolutional_stage():
+def test_images_are_normalized_for_the_convolutional_stage():
     small = HybridViT("test_vit", pretrained=False, cnn="resnet10t", size=32)
     assert small.mean.flatten().tolist() == pytest.approx([0.485, 0.456, 0.406])
 

@@ -265,5 +265,5 @@ def test_it_stays_on_the_device_and_never_waits_for_it(mix, device):
 def test_saliencymix_says_what_it_lacks():
     batch = a_batch()
     del batch["saliency"]
-    with pytest.raises(ValueError, match="set data.saliency"):
+    with pytest.raises(ValueError, match="set --data.saliency=true"):
         SaliencyMix()(batch)

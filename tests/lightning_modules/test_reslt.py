@@ -4,8 +4,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from lightning_modules import ResLT
-from lightning_modules.networks import LearnableWeightScaling, TimmNetwork
-from lightning_modules.reslt import ResLTNetwork
+from lightning_modules.networks import LearnableWeightScaling, ResLTNetwork, TimmNetwork
 
 NAMES = ("mel", "nv", "bcc", "akiec", "bkl", "df", "vasc")
 

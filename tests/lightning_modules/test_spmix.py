@@ -7,7 +7,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from lightning_modules import ContrastiveClassifier, ModelError, SPMix
-from lightning_modules.contrastive import views
+from lightning_modules.batches import views
 from lightning_modules.losses import PaCoLoss, SupConLoss
 from lightning_modules.mixes import PairMixup, PatchMix, RandomPatchMix, SaliencyMixup
 from lightning_modules.networks import ContrastiveNetwork, HybridViT

@@ -195,7 +195,7 @@ def test_masks_guide_as_saliency_does():
     batch = view()
     other = {"mask": batch["saliency"], "image": batch["image"], "label": batch["label"]}
     assert torch.equal(ratio_of(mix(guide="mask"), other), ratio_of(mix(), batch))
-    with pytest.raises(ModelError, match="set data.mask"):
+    with pytest.raises(ModelError, match="set --data.mask=true"):
         ratio_of(mix(guide="mask"), batch)
 
 
@@ -289,12 +289,12 @@ def test_partners_have_gradients():
 def test_what_is_missing_is_said():
     batch = view()
     del batch["saliency"]
-    with pytest.raises(ModelError, match="set data.saliency"):
+    with pytest.raises(ModelError, match="set --data.saliency=true"):
         ratio_of(mix(), batch)
     assert ratio_of(mix(RandomPatchMix), batch).shape == (3, *GRID)
     with pytest.raises(ModelError, match="HybridViT"):
         encoded(mix(), TimmNetwork("test_resnet", pretrained=False), view())
-    with pytest.raises(ModelError, match="probability of mixing is 1.5"):
+    with pytest.raises(ModelError, match="probability=1.5"):
         mix(probability=1.5)
     with pytest.raises(ModelError, match="floor=0.9"):
         mix(floor=0.9)

@@ -72,5 +72,5 @@ def test_state_dict_is_empty():
 def test_unknown_diagnoses_and_depths_are_named():
     with pytest.raises(ValueError, match="no diagnosis 'scc'"):
         Taxonomy(("nv", "scc"))
-    with pytest.raises(ValueError, match="levels, not 4"):
+    with pytest.raises(ValueError, match="depth of the taxonomy is 4"):
         Taxonomy(NAMES, 4)

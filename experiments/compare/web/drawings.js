@@ -88,7 +88,7 @@ export const drawings = {
     const x = [1, Math.max(2, ...known.flatMap(({ epoch }) => epoch))];
     const y = index ? [0, Math.max(...known.flatMap(({ high }) => high))] : UNIT;
     const other = baseline && curve(baseline);
-    const one = (row) => {
+    const chartOf = (row) => {
       const marks = learningMarks(curve(row), other);
       return chart({ x, y, xTitle: "epoch", yTitle: titles[index], marks });
     };
@@ -98,7 +98,7 @@ export const drawings = {
       controls(select),
       note(`Mean over the seeds; shaded from the lowest to the highest seed${dashed()}`),
       without.length ? note(`${missing}${listed(without.map((row) => row.name))}.`) : null,
-      figures(recorded, one),
+      figures(recorded, chartOf),
     ];
   },
 
@@ -118,10 +118,10 @@ export const drawings = {
         baseline?.precision && path("reference", data.levels, baseline.precision[c], sx, sy),
         path("mean", data.levels, row.precision[c], sx, sy),
       ].filter(Boolean);
-    const one = (row) =>
+    const chartOf = (row) =>
       chart({ x: UNIT, y: UNIT, xTitle: "recall", yTitle: "precision", marks: marks(row) });
     const explained = `Precision (vertical) at each recall, mean over the seeds${dashed()}`;
-    const drawn = figures((row) => row.precision, one);
+    const drawn = figures((row) => row.precision, chartOf);
     return [controls(select), note(explained), drawn, classLegend()];
   },
 
@@ -129,14 +129,14 @@ export const drawings = {
     const [index, select] = choice("Probability of", ["the most likely class", ...data.classes]);
     const at = (index || data.classes.length + 1) - 1;
     const titles = { xTitle: "predicted probability", yTitle: "observed frequency" };
-    const one = (row) =>
+    const chartOf = (row) =>
       chart({ x: UNIT, y: UNIT, ...titles, marks: reliabilityMarks(row.reliability[at]) });
     const explained =
       "Observed frequency (vertical) by predicted probability, in the bins of the expected " +
       "calibration error (ECE); a calibrated network is on the dashed line. The area of a dot is " +
       "the number of images, all seeds together; the ECE is the mean over the seeds.";
     const caption = (row) => `${row.name}, ECE ${fixed(mean(row, "ece"))}`;
-    const drawn = figures((row) => row.reliability, one, caption);
+    const drawn = figures((row) => row.reliability, chartOf, caption);
     return [controls(select), note(explained), drawn, classLegend()];
   },
 

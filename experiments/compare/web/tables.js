@@ -125,16 +125,16 @@ export const tables = {
     const columns = Object.keys(data.shots).flatMap((shot) => {
       const name = `${shot}_accuracy`;
       const title = capitalized(shot);
-      const found = (row) => row.metrics[name];
+      const metric = (row) => row.metrics[name];
       return [
         {
           title,
           value: (row) => mean(row, name),
-          cell: (row) => found(row) && estimate(found(row).mean, found(row).lesions),
+          cell: (row) => metric(row) && estimate(metric(row).mean, metric(row).lesions),
         },
         {
           title: `${title}, 0 to 1`,
-          cell: (row) => found(row) && whisker(found(row), [0, 1], ofBaseline(name), true),
+          cell: (row) => metric(row) && whisker(metric(row), [0, 1], ofBaseline(name), true),
         },
       ];
     });

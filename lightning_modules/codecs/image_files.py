@@ -1,4 +1,4 @@
-"""JPEG and WebP: what people use today."""
+"""JPEG and WebP, as baselines for learned codecs."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from torch import Tensor
 from lightning_modules.codecs.codec import Codec, Reconstruction, to_bytes
 from lightning_modules.errors import ModelError
 
-BEST = 100  # quality
+BEST_QUALITY = 100
 
 
 class FileCodec(Codec):
-    """Files of a format with a quality from 0 to 100, whose whole size is counted.
+    """Codec by an image format with a quality from 0 to 100; bits are those of the whole file.
 
-    With ``bits_per_pixel``, bisection finds for each image the best quality whose file is no
-    larger: the same for every image, as k-means and autoencoders spend it. An image that does not
-    fit at any quality has the lowest, and one that at the best needs less has the best: the rate
-    that a run reports is the true one. With ``quality``, simple images are small files: that is
-    the match for a codec whose rate varies likewise, such as the hyperprior.
+    With ``bits_per_pixel``, bisection finds the best quality at which the file of each image is not
+    larger. All images then have about the same size, as with k-means and autoencoders; the reported
+    rate is that of the actual files, since some images are too large even at quality 0 and others
+    smaller even at 100. With ``quality``, simple images have smaller files, as with codecs whose
+    rate varies, such as the hyperprior.
 
     Args:
-        bits_per_pixel: Of a file, at most; 4 is 6x.
-        quality: The same for all, instead.
+        bits_per_pixel: Largest number of bits per pixel of a file; 4 is 6x.
+        quality: Quality of all files, from 0 to 100, in place of ``bits_per_pixel``.
     """
 
     format: ClassVar[str]
@@ -40,7 +40,9 @@ class FileCodec(Codec):
     def __init__(self, bits_per_pixel: float | None = None, quality: int | None = None) -> None:
         super().__init__()
         if (bits_per_pixel is None) == (quality is None):
-            raise ModelError(f"{self.format} takes either bits_per_pixel or quality: give one.")
+            raise ModelError(
+                f"{self.format} takes either bits_per_pixel or quality: set one of them."
+            )
         self.bits_per_pixel, self.quality = bits_per_pixel, quality
 
     def reconstruct(self, images: Tensor) -> Reconstruction:
@@ -50,7 +52,7 @@ class FileCodec(Codec):
 
     @torch.no_grad()
     def encode(self, images: Tensor) -> list[bytes]:
-        """A file of each image."""
+        """Encode each image to a file."""
         pixels = to_bytes(images).byte().permute(0, 2, 3, 1).cpu().numpy()
         with ThreadPoolExecutor(os.cpu_count()) as pool:  # encoding releases the interpreter lock
             return list(pool.map(self.file, pixels))
@@ -66,9 +68,9 @@ class FileCodec(Codec):
         if self.bits_per_pixel is None:
             return self.file_of_quality(pixels, self.quality or 0)
         allowed = self.bits_per_pixel * pixels.shape[0] * pixels.shape[1] / 8
-        if len(best := self.file_of_quality(pixels, BEST)) <= allowed:
+        if len(best := self.file_of_quality(pixels, BEST_QUALITY)) <= allowed:
             return best
-        fits, fails = 0, BEST
+        fits, fails = 0, BEST_QUALITY
         while fails - fits > 1:
             middle = (fits + fails) // 2
             small = len(self.file_of_quality(pixels, middle)) <= allowed
@@ -86,8 +88,15 @@ class JPEG(FileCodec):
 
     Args:
         bits_per_pixel: As for :class:`FileCodec`.
-        quality: Likewise.
-        halve_colours: Keep colours at half the resolution, as cameras do and WebP always does.
+        quality: As for :class:`FileCodec`.
+        halve_colours: Whether to halve the resolution of colors, as cameras do and WebP always
+            does.
+
+    Example:
+        >>> images = torch.full((1, 3, 16, 16), 0.5)
+        >>> reconstruction = JPEG(quality=90)(images)
+        >>> bool((reconstruction.image - images).abs().max() < 0.01)
+        True
     """
 
     format = "JPEG"
@@ -103,7 +112,7 @@ class JPEG(FileCodec):
 
 
 class WebP(FileCodec):
-    """Lossy WebP; the format halves the resolution of colours."""
+    """Lossy WebP; the format halves the resolution of colors."""
 
     format = "WebP"
     options: Mapping[str, Any] = MappingProxyType({"method": 4})

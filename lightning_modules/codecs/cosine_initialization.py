@@ -1,4 +1,4 @@
-"""What learned codecs begin as: the cosines of blocks, as in JPEG without its rounding."""
+"""Initialization of codecs with the cosines of blocks, as in JPEG without its rounding."""
 
 from __future__ import annotations
 
@@ -8,22 +8,23 @@ from torch import Tensor, nn
 
 
 @torch.no_grad()
-def begin_as_cosines(analysis: nn.Sequential, synthesis: nn.Sequential) -> None:
-    """Initialises layers that halve images, and those that double them again, to a linear code.
+def initialize_with_cosines(analysis: nn.Sequential, synthesis: nn.Sequential) -> None:
+    """Initialize downsampling and upsampling layers to a linear code of cosines.
 
-    Channel i of each layer begins as the i-th coarsest cosine of its blocks (4 x 4 pixels in the
-    second layer), projected to what the channels of the layer before span, and orthonormal to the
-    channels before it. Channels beyond these keep their random weights, and like an image's
-    channels behind red, green and blue they do not reach the reconstruction at first. The layers
-    that double begin as the transpose.
+    Channel i of each layer starts as the i-th coarsest cosine of its blocks (4 x 4 pixels in the
+    second layer), projected to the span of the previous layer's channels and orthonormal to the
+    channels before i. Further channels keep their random weights; like input channels after red,
+    green and blue, they do not contribute to the initial reconstruction. The upsampling layers
+    start as the transpose.
 
     Args:
-        analysis: Its convolutions have a stride of 2 and kernels of 5; from the image on.
-        synthesis: As many transposed ones, with kernels of 4 or 5; to the image.
+        analysis: Layers from the image on, whose convolutions have stride 2 and kernel size 5.
+        synthesis: Layers to the image, with as many transposed convolutions of stride 2 and kernel
+            size 4 or 5.
     """
     down = [layer for layer in analysis if isinstance(layer, nn.Conv2d)]
     up = [layer for layer in synthesis if isinstance(layer, nn.ConvTranspose2d)]
-    patterns = torch.eye(3)[:, :, None, None]  # what a channel sees in a block (n, 3, s, s)
+    patterns = torch.eye(3)[:, :, None, None]  # of each channel in a block (n, 3, s, s)
     for conv, transposed in zip(down, reversed(up), strict=True):
         number, _, size, _ = patterns.shape
         spanned = torch.zeros(number, 2, 2, 3, 2 * size, 2 * size)
@@ -40,16 +41,16 @@ def begin_as_cosines(analysis: nn.Sequential, synthesis: nn.Sequential) -> None:
 
 
 def cosines(size: int, number: int) -> Tensor:
-    """The coarsest cosines of blocks of ``size`` pixels, (number, 3, size, size), orthonormal.
+    """Coarsest orthonormal cosines (number, 3, size, size) of blocks of ``size`` pixels.
 
-    Along rows and columns they are those of the discrete cosine transform, whose amplitudes are
-    taken to fall with the square of the frequency; along colours grey, red against blue, and
-    green against both, of weight 1, 0.2 and 0.1: colours vary less than light, in detail above all.
+    Along rows and columns they are those of the discrete cosine transform, ordered as if amplitudes
+    fell with the square of the frequency. Along colors they are gray, red against blue, and green
+    against both, with amplitudes of 1, 0.2 and 0.1, because colors vary less than luminance.
     """
     step = torch.arange(float(size))
     waves = F.normalize(torch.cos(torch.pi / size * step[:, None] * (step + 0.5)))
-    colours = F.normalize(torch.tensor([[1.0, 1.0, 1.0], [1.0, 0.0, -1.0], [1.0, -2.0, 1.0]]))
-    basis = torch.einsum("kc,ui,vj->kuvcij", colours, waves, waves).flatten(0, 2)
+    colors = F.normalize(torch.tensor([[1.0, 1.0, 1.0], [1.0, 0.0, -1.0], [1.0, -2.0, 1.0]]))
+    basis = torch.einsum("kc,ui,vj->kuvcij", colors, waves, waves).flatten(0, 2)
     amplitudes = torch.tensor([1.0, 0.2, 0.1])[:, None, None] / (
         1 + 6 * (step[:, None].square() + step.square())
     )
@@ -57,11 +58,11 @@ def cosines(size: int, number: int) -> Tensor:
 
 
 def _put(layer: nn.Conv2d | nn.ConvTranspose2d, kernels: Tensor, at: int) -> None:
-    """Kernels (m, n, 2, 2) where a stride of 2 has its 2 x 2 pixels; nothing else reaches them."""
+    """Write kernels (m, n, 2, 2) to the positions of disjoint 2 x 2 pixels; zero the others."""
     m, n = kernels.shape[:2]
     weight = layer.get_parameter("weight")
     if isinstance(layer, nn.ConvTranspose2d):
-        weight[:, :n] = 0  # nothing that waits adds to the linear code
+        weight[:, :n] = 0  # further channels do not add to the linear code
     else:
         weight[:m] = 0
     weight[:m, :n, at : at + 2, at : at + 2] = kernels
