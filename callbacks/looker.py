@@ -1,4 +1,4 @@
-"""Callbacks that only look, whose failures no training, test or prediction depends on."""
+"""Base of callbacks whose failures never stop a run."""
 
 from __future__ import annotations
 
@@ -9,16 +9,15 @@ from functools import wraps
 from pathlib import Path
 from typing import Any
 
-from pytorch_lightning import Callback
-
 from callbacks.errors import RunError, reason
+from callbacks.run_callback import RunCallback
 
 
-class Looker(Callback):
-    """Base of callbacks that draw, print, measure or upload what others made.
+class Looker(RunCallback):
+    """Base of callbacks that only draw, print, measure or upload.
 
-    If one of its hooks raises, that is printed once and the callback does nothing more until the
-    command ends. What ``__init__`` and ``setup`` refuse still stops a command at its start.
+    If a hook raises, one line is printed and the callback is switched off until the command ends.
+    Errors raised in ``__init__`` and ``setup`` still stop the command at its start.
     """
 
     failed = False
@@ -30,10 +29,10 @@ class Looker(Callback):
                 setattr(cls, name, _surviving(hook))
 
     def give_up(self, error: Exception) -> None:
-        """Prints what went wrong, in one line."""
+        """Switch the callback off and print why, in one line."""
         self.failed = True
-        what = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", type(self).__name__).lower()
-        print(f"No {what}: {_explained(error)}. The run continues without.")
+        words = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", type(self).__name__).lower()
+        print(f"No {words}: {_explained(error)}. The run continues without it.")
 
 
 def _surviving(hook: Callable[..., None]) -> Callable[..., None]:
@@ -43,7 +42,7 @@ def _surviving(hook: Callable[..., None]) -> Callable[..., None]:
             return
         try:
             hook(self, *args, **kwargs)
-        except Exception as error:  # of whatever library: none is worth a training
+        except Exception as error:  # of any library: none is worth a run
             self.give_up(error)
 
     return survive
@@ -53,5 +52,5 @@ def _explained(error: Exception) -> str:
     if isinstance(error, RunError):
         return reason(error)
     last = traceback.extract_tb(error.__traceback__)[-1]
-    where = f"{Path(last.filename).name}, line {last.lineno}"
-    return f"{type(error).__name__} in {where}: {reason(error)}"
+    place = f"{Path(last.filename).name}, line {last.lineno}"
+    return f"{type(error).__name__} in {place}: {reason(error)}"

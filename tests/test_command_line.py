@@ -260,7 +260,7 @@ def test_a_decision_is_chosen_on_validation_and_used(lesions, tmp_path):
     fit(lesions)
     use(
         "validate",
-        "--trainer.callbacks+=callbacks.recording.choose_decision.ChooseDecision",
+        "--trainer.callbacks+=callbacks.ChooseDecision",
         "--trainer.callbacks.rule=Sensitivity",
         "--trainer.callbacks.rule.at_least=1.0",
     )
@@ -334,7 +334,7 @@ def test_a_record_that_is_whole_or_the_old_one(lesions, error, monkeypatch):
     record = RUN / "config.yaml"
     before = record.read_text()
     with monkeypatch.context() as patch, pytest.raises(ZeroDivisionError):
-        patch.setattr("callbacks.files.os.replace", lambda *_: 1 / 0)  # a kill
+        patch.setattr("callbacks.atomic_files.os.replace", lambda *_: 1 / 0)  # a kill
         fit(lesions, "--trainer.max_epochs=2")
     assert record.read_text() == before
     record.write_text("")

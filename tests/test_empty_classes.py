@@ -9,14 +9,14 @@ import pandas as pd
 import pytest
 import torch
 
+from callbacks.atomic_files import write_json
 from callbacks.console import in_words
 from callbacks.errors import RunError
-from callbacks.files import write_json
-from callbacks.looking.collapse import what_is_lost
-from callbacks.recording.charts import bars, curves
+from callbacks.looking.charts import bars, curves
+from callbacks.looking.collapse import lost_parts
 from callbacks.recording.course import course
 from callbacks.recording.decision import (
-    FILE,
+    DECISION_FILE,
     ArgMax,
     Decision,
     LogitAdjustment,
@@ -75,7 +75,7 @@ def test_metrics_of_an_odd_part(odd, capsys):
     assert in_words(scalars)
     curves(probability, label, classes)
     bars(values, classes, "recall")
-    assert not [x for x in what_is_lost(values) if len(set(label.tolist())) == 1]
+    assert not [x for x in lost_parts(values) if len(set(label.tolist())) == 1]
     trainer = SimpleNamespace(
         is_global_zero=True, loggers=[], datamodule=SimpleNamespace(synthetic=True)
     )
@@ -129,14 +129,14 @@ def test_nothing_that_was_trained_on_is_nothing_to_calibrate_by():
 
 @pytest.mark.parametrize("text", ['{"offsets": [Infinity]', "[]", '{"classes": ["a"]}'])
 def test_a_decision_that_is_none_is_refused(tmp_path, text):
-    (tmp_path / FILE).write_text(text)
+    (tmp_path / DECISION_FILE).write_text(text)
     with pytest.raises(RunError, match="choose it again"):
         Decision.load(tmp_path)
 
 
 def test_a_decision_with_an_infinite_offset_is_refused(tmp_path):
     kept = {"classes": ["a"], "temperature": 1.0, "offsets": [math.inf], "costs": None}
-    (tmp_path / FILE).write_text(json.dumps(kept))
+    (tmp_path / DECISION_FILE).write_text(json.dumps(kept))
     with pytest.raises(RunError, match="finite"):
         Decision.load(tmp_path)
     trainer = SimpleNamespace(world_size=1)

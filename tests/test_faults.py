@@ -9,6 +9,7 @@ import torch
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning import Callback
 
+from callbacks.errors import RunError
 from datamodules.layout import IMAGE_FOLDERS, MASK_FOLDER, METADATA
 from experiments.command_line.cli import ExperimentCLI, main, run_command
 from experiments.command_line.failures import explained
@@ -75,18 +76,30 @@ def goes_on(lesions, whole):
     assert_same_run("whole", "struck")
 
 
-def test_a_loss_that_is_nan(lesions, whole, said):
-    def poison(trainer, module):
-        next(module.network.parameters()).data.fill_(torch.nan)
+def poison(trainer, module):
+    next(module.network.parameters()).data.fill_(torch.nan)
 
+
+def test_a_loss_that_is_nan(lesions, whole, said):
     sentence = said(lesions, poison)
-    assert "The loss is nan at step 5 (epoch 1), of 8 images from ISIC_" in sentence
+    assert "The loss is nan at step 5 (epoch 1), for 8 images starting with ISIC_" in sentence
     assert f"{RUN}/nonfinite.pt holds the weights and the batch" in sentence
     kept = torch.load(RUN / "nonfinite.pt", weights_only=True)
     assert kept["step"] == 5
     assert len(kept["index"]) == 8
     assert resume_from(RUN)[1]["global_step"] == 4
     goes_on(lesions, whole)
+
+
+def test_both_ways_to_continue_after_a_nan_loss_are_accepted(lesions, said):
+    sentence = said(lesions, poison, more=["--trainer.precision=bf16-mixed"])
+    smaller = [*SMALL, "--model.optimizer.lr=1e-4", "--trainer.max_epochs=2"]
+    assert all(option in sentence for option in ("--name", "--model.optimizer.lr"))
+    with pytest.raises(RunError, match="was started with model.optimizer.lr.*another --name"):
+        fit(PLAIN, lesions, "struck", more=smaller)
+    assert fit(PLAIN, lesions, "smaller", more=smaller) == 0
+    assert "--trainer.precision=32-true" in sentence
+    assert fit(PLAIN, lesions, "struck", more=[*SMALL, "--trainer.precision=32-true"]) == 0
 
 
 def test_the_loss_that_was_not_finite_is_seen_again(lesions, said):

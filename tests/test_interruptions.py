@@ -106,7 +106,7 @@ def plotted(experiment):
     keys = {key for charts in sections for ys in charts.values() for key in ys}
     config = read(experiment.stem)
     if config["model"]["class_path"] == "lightning_modules.Compression":  # makes no diagnosis
-        return {key for key in keys if key.endswith("/loss") or key.startswith("cost/")}
+        return {key for key in keys if key.endswith("/loss") or key.startswith("resources/")}
     if config["data"].get("task") == "melanoma":
         others = {c for c in CLASSES if c not in ("mel", "nv")} | {"many", "medium", "few"}
         return {key for key in keys if not others & set(re.split("[/_]", key))}

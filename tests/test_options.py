@@ -111,5 +111,5 @@ def test_a_prediction_obeys_sigterm(lesions, tmp_path):
     process.terminate()
     process.join(120)
     assert process.exitcode == 128 + signal.SIGTERM
-    assert "SIGTERM: the results are not written" in log.read_text()
+    assert "SIGTERM: no results were written" in log.read_text()
     assert (RUN / "predictions.csv").read_text() == "of an earlier call"

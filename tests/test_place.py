@@ -14,7 +14,7 @@ from experiments.running.place import refuse_name, run_dir, run_group, run_id
 from tests.test_command_line import RUN, fit
 
 DECIDE = [
-    "--trainer.callbacks+=callbacks.recording.choose_decision.ChooseDecision",
+    "--trainer.callbacks+=callbacks.ChooseDecision",
     "--trainer.callbacks.rule=ArgMax",
 ]
 
@@ -51,7 +51,7 @@ def test_a_renamed_run_is_used_where_it_lies(lesions, capsys, tmp_path):
         assert results["decided"] is not None
         assert results["training"]["best_epoch"] == 0
         assert len(pd.read_csv(folder / "predictions.csv")) == 1
-        assert list((folder / "saliency").iterdir())
+        assert list((folder / "attention").iterdir())
         assert f"{folder} was trained as {old}" in capsys.readouterr().out
     with pytest.raises(RunError, match="are of two runs"):
         run_command(["test", f"--config={copied}/config.yaml", f"--ckpt_path={archived}/best.ckpt"])

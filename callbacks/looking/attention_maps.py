@@ -1,212 +1,197 @@
-"""Where a network looks: Grad-CAM, attention rollout, and the maps of attention modules."""
+"""Attention maps of the same images of each class, drawn and measured."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
+import pandas as pd
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+import wandb
+from PIL import Image
+from pytorch_lightning import LightningModule, Trainer
+from torch import Tensor
 
-from callbacks.errors import RunError
-
-
-def attention_maps(model: nn.Module, images: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-    """What ``model`` says of images, and the maps of where it looked for that.
-
-    - A module with ``keep_attention`` shows the maps that it keeps, CBAM's ``spatial`` for one;
-    - a vision transformer shows attention rollout (https://arxiv.org/abs/2005.00928, eq. 1);
-    - a hybrid one Grad-CAM (https://arxiv.org/abs/1610.02391, eq. 1 and 2) of the likeliest class
-      at the tokens that enter its last block;
-    - any other network with ``features`` Grad-CAM at these.
-
-    Neither gradients of parameters nor random numbers are touched. Works within
-    ``torch.inference_mode``.
-
-    Args:
-        model: Images to logits, in evaluation mode.
-        images: (B, 3, H, W).
-
-    Returns:
-        Logits (B, K), and name to map (B, h, w), at least 0; the last one is of the diagnosis.
-
-    Raises:
-        RunError: The model has nothing of the kind.
-    """
-    with torch.inference_mode(False), torch.no_grad():
-        images = images.clone()  # one from inference mode has no gradient behind it
-        if (kept := _own(model, images)) is not None:
-            return kept
-        if (vit := _transformer(model)) is not None:
-            if hasattr(vit.patch_embed, "backbone"):
-                with _replacing_output(vit.blocks[-1].norm1) as leaves:
-                    logits = model(images)
-                    heat = grad_cam(leaves[0], logits, vit, images.shape[2:])
-                    return logits.detach(), {"Grad-CAM": heat}
-            return _rollout(model, vit, images)
-        with _replacing_features(model) as leaves:
-            logits = model(images)
-            if not leaves:
-                raise RunError(f"{type(model).__name__} classifies without its features.")
-            return logits.detach(), {"Grad-CAM": grad_cam(leaves[0], logits)}
+from callbacks.console import decimals, in_words
+from callbacks.looker import Looker
+from callbacks.looking.heatmap import draw_heatmap
+from callbacks.looking.network_attention import attention_maps, inside
+from callbacks.run_callback import Data
 
 
-def grad_cam(
-    features: Tensor, logits: Tensor, vit: Any = None, shape: Sequence[int] = ()
-) -> Tensor:
-    """ReLU(sum_k a_k A_k), with a_k the mean over positions of the gradient of the largest logit.
+class AttentionMaps(Looker):
+    """Draw the :func:`attention_maps` of a network over images, and measure them.
+
+    The images are the first lesions of each class, one image each: of the validation split at the
+    end of every nth epoch, of the test split after a test, when the most confident mistakes are
+    drawn, too. The figures are the latest ``attention/<split>_<class>_<image>.png`` in the run
+    folder, mistakes ``attention/test_mistake<n>_<image>.png``, and ``val/attention`` and
+    ``test/attention`` on W&B.
+
+    If the data have masks, these metrics are logged, for each class and as means over the classes
+    (after a test with the prefix ``test/``):
+
+    - ``val/pointing``, ``val/pointing_<class>``: share of the maps whose maximum is in the
+      lesion;
+    - ``val/energy``, ``val/energy_<class>``: share of the map that is in the lesion;
+    - ``val/lesion_area``: share of the image that is lesion, which is the energy of a uniform map.
+
+    Only the first process draws; the others wait for it at their next step. Training is unaffected:
+    random numbers, gradients and statistics stay the same.
 
     Args:
-        features: A (B, C, h, w), or tokens (B, L, C), of which ``logits`` are a function.
-        logits: (B, K).
-        vit: The transformer whose tokens these are: some of them are no places.
-        shape: Height and width of the images that the transformer saw.
-
-    Returns:
-        (B, h, w).
+        every_n_epochs: Interval between validation figures in epochs; 0 draws none.
+        images_per_class: Number of images per class to draw.
+        scored_per_class: Number of images per class to measure, including those drawn.
+        mistakes: Number of mistakes to draw.
+        dirpath: Run folder; set by the command line.
     """
-    (gradient,) = torch.autograd.grad(logits.amax(1).sum(), features)
-    maps, gradient = features.detach().float(), gradient.float()
-    if features.ndim == 3:
-        maps, gradient = _places(maps, vit, shape), _places(gradient, vit, shape)
-    return torch.einsum("bk,bkhw->bhw", gradient.mean((2, 3)), maps).relu()
+
+    def __init__(
+        self,
+        every_n_epochs: int = 10,
+        images_per_class: int = 4,
+        scored_per_class: int = 20,
+        mistakes: int = 8,
+        dirpath: str = "",
+    ) -> None:
+        super().__init__(dirpath)
+        self.every_n_epochs = every_n_epochs
+        self.images_per_class = images_per_class
+        self.scored_per_class = scored_per_class
+        self.mistakes = mistakes
+        self.output = self.folder / "attention"
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        fitting = trainer.state.fn == "fit" and not trainer.sanity_checking
+        due = self.every_n_epochs and (trainer.current_epoch + 1) % self.every_n_epochs == 0
+        if fitting and due:
+            self.show(trainer, pl_module, "val")
+
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.show(trainer, pl_module, "test")
+
+    def show(self, trainer: Trainer, pl_module: LightningModule, split: str) -> None:
+        """Draw, measure and record the images of a split."""
+        if not trainer.is_global_zero or self.is_trial(trainer):
+            return
+        data = self.data(trainer)
+        chosen = first_lesions(data.table[data.table["split"] == split], self.scored_per_class)
+        if chosen.empty:
+            return
+        mapped = map_images(pl_module, data, chosen.index.tolist())
+        drawn = chosen.groupby("label").head(self.images_per_class)
+        names = {
+            i: f"{split}_{dx}" for i, dx in zip(drawn.index.tolist(), drawn["dx"], strict=True)
+        }
+        figures = self.draw(mapped, data, names)
+        if split == "test":
+            figures += self.draw_mistakes(pl_module, data)
+        values = measured(mapped, chosen["dx"]) | {"epoch": trainer.current_epoch}
+        self.record(trainer, split, values, figures)
+
+    def draw_mistakes(self, pl_module: LightningModule, data: Data) -> list[Image.Image]:
+        """Draw the most confident mistakes in the test split."""
+        mistakes = self.most_confident_mistakes(pl_module)
+        if not mistakes:
+            return []
+        for earlier in self.output.glob("test_mistake*.png"):
+            earlier.unlink()  # of another checkpoint
+        names = {i: f"test_mistake{n:02}" for n, i in enumerate(mistakes, start=1)}
+        return self.draw(map_images(pl_module, data, mistakes), data, names)
+
+    def most_confident_mistakes(self, pl_module: LightningModule) -> list[int]:
+        """Rows of the misclassified test images, the most confident first."""
+        computed = self.metric(pl_module, "test").compute()  # cached, and of all processes
+        confidence, decided = computed["probability"].max(1)
+        wrong = (decided != computed["label"]).nonzero().flatten()
+        order = wrong[confidence[wrong].argsort(descending=True, stable=True)]
+        indices: list[int] = computed["index"][order][: self.mistakes].tolist()
+        return indices
+
+    def draw(self, mapped: MappedImages, data: Data, names: Mapping[int, str]) -> list[Image.Image]:
+        """Draw and save images.
+
+        Args:
+            mapped: Images with their attention maps.
+            data: Datamodule of the images.
+            names: Prefix of the file name for each row to draw.
+        """
+        self.output.mkdir(parents=True, exist_ok=True)
+        figures = []
+        for i, name in names.items():
+            at, row = mapped.rows.index(i), data.table.loc[i]
+            confidence, decided = mapped.probability[at].max(0)
+            caption = f"{row['dx']}, taken for {data.class_names[int(decided)]} ({confidence:.0%})"
+            maps = {kind: heat[at] for kind, heat in mapped.maps.items()}
+            mask = None if mapped.mask is None else mapped.mask[at]
+            figure = draw_heatmap(mapped.image[at], maps, f"{row['image_id']}: {caption}", mask)
+            figure.save(self.output / f"{name}_{row['image_id']}.png")
+            figures.append(figure)
+        return figures
+
+    def record(
+        self, trainer: Trainer, split: str, values: dict[str, float], figures: list[Image.Image]
+    ) -> None:
+        """Log values and figures, and print a summary after a test."""
+        keys = {key if key == "epoch" else f"{split}/{key}": x for key, x in values.items()}
+        for logger in trainer.loggers:
+            logger.log_metrics(keys, step=max(trainer.global_step - 1, 0))
+        for dashboard in self.dashboards(trainer):
+            dashboard.log_media({f"{split}/attention": [wandb.Image(f) for f in figures]})
+        if split == "test":
+            means = {key: x for key, x in values.items() if key in ("pointing", "energy")}
+            area = decimals(values.get("lesion_area", float("nan")))
+            scores = f"{in_words(means)} (lesions: {area} of the images); " if means else ""
+            print(f"Attention maps: {scores}{len(figures)} figures in {self.output}.")
 
 
-def rollout(attention: list[Tensor]) -> Tensor:
-    """Attention of the outputs to the inputs: the product of (A + I) / 2, later layers first.
+class MappedImages(NamedTuple):
+    """Images with the probabilities and the attention maps of a network.
 
     Args:
-        attention: A (B, heads, L, L) of each layer, rows summing to 1; heads are averaged.
-
-    Returns:
-        (B, L, L), rows summing to 1.
+        rows: Rows of the N images in the table of the data.
+        image: Images (N, 3, H, W) in [0, 1].
+        mask: Masks of the lesions (N, H, W); None if the data have none.
+        probability: Class probabilities (N, K).
+        maps: Attention maps (N, h, w) by name.
     """
-    identity = torch.eye(attention[0].shape[-1], device=attention[0].device)
-    total = identity
-    for layer in attention:
-        total = (layer.float().mean(1) + identity) / 2 @ total
-    return total
+
+    rows: list[int]
+    image: Tensor
+    mask: Tensor | None
+    probability: Tensor
+    maps: dict[str, Tensor]
 
 
-def inside(heat: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    """How much of a map is in the lesion.
-
-    Args:
-        heat: (B, h, w), at least 0.
-        mask: (B, H, W) in [0, 1].
-
-    Returns:
-        (B,) each: whether the middle of its highest cell is inside (the pointing game,
-        https://arxiv.org/abs/1608.00507, without the tolerance of 15 pixels), and the share of its
-        sum, once it is enlarged, that is (https://arxiv.org/abs/1910.01279, section 4.3). A map
-        that is 0 everywhere has neither, which is NaN.
-    """
-    (h, w), (height, width) = heat.shape[1:], mask.shape[1:]
-    highest = heat.flatten(1).argmax(1)
-    rows, columns = highest // w, highest % w
-    rows, columns = (2 * rows + 1) * height // (2 * h), (2 * columns + 1) * width // (2 * w)
-    hit = (mask[torch.arange(len(mask)), rows, columns] >= 0.5).float()
-    heat = enlarged(heat, mask.shape[1:])
-    total = heat.sum((1, 2))
-    energy = (heat * mask).sum((1, 2)) / total
-    return hit.where(total > 0, torch.nan), energy.where(total > 0, torch.nan)
+def map_images(
+    model: LightningModule, data: Data, index: Sequence[int], batch_size: int = 32
+) -> MappedImages:
+    """Compute the attention maps of the images in some rows of the table of the data."""
+    batch = data.gather(list(index))
+    logits, maps = [], []
+    for images in batch["image"].split(batch_size):
+        z, m = attention_maps(model, images.to(model.device))
+        logits.append(z.float().cpu())
+        maps.append({name: heat.float().cpu() for name, heat in m.items()})
+    joined = {name: torch.cat([m[name] for m in maps]) for name in maps[0]}
+    probability = torch.cat(logits).softmax(1)
+    mask = batch["mask"].squeeze(1) if "mask" in batch else None
+    return MappedImages(list(index), batch["image"], mask, probability, joined)
 
 
-def enlarged(heat: Tensor, shape: torch.Size) -> Tensor:
-    """Maps (B, h, w) to (B, H, W)."""
-    return F.interpolate(heat[:, None].float(), tuple(shape), mode="bilinear").squeeze(1)
+def first_lesions(images: pd.DataFrame, number: int) -> pd.DataFrame:
+    """The first lesions of each class in a table of images, one image each."""
+    return images.drop_duplicates("lesion_id").groupby("label").head(number)
 
 
-def _own(model: nn.Module, images: Tensor) -> tuple[Tensor, dict[str, Tensor]] | None:
-    keepers = (module for module in model.modules() if hasattr(module, "keep_attention"))
-    keeper: Any = next(keepers, None)
-    if keeper is None:
-        return None
-    keeper.keep_attention = True
-    try:
-        logits = model(images)
-        return (logits, keeper.attention) if keeper.attention else None
-    finally:
-        keeper.keep_attention, keeper.attention = False, {}
-
-
-def _transformer(model: nn.Module) -> Any:
-    """A vision transformer of timm's in a model, if its attention can be seen."""
-    for module in model.modules():
-        blocks = getattr(module, "blocks", None)
-        if isinstance(blocks, nn.Sequential) and hasattr(module, "num_prefix_tokens"):
-            attentions = [getattr(block, "attn", None) for block in blocks]
-            if all(hasattr(a, "fused_attn") and hasattr(a, "attn_drop") for a in attentions):
-                return module
-    return None
-
-
-def _rollout(model: nn.Module, vit: Any, images: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-    seen: list[Tensor] = []
-    layers = [block.attn for block in vit.blocks]
-    with ExitStack() as stack:
-        for layer in layers:
-            stack.callback(setattr, layer, "fused_attn", layer.fused_attn)
-            layer.fused_attn = False  # which computes the weights, and hands them to the dropout
-            hook = layer.attn_drop.register_forward_hook(lambda _, __, out: seen.append(out))
-            stack.callback(hook.remove)
-        logits = model(images)
-    total = rollout(seen[: len(layers)])  # an ensemble may ask several times
-    pooled = total[:, 0] if vit.global_pool == "token" else total.mean(1)
-    return logits, {"rollout": _places(pooled[..., None], vit, images.shape[2:]).squeeze(1)}
-
-
-def _places(tokens: Tensor, vit: Any, shape: Sequence[int]) -> Tensor:
-    """Tokens (B, L, C) to their places in images of a shape (H, W): (B, C, h, w)."""
-    patches = tokens if vit is None else tokens[:, vit.num_prefix_tokens :]
-    return patches.transpose(1, 2).unflatten(2, _grid(patches.shape[1], vit, shape))
-
-
-def _grid(places: int, vit: Any, shape: Sequence[int]) -> tuple[int, int]:
-    """Rows and columns of the tokens of this image, which may not be of the size built for."""
-    side = math.isqrt(places)
-    known = [(side, side)]
-    if vit is not None:
-        embed = vit.patch_embed
-        known.insert(0, embed.grid_size or (0, 0))
-        if hasattr(embed, "dynamic_feat_size"):
-            known.insert(0, embed.dynamic_feat_size(tuple(shape)))
-    for rows, columns in known:
-        if rows * columns == places:
-            return rows, columns
-    raise RunError(f"{places} tokens are no square of places: no map can be drawn.")
-
-
-@contextmanager
-def _replacing_output(module: nn.Module) -> Iterator[list[Tensor]]:
-    """Puts a leaf of the graph in the place of what a module gives, and shows it."""
-    leaves: list[Tensor] = []
-    hook = module.register_forward_hook(lambda _, __, output: _leaf(output, leaves))
-    try:
-        yield leaves
-    finally:
-        hook.remove()
-
-
-@contextmanager
-def _replacing_features(model: nn.Module) -> Iterator[list[Tensor]]:
-    """The same of the method ``features``, which no hook can reach."""
-    methods = ((m, getattr(m, "features", None)) for m in model.modules())
-    found = [(m, f) for m, f in methods if callable(f) and not isinstance(f, nn.Module)]
-    if not found:
-        raise RunError(f"{type(model).__name__} has no feature map: no saliency can be drawn.")
-    (owner, features), leaves = found[0], []  # type: ignore[var-annotated]
-    owner.features = lambda images: _leaf(features(images), leaves)  # type: ignore[assignment]
-    try:
-        yield leaves
-    finally:
-        del owner.features
-
-
-def _leaf(output: Tensor, leaves: list[Tensor]) -> Tensor:
-    leaves.append(output.detach().requires_grad_())
-    torch.set_grad_enabled(True)  # from here on; what leads here needs no graph
-    return leaves[-1]
+def measured(mapped: MappedImages, dx: pd.Series[str]) -> dict[str, float]:
+    """Pointing and energy of each class, and their means over the classes."""
+    if mapped.mask is None:
+        return {}
+    pointing, energy = inside(list(mapped.maps.values())[-1], mapped.mask)
+    table = pd.DataFrame({"pointing": pointing.numpy(), "energy": energy.numpy()})
+    means = table.groupby(dx.to_numpy(), sort=False).mean()
+    per_class = {f"{name}_{c}": x for name in means for c, x in means[name].dropna().items()}
+    overall = {str(name): float(x) for name, x in means.mean().dropna().items()}
+    return per_class | overall | {"lesion_area": float(mapped.mask.mean())}

@@ -1,29 +1,28 @@
-"""Joint training of codec and classifier can lose what it was to keep; here it is said."""
+"""Warnings when joint training of codec and classifier loses the image or the diagnosis."""
 
 from __future__ import annotations
 
-from typing import Any
-
 from pytorch_lightning import LightningModule, Trainer
+from torch import Tensor
 
 from callbacks.errors import require
 from callbacks.looker import Looker
-from callbacks.recording.wandb_logger import ResilientWandbLogger
 
 
 class Collapse(Looker):
-    """Looks after every validation whether image or diagnosis are lost.
+    """Warn after a validation if the image or the diagnosis is lost.
 
-    The image is lost where the reconstructions explain nothing of it: each image's mean colour
-    would have had no larger error. Cross-entropy alone may well lead there, for it does not ask
-    for an image. The diagnosis is lost where all images get the same class. Logs
-    ``val/collapsed``, 1 or 0, and tags the run on W&B.
+    The image is lost if the reconstructions have at least the error of each image's mean color.
+    Cross-entropy alone can lead there, because it does not ask for an image. The diagnosis is lost
+    if all images get the same class. Logs ``val/collapsed``, 1 or 0, and tags the run
+    ``collapsed`` on W&B.
 
     Args:
-        after: Epochs that are passed over, for a training begins with neither.
+        after: Number of epochs before the first check, because training starts with neither.
     """
 
     def __init__(self, after: int = 3) -> None:
+        super().__init__()
         self.after = after
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -33,21 +32,20 @@ class Collapse(Looker):
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.state.fn != "fit" or trainer.sanity_checking:
             return
-        metric: Any = pl_module.metrics["val"]  # type: ignore[index]
-        lost = what_is_lost(metric.compute()) if trainer.current_epoch >= self.after else []
+        computed = self.metric(pl_module, "val").compute()
+        lost = lost_parts(computed) if trainer.current_epoch >= self.after else []
         pl_module.log("val/collapsed", float(bool(lost)))
         if lost and trainer.is_global_zero:
             print(f"COLLAPSE in epoch {trainer.current_epoch}: {'; '.join(lost)}.")
-            for logger in trainer.loggers:
-                if isinstance(logger, ResilientWandbLogger):
-                    logger.add_tag("collapsed")
+            for dashboard in self.dashboards(trainer):
+                dashboard.add_tag("collapsed")
 
 
-def what_is_lost(computed: dict[str, Any]) -> list[str]:
-    """Image, diagnosis, or neither, in words."""
+def lost_parts(computed: dict[str, Tensor]) -> list[str]:
+    """Sentences about a lost image and a lost diagnosis; empty if neither is lost."""
     lost = []
     if computed.get("explained", 1) <= 0:
-        lost.append("the reconstructions tell less of the images than their mean colours")
+        lost.append("the reconstructions explain no more of the images than their mean colors")
     occurring, decided = ((computed["confusion"].sum(axis) > 0).sum() for axis in (1, 0))
     if occurring > 1 and decided == 1:
         lost.append("all images are given the same class")

@@ -1,4 +1,4 @@
-"""What SPMix mixes, to look at."""
+"""Figures of mixed pairs."""
 
 from __future__ import annotations
 
@@ -16,33 +16,34 @@ from torch import Tensor
 
 from callbacks.errors import RunError, require
 from callbacks.looker import Looker
-from callbacks.recording.wandb_logger import ResilientWandbLogger
 
-TILE, GAP, LINE = 168, 8, 18  # pixels: a picture, the space around it, a line of text
+TILE, GAP, LINE_HEIGHT = 168, 8, 18  # in pixels: side of a tile, space around it, line of text
 HEADER = ("anchor", "its map", "partner", "its map", "ratio: 1 is the anchor", "mixed")
 
 
 class MixingPicture(Looker):
-    """Draws some pairs, how they are mixed and what comes of it: ``mixing/epoch<N>.png``.
+    """Draw some pairs and how they are mixed: ``mixing/epoch<N>.png`` in the run folder.
 
-    A row shows a pair of the epoch's first batch as the network sees it: anchor, partner, the maps
-    of their lesions, the ratio of every patch, and the mix. Tokens cannot be looked at: the mix
-    shown is of pixels, each by the ratio of its patch.
+    A row shows a pair of the epoch's first batch after augmentation: anchor, partner, the saliency
+    maps or masks of both, the ratio of every patch, and the mix. A mix of tokens is shown as a mix
+    of pixels, each with the ratio of its patch. The figure is ``mixing`` on W&B.
 
-    The picture is in the run folder and on W&B. It takes nothing from the training's random
-    numbers.
+    The random numbers of training are left unchanged.
 
     Args:
-        every_n_epochs: An epoch's start is drawn if it can be divided by this; epoch 0 always is.
-        pairs: How many to draw, of as many classes as possible.
-        dirpath: The run folder; the command line fills it in.
+        every_n_epochs: Interval between figures in epochs, at least 1, from epoch 0 on.
+        pairs: Number of pairs to draw, from as many classes as possible.
+        dirpath: Run folder; set by the command line.
     """
 
     def __init__(self, every_n_epochs: int = 50, pairs: int = 6, dirpath: str = "") -> None:
         if every_n_epochs < 1:
-            raise RunError("MixingPicture draws every_n_epochs, 1 or more.")
-        self.every_n_epochs, self.pairs = every_n_epochs, pairs
-        self.folder = Path(dirpath, "mixing")
+            raise RunError(
+                f"MixingPicture got every_n_epochs={every_n_epochs}: set it to 1 or more."
+            )
+        super().__init__(dirpath)
+        self.every_n_epochs = every_n_epochs
+        self.pairs = pairs
         self.path: Path | None = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -53,52 +54,52 @@ class MixingPicture(Looker):
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
     ) -> None:
         due = batch_idx == 0 and trainer.current_epoch % self.every_n_epochs == 0
-        if not due or not trainer.is_global_zero or trainer.fast_dev_run:  # type: ignore[attr-defined]
+        if not due or not trainer.is_global_zero or self.is_trial(trainer):
             return
         module: Any = pl_module
         device = pl_module.device
         with torch.random.fork_rng([device] if device.type == "cuda" else []):
             mixtures = {name: value.cpu() for name, value in module.mixtures(batch).items()}
-        names = trainer.datamodule.class_names  # type: ignore[attr-defined]
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self.path = self.folder / f"epoch{trainer.current_epoch}.png"
+        names = self.data(trainer).class_names
+        self.path = self.folder / "mixing" / f"epoch{trainer.current_epoch}.png"
+        self.path.parent.mkdir(parents=True, exist_ok=True)
         draw(mixtures, names, self.pairs).save(self.path)
-        for logger in trainer.loggers:
-            if isinstance(logger, ResilientWandbLogger):
-                logger.log_media({"mixing": wandb.Image(str(self.path))}, trainer.global_step)
+        for dashboard in self.dashboards(trainer):
+            dashboard.log_media({"mixing": wandb.Image(str(self.path))}, trainer.global_step)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self.path is not None:
-            print(f"What was mixed: {self.path}")
+            print(f"Mixed pairs: {self.path}")
 
 
 def draw(mixtures: dict[str, Tensor], names: Sequence[str], pairs: int) -> Image.Image:
-    """A row for each of ``pairs`` mixtures, of which ``mixtures`` holds n.
+    """Draw mixed pairs, one a row.
 
     Args:
-        mixtures: ``image`` (2n, 3, H, W) in [0, 1] and ``label`` (2n,), anchors and partners in
-            turns; ``map`` (2n, 1, H, W), saliency or mask, if it counts; ``ratio`` (n, h, w).
-        names: Of the classes.
-        pairs: How many rows, of as many classes of anchors as possible.
+        mixtures: ``image`` (2n, 3, H, W) in [0, 1] and ``label`` (2n,), anchors in even rows and
+            partners in odd rows; ``map`` (2n, 1, H, W), saliency or mask, if the mix uses it;
+            ``ratio`` (n, h, w), the weight of the anchor in each patch.
+        names: Class names.
+        pairs: Number of pairs to draw, with anchors of as many classes as possible.
     """
     rows = _chosen(mixtures, pairs)
     step = TILE + GAP
-    size = (len(HEADER) * step + GAP, LINE + GAP + len(rows) * (step + LINE))
+    size = (len(HEADER) * step + GAP, LINE_HEIGHT + GAP + len(rows) * (step + LINE_HEIGHT))
     page = Image.new("RGB", size, "white")
     write, font = ImageDraw.Draw(page), ImageFont.load_default(13)
     for column, title in enumerate(HEADER):
         write.text((GAP + column * step, GAP // 2), title, "black", font)
     for row, i in enumerate(rows):
-        top = LINE + GAP + row * (step + LINE)
-        for column, (picture, text) in enumerate(_tiles(mixtures, names, i)):
+        top = LINE_HEIGHT + GAP + row * (step + LINE_HEIGHT)
+        for column, (tile, text) in enumerate(_tiles(mixtures, names, i)):
             left = GAP + column * step
-            page.paste(picture, (left, top))
+            page.paste(tile, (left, top))
             write.text((left, top + TILE + 1), text, "black", font)
     return page
 
 
 def _chosen(mixtures: dict[str, Tensor], pairs: int) -> list[int]:
-    """The first of each class before the second, and of these mixed pairs before unmixed ones."""
+    """Choose the first pair of each class, then the second, mixed pairs before unmixed ones."""
     anchors = mixtures["label"][::2].tolist()
     unmixed = (mixtures["ratio"] == 1).flatten(1).all(1).tolist()
     rank = [anchors[:i].count(label) for i, label in enumerate(anchors)]
@@ -109,7 +110,7 @@ def _chosen(mixtures: dict[str, Tensor], pairs: int) -> list[int]:
 def _tiles(
     mixtures: dict[str, Tensor], names: Sequence[str], i: int
 ) -> list[tuple[Image.Image, str]]:
-    """The pictures of pair ``i`` with what is written below them."""
+    """The tiles of a pair, each with the text below it."""
     anchor, partner = mixtures["image"][2 * i : 2 * i + 2]
     first, second = (names[label] for label in mixtures["label"][2 * i : 2 * i + 2].tolist())
     ratio = mixtures["ratio"][i]
@@ -137,6 +138,6 @@ def _photo(image: Tensor) -> Image.Image:
 
 def _heat(ratio: Tensor) -> Image.Image:
     gray = ratio.mul(255).round().byte().numpy()
-    colours = cv2.applyColorMap(gray, cv2.COLORMAP_VIRIDIS)[..., ::-1]  # from BGR
-    picture = Image.fromarray(np.ascontiguousarray(colours))
-    return picture.resize((TILE, TILE), Image.Resampling.NEAREST)
+    colors = cv2.applyColorMap(gray, cv2.COLORMAP_VIRIDIS)[..., ::-1]  # from BGR
+    tile = Image.fromarray(np.ascontiguousarray(colors))
+    return tile.resize((TILE, TILE), Image.Resampling.NEAREST)

@@ -1,4 +1,4 @@
-"""Where the network looked in images of a folder."""
+"""Attention maps over the images of a prediction."""
 
 from __future__ import annotations
 
@@ -8,22 +8,23 @@ from typing import Any
 from pytorch_lightning import LightningModule, Trainer
 from torch import Tensor
 
-from callbacks.files import as_text
+from callbacks.atomic_files import as_text
 from callbacks.looker import Looker
-from callbacks.looking.attention_maps import attention_maps
-from callbacks.looking.overlay import picture
+from callbacks.looking.heatmap import draw_heatmap
+from callbacks.looking.network_attention import attention_maps
 
 
 class Overlays(Looker):
-    """Draws a picture beside each prediction: ``overlays/<image>.png``, in the run folder.
+    """Draw the attention maps of each predicted image: ``overlays/<image>.png`` in the run folder.
 
     Args:
-        dirpath: The run folder; the command line fills it in.
-        output: Where the pictures go instead.
+        dirpath: Run folder; set by the command line.
+        output: Folder to write to instead of ``overlays/`` in the run folder.
     """
 
     def __init__(self, dirpath: str = "", output: Path | None = None) -> None:
-        self.folder = output or Path(dirpath, "overlays")
+        super().__init__(dirpath)
+        self.output = output or self.folder / "overlays"
 
     def on_predict_batch_end(
         self,
@@ -34,19 +35,19 @@ class Overlays(Looker):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        dataset: Any = trainer.predict_dataloaders.dataset  # type: ignore[union-attr]
-        names = trainer.datamodule.class_names  # type: ignore[attr-defined]
+        photos = self.photos(trainer)
+        names = self.data(trainer).class_names
         _, maps = attention_maps(pl_module, batch["image"])
         for at, i in enumerate(batch["index"].tolist()):
             if not batch["readable"][at]:
                 continue
-            sure, likeliest = outputs[at].max(0)
-            file = dataset.files[i].relative_to(dataset.folder)
-            target = self.folder / f"{file}.png"  # two files may differ in their suffix alone
+            confidence, likeliest = outputs[at].max(0)
+            file = photos.files[i].relative_to(photos.folder)
+            target = self.output / f"{file}.png"  # two files may differ in their suffix only
             target.parent.mkdir(parents=True, exist_ok=True)
-            heat = {name: each[at] for name, each in maps.items()}
-            caption = f"{as_text(Path(file.name))}: {names[int(likeliest)]} ({sure:.0%})"
-            picture(batch["image"][at], heat, caption).save(target)
+            heat = {name: values[at] for name, values in maps.items()}
+            caption = f"{as_text(Path(file.name))}: {names[int(likeliest)]} ({confidence:.0%})"
+            draw_heatmap(batch["image"][at], heat, caption).save(target)
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        print(f"Where it looked: {self.folder}")
+        print(f"Attention maps: {self.output}")

@@ -1,8 +1,7 @@
-"""What a codec makes of images, to be looked at class by class."""
+"""Figures of reconstructed images, class by class."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,21 +13,21 @@ from torchvision.utils import make_grid, save_image
 
 from callbacks.errors import require
 from callbacks.looker import Looker
-from callbacks.recording.wandb_logger import ResilientWandbLogger
 
 
 class Reconstructions(Looker):
-    """Draws a picture for each class after every validation and test.
+    """Draw reconstructions of each class after every validation and test.
 
-    A row is an image: the original, its reconstruction, their absolute difference, and channels
-    of the latent, each from its least value (black) to its greatest. The pictures are
-    ``reconstructions/<split>_<class>.png`` in the run folder, the last ones there, and on W&B.
+    A row shows an image: the original, its reconstruction, their absolute difference, and channels
+    of the latent, each scaled from its minimum (black) to its maximum (white). The figures are the
+    latest ``reconstructions/<split>_<class>.png`` in the run folder, and ``val/reconstructions``
+    and ``test/reconstructions`` on W&B.
 
     Args:
-        images_per_class: Rows; the first images of each class, of the first process's share.
-        latent_channels: How many of them are drawn.
-        gain: What differences are multiplied with, to be seen.
-        dirpath: The run folder; the command line fills it in.
+        images_per_class: Number of rows: the first images of each class on the first process.
+        latent_channels: Number of latent channels to draw.
+        gain: Factor that makes the differences visible.
+        dirpath: Run folder; set by the command line.
     """
 
     def __init__(
@@ -38,8 +37,10 @@ class Reconstructions(Looker):
         gain: float = 5.0,
         dirpath: str = "",
     ) -> None:
-        self.images_per_class, self.latent_channels = images_per_class, latent_channels
-        self.gain, self.folder = gain, Path(dirpath, "reconstructions")
+        super().__init__(dirpath)
+        self.images_per_class = images_per_class
+        self.latent_channels = latent_channels
+        self.gain = gain
         self.kept: dict[int, list[Tensor]] = {}
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -72,38 +73,39 @@ class Reconstructions(Looker):
             self.show(trainer, pl_module, "test")
 
     def keep(self, batch: dict[str, Tensor]) -> None:
+        """Keep the first images of each class in a batch."""
         for image, label in zip(batch["image"], batch["label"].tolist(), strict=True):
             kept = self.kept.setdefault(label, [])
             if len(kept) < self.images_per_class:
-                kept.append(image.clone())  # of a slice the whole batch would stay
+                kept.append(image.clone())  # a slice would keep the whole batch in memory
 
     def show(self, trainer: Trainer, pl_module: LightningModule, split: str) -> None:
-        metric: Any = pl_module.metrics[split]  # type: ignore[index]
-        self.folder.mkdir(parents=True, exist_ok=True)
-        pictures = []
+        """Draw, save and upload the kept images of a split."""
+        names = self.metric(pl_module, split).class_names
+        folder = self.folder / "reconstructions"
+        folder.mkdir(parents=True, exist_ok=True)
+        figures = []
         for label, images in sorted(self.kept.items()):
-            name = metric.class_names[label]
-            picture = self.picture(pl_module.codec, torch.stack(images))
-            save_image(picture, self.folder / f"{split}_{name}.png")
-            pictures.append(wandb.Image(picture, caption=name))
+            figure = self.draw(pl_module.codec, torch.stack(images))
+            save_image(figure, folder / f"{split}_{names[label]}.png")
+            figures.append(wandb.Image(figure, caption=names[label]))
         self.kept = {}
-        for logger in trainer.loggers:
-            if isinstance(logger, ResilientWandbLogger):
-                logger.log_media({f"{split}/reconstructions": pictures})
+        for dashboard in self.dashboards(trainer):
+            dashboard.log_media({f"{split}/reconstructions": figures})
 
     @torch.no_grad()
-    def picture(self, codec: Any, images: Tensor) -> Tensor:
-        """Images (B, 3, H, W) to their rows of one picture (3, h, w) in [0, 1]."""
-        seen = codec(images)
-        error = self.gain * (images - seen.image).abs()
-        columns = [images, seen.image, error.clamp(max=1)]
-        if seen.latent is not None:
-            columns.extend(self.channels(seen.latent.float(), images.shape[2:]))
+    def draw(self, codec: Any, images: Tensor) -> Tensor:
+        """Draw images (B, 3, H, W) as the rows of one figure (3, h, w) in [0, 1]."""
+        reconstruction = codec(images)
+        error = self.gain * (images - reconstruction.image).abs()
+        columns = [images, reconstruction.image, error.clamp(max=1)]
+        if reconstruction.latent is not None:
+            columns.extend(self.channels(reconstruction.latent.float(), images.shape[2:]))
         rows = torch.stack(columns, dim=1).flatten(0, 1)
         return make_grid(rows.cpu(), nrow=len(columns), pad_value=1.0)
 
     def channels(self, latent: Tensor, shape: torch.Size) -> list[Tensor]:
-        """The first channels of latents (B, C, h, w) as images (B, 3, H, W)."""
+        """Draw the first channels of latents (B, C, h, w), each as images (B, 3, H, W)."""
         latent = latent[:, : self.latent_channels]
         low, high = latent.amin((2, 3), keepdim=True), latent.amax((2, 3), keepdim=True)
         shown = F.interpolate((latent - low) / (high - low).clamp(min=1e-8), tuple(shape))

@@ -1,36 +1,26 @@
-"""The best checkpoint as an artifact of the W&B run."""
+"""Upload of the best checkpoint to W&B."""
 
 from __future__ import annotations
-
-from pathlib import Path
 
 import wandb
 from pytorch_lightning import LightningModule, Trainer
 
 from callbacks.looker import Looker
-from callbacks.recording.wandb_logger import ResilientWandbLogger
 
 
 class BestArtifact(Looker):
-    """Uploads ``best.ckpt`` and ``config.yaml`` when a training ends.
+    """Upload ``best.ckpt`` and ``config.yaml`` as a W&B artifact when training ends.
 
-    A run does so with ``--trainer.callbacks+=callbacks.recording.artifact.BestArtifact``. A copy of
-    the checkpoint then also lies in its ``wandb/``.
-
-    Args:
-        dirpath: The run folder; the command line fills it in.
+    Add it to a run with ``--trainer.callbacks+=callbacks.BestArtifact``. W&B keeps another copy of
+    the checkpoint in ``wandb/`` of the run folder.
     """
-
-    def __init__(self, dirpath: str = "") -> None:
-        self.folder = Path(dirpath)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         files = [self.folder / name for name in ("best.ckpt", "config.yaml")]
-        if not trainer.is_global_zero or not all(f.exists() for f in files):
+        if not trainer.is_global_zero or not all(file.exists() for file in files):
             return
-        for logger in trainer.loggers:
-            if isinstance(logger, ResilientWandbLogger):
-                artifact = wandb.Artifact("-".join(self.folder.parts[-2:]), type="model")
-                for file in files:
-                    artifact.add_file(str(file))
-                logger.log_artifact(artifact)
+        for dashboard in self.dashboards(trainer):
+            artifact = wandb.Artifact("-".join(self.folder.parts[-2:]), type="model")
+            for file in files:
+                artifact.add_file(str(file))
+            dashboard.log_artifact(artifact)

@@ -1,50 +1,59 @@
-"""The rule of a run, chosen when it is validated."""
+"""Choice of a run's decision rule on the validation split."""
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
-
-from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning import LightningModule, Trainer
 
 from callbacks.console import decimals, in_words
 from callbacks.errors import RunError
-from callbacks.recording.decision import FILE, Decision, Rule, Validation, fit_temperature, outcome
+from callbacks.recording.decision import (
+    DECISION_FILE,
+    Decision,
+    Rule,
+    Validation,
+    fit_temperature,
+    outcome,
+)
+from callbacks.run_callback import RunCallback
 
 
-class ChooseDecision(Callback):
-    """Chooses a decision on the validation part, in ``validate``, and keeps it with the run.
+class ChooseDecision(RunCallback):
+    """Choose a decision on the validation split, in ``validate``.
 
-    ``test`` and ``predict`` then report what it decides besides the probabilities.
+    The decision is saved as ``decision.json`` in the run folder. ``test`` and ``predict`` then
+    report the decided classes besides the probabilities.
 
     Args:
-        rule: How it is chosen; none, and ``validate`` chooses nothing.
+        rule: Rule that chooses the decision; None chooses nothing.
         temperature: Whether the probabilities are calibrated first, by one temperature, to the
             class frequencies of training.
-        dirpath: The run folder; the command line fills it in.
+        dirpath: Run folder; set by the command line.
     """
 
     def __init__(
         self, rule: Rule | None = None, temperature: bool = True, dirpath: str = ""
     ) -> None:
-        self.rule, self.temperature, self.dirpath = rule, temperature, Path(dirpath)
+        super().__init__(dirpath)
+        self.rule = rule
+        self.temperature = temperature
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.state.fn != "validate" or self.rule is None or not trainer.is_global_zero:
             return
-        metric: Any = pl_module.metrics["val"]  # type: ignore[index]
+        metric = self.metric(pl_module, "val")
         computed = metric.compute()
         if not pl_module.diagnoses:
-            raise RunError("A codec gives no diagnosis to decide on: take a run that classifies.")
+            raise RunError("A codec has no class probabilities to decide on: use a classifier.")
         probability, label = computed["probability"].cpu(), computed["label"].cpu()
-        counts = trainer.datamodule.class_counts  # type: ignore[attr-defined]
+        counts = self.data(trainer).class_counts
         temperature = fit_temperature(probability, label, counts) if self.temperature else 1.0
-        plain = Decision(tuple(metric.class_names), temperature)
-        seen = Validation(plain.calibrated(probability), label, metric.class_names, counts)
-        decision = Decision(tuple(metric.class_names), temperature, **self.rule.choose(seen))
-        decision.save(self.dirpath)
-        values = outcome(decision(probability), label, metric.class_names)
+        classes = tuple(metric.class_names)
+        calibrated = Decision(classes, temperature).calibrated(probability)
+        chosen = self.rule.choose(Validation(calibrated, label, classes, counts))
+        decision = Decision(classes, temperature, **chosen)
+        decision.save(self.folder)
+        file = self.folder / DECISION_FILE
         print(
-            f"Chosen on validation, in {self.dirpath / FILE}: temperature {decimals(temperature)};"
+            f"Decision chosen on the validation split: {file}, temperature {decimals(temperature)}"
         )
-        print(in_words(values))
+        print(in_words(outcome(decision(probability), label, classes)))

@@ -1,4 +1,4 @@
-"""How validation went over a training run, and what in it should make a reader doubt the result."""
+"""Course of the validation over a run, with remarks on what makes the result doubtful."""
 
 from __future__ import annotations
 
@@ -11,58 +11,59 @@ import numpy as np
 from callbacks.console import decimals
 from callbacks.recording.history import read_history
 
-METRIC = "val/balanced_accuracy"
-EARLY = 0.1  # share of the epochs
-FAR = 2.0  # standard errors
+BALANCED_ACCURACY = "val/balanced_accuracy"
+EARLY_SHARE = 0.1  # of the epochs
+FAR_BELOW = 2.0  # in standard errors
 
 
 def course(path: Path, images: Mapping[str, int]) -> dict[str, Any] | None:
-    """Best and last epoch by validation balanced accuracy, with remarks.
+    """The best and the last epoch by validation balanced accuracy, with remarks.
 
-    A remark is made if the best epoch is among the first tenth of the epochs, so that the best
-    checkpoint has hardly been trained, and if the last epoch is below the best one by more than two
-    standard errors of the latter, as in a collapse.
+    There are two remarks: the best epoch is in the first tenth of the epochs, so that the best
+    checkpoint has hardly been trained; the last epoch is more than two standard errors below the
+    best one, as after a collapse.
 
     Args:
-        path: A run's ``metrics.jsonl``.
-        images: Validation images of each class, by name.
+        path: Path of the run's ``metrics.jsonl``.
+        images: Number of validation images by class name.
 
     Returns:
-        ``epochs`` validated, ``best_epoch`` and ``last_epoch`` from 0, ``best`` and ``last``
-        balanced accuracy, and ``remarks``, sentences; None if nothing was validated.
+        ``epochs`` (number of validated epochs), ``best_epoch`` and ``last_epoch`` (from 0),
+        ``best`` and ``last`` (balanced accuracy), and ``remarks`` (sentences); None if no epoch was
+        validated.
     """
     history = read_history(path) if path.exists() else None
-    if history is None or METRIC not in history:
+    if history is None or BALANCED_ACCURACY not in history:
         return None
-    # A decision's validation, which is no part of the training, has step 0.
+    # Step 0 is the validation on which a decision was chosen, after training.
     trained = history[(history["kind"] == "val") & (history["step"] > 0)]
-    validated = trained.dropna(subset=[METRIC])
+    validated = trained.dropna(subset=[BALANCED_ACCURACY])
     if validated.empty:
         return None
-    best, last = validated.iloc[int(validated[METRIC].argmax())], validated.iloc[-1]
-    found = {
+    best, last = validated.iloc[int(validated[BALANCED_ACCURACY].argmax())], validated.iloc[-1]
+    summary = {
         "epochs": len(validated),
         "best_epoch": int(best["epoch"]),
         "last_epoch": int(last["epoch"]),
-        "best": float(best[METRIC]),
-        "last": float(last[METRIC]),
+        "best": float(best[BALANCED_ACCURACY]),
+        "last": float(last[BALANCED_ACCURACY]),
     }
     error = standard_error({c: float(best.get(f"val/recall_{c}", np.nan)) for c in images}, images)
-    return found | {"remarks": remarks(found, error)}
+    return summary | {"remarks": remarks(summary, error)}
 
 
-def remarks(found: Mapping[str, Any], error: float) -> list[str]:
-    """What of a course is doubtful, given the standard error of its best value."""
-    best, last, epochs = found["best_epoch"], found["last_epoch"], found["last_epoch"] + 1
-    doubtful = []
-    if best + 1 <= max(1, EARLY * epochs) and epochs > 1:
-        doubtful.append(f"the best epoch is {best + 1} of {epochs}, in the first tenth")
-    if found["best"] - found["last"] > FAR * error:
-        doubtful.append(
+def remarks(summary: Mapping[str, Any], error: float) -> list[str]:
+    """The remarks on a course, given the standard error of its best value."""
+    best, last, epochs = summary["best_epoch"], summary["last_epoch"], summary["last_epoch"] + 1
+    sentences = []
+    if best + 1 <= max(1, EARLY_SHARE * epochs) and epochs > 1:
+        sentences.append(f"the best epoch is {best + 1} of {epochs}, in the first tenth")
+    if summary["best"] - summary["last"] > FAR_BELOW * error:
+        sentences.append(
             f"the last epoch ({last + 1}) has a validation balanced accuracy of "
-            f"{decimals(found['last'])}, the best ({best + 1}) {decimals(found['best'])}"
+            f"{decimals(summary['last'])}, the best ({best + 1}) {decimals(summary['best'])}"
         )
-    return doubtful
+    return sentences
 
 
 def standard_error(recall: Mapping[str, float], images: Mapping[str, int]) -> float:

@@ -1,4 +1,4 @@
-"""From probabilities to decisions, by a rule that is chosen on validation and kept with the run."""
+"""Decisions from probabilities, by a rule that is chosen on the validation split."""
 
 from __future__ import annotations
 
@@ -13,22 +13,23 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from callbacks.atomic_files import write_json
 from callbacks.errors import RunError, reason
-from callbacks.files import write_json
 
-FILE = "decision.json"
+DECISION_FILE = "decision.json"
+MIN_PROBABILITY = 1e-30
 
 
 @dataclass(frozen=True)
 class Decision:
-    """Decides argmin_k sum_j q_j C_jk, with q = softmax(log p / T + b).
+    """Decision argmin_k sum_j q_j C_jk, with q = softmax(log p / T + b).
 
     Args:
         classes: Names of the K classes.
-        temperature: T; above 1 it makes the network less sure.
-        offsets: b (K,); logit adjustment and thresholds are offsets.
-        costs: C (K, K), of deciding class k (column) where j (row) is true; None is 0/1 costs, of
-            which the decision is the arg-max.
+        temperature: Temperature T, above 0; above 1 the probabilities become less confident.
+        offsets: Logit offsets b (K,), which express logit adjustment and thresholds; empty is 0.
+        costs: Costs C (K, K) of deciding class k (column) where class j (row) is true. None is 0/1
+            costs, with which the decision is the arg-max.
     """
 
     classes: tuple[str, ...]
@@ -37,17 +38,17 @@ class Decision:
     costs: tuple[tuple[float, ...], ...] | None = None
 
     def calibrated(self, probability: Tensor) -> Tensor:
-        """softmax(log p / T): probabilities (B, K) to probabilities."""
+        """Calibrated probabilities softmax(log p / T), from probabilities (B, K)."""
         return (log(probability) / self.temperature).softmax(1)
 
     def __call__(self, probability: Tensor) -> Tensor:
-        """Probabilities (B, K) of the network to the decided classes (B,)."""
+        """Decided classes (B,), from the network's probabilities (B, K)."""
         if self.costs is None:
             return self._scores(probability).argmax(1)
         return self.expected_cost(probability).argmin(1)
 
     def expected_cost(self, probability: Tensor) -> Tensor:
-        """Probabilities (B, K) of the network to the expected cost of deciding each class."""
+        """Expected cost (B, K) of deciding each class, from the network's probabilities (B, K)."""
         q = self._scores(probability).softmax(1)
         return 1 - q if self.costs is None else q @ q.new_tensor(self.costs)
 
@@ -56,46 +57,48 @@ class Decision:
         return scores + scores.new_tensor(self.offsets) if self.offsets else scores
 
     def save(self, folder: Path) -> None:
-        write_json(folder / FILE, asdict(self))
+        write_json(folder / DECISION_FILE, asdict(self))
 
     @classmethod
     def load(cls, folder: Path) -> Decision | None:
-        """The decision of a run, or None where none was chosen.
+        """Load the decision of a run, or None if none was chosen.
 
         Raises:
-            RunError: The file does not hold a decision, or not all of its numbers are finite.
+            RunError: The file holds no decision, or a number that is not finite.
         """
-        if not (folder / FILE).exists():
+        if not (folder / DECISION_FILE).exists():
             return None
         try:
-            kept = json.loads((folder / FILE).read_text("utf-8"))
-            costs = kept["costs"] and tuple(tuple(row) for row in kept["costs"])
+            record = json.loads((folder / DECISION_FILE).read_text("utf-8"))
+            costs = record["costs"] and tuple(tuple(row) for row in record["costs"])
             numbers = [
-                kept["temperature"],
-                *kept["offsets"],
+                record["temperature"],
+                *record["offsets"],
                 *(x for row in costs or () for x in row),
             ]
             if not all(map(math.isfinite, numbers)):
                 raise ValueError("not all of its numbers are finite")
-            return cls(tuple(kept["classes"]), kept["temperature"], tuple(kept["offsets"]), costs)
+            return cls(
+                tuple(record["classes"]), record["temperature"], tuple(record["offsets"]), costs
+            )
         except (ValueError, TypeError, KeyError) as error:
             raise RunError(
-                f"{folder / FILE} holds no decision ({reason(error)}): choose it again with "
-                "`make decide`."
+                f"{folder / DECISION_FILE} holds no decision ({reason(error)}): choose it again "
+                "with `make decide`."
             ) from None
 
 
 def outcome(decided: Tensor, label: Tensor, classes: Sequence[str]) -> dict[str, float]:
-    """Recall and precision of each class; of two classes they are all that there is to know.
+    """Accuracy, balanced accuracy, and recall and precision of each class.
 
-    With melanoma against nevus, recall of mel is the sensitivity and of nv the specificity;
-    precision of mel is the positive and of nv the negative predictive value.
+    For melanoma against nevus, the recall of mel is the sensitivity and that of nv the specificity;
+    the precision of mel is the positive and that of nv the negative predictive value.
     """
     hits = decided == label
-    values = {"accuracy": hits.double().mean().item()}  # NaN without an image, as below
+    values = {"accuracy": hits.double().mean().item()}  # NaN without images, as below
     for c, name in enumerate(classes):
         values[f"recall_{name}"] = hits[label == c].double().mean().item()
-        # As scikit-learn's zero_division=0: a class that is never decided has precision 0.
+        # As with scikit-learn's zero_division=0, a class that is never decided has precision 0.
         values[f"precision_{name}"] = hits[decided == c].double().mean().nan_to_num().item()
     recalls = [r for k, r in values.items() if k.startswith("recall") and not math.isnan(r)]
     balanced = sum(recalls) / len(recalls) if recalls else math.nan
@@ -103,30 +106,31 @@ def outcome(decided: Tensor, label: Tensor, classes: Sequence[str]) -> dict[str,
 
 
 def log(probability: Tensor) -> Tensor:
-    return probability.double().clamp(min=1e-30).log()
+    """Logarithm of probabilities, finite at 0, in float64."""
+    return probability.double().clamp(min=MIN_PROBABILITY).log()
 
 
 def fit_temperature(
     probability: Tensor, label: Tensor, class_counts: Sequence[int] | None = None
 ) -> float:
-    """Temperature scaling (https://arxiv.org/abs/1706.04599): T of the least cross-entropy.
+    """Temperature scaling (https://arxiv.org/abs/1706.04599): the T of least cross-entropy.
 
-    Convex in 1 / T, so bisection on the sign of its derivative finds it, within [0.05, 20].
+    The cross-entropy is convex in 1 / T, so that T is found by bisection, within [0.05, 20].
 
     Args:
-        probability: Of the network, (N, K).
-        label: Classes (N,).
-        class_counts: Training images per class. The images then weigh what gives the classes the
-            frequencies of training: a network that knows these is not overconfident where a
-            balanced part has others. Images of a class that was never trained on do not count;
-            without any other, T is 1.
+        probability: Probabilities of the network (N, K).
+        label: True classes (N,).
+        class_counts: Number of training images per class. If given, the images are reweighted to
+            the training class frequencies, so that a class-balanced validation split does not make
+            the network look overconfident. Classes without training images are ignored; if there
+            are no others, T is 1.
     """
     scores, low, high = log(probability), 0.05, 20.0
     target = scores.gather(1, label[:, None]).squeeze(1)
     weight = torch.ones_like(target)
     if class_counts is not None:
-        there = torch.bincount(label, minlength=len(class_counts)).clamp(min=1)
-        weight = (torch.tensor(class_counts) / there).to(weight)[label]
+        images = torch.bincount(label, minlength=len(class_counts)).clamp(min=1)
+        weight = (torch.tensor(class_counts) / images).to(weight)[label]
     if not weight.any():
         return 1.0
     for _ in range(60):
@@ -137,13 +141,13 @@ def fit_temperature(
 
 
 class Validation(NamedTuple):
-    """What a rule may look at.
+    """The validation images that a rule chooses from.
 
     Args:
-        probability: Calibrated probabilities (N, K) of the validation images.
-        label: Their classes (N,).
+        probability: Calibrated probabilities (N, K).
+        label: True classes (N,).
         classes: Names of the K classes.
-        class_counts: Training images per class.
+        class_counts: Number of training images per class.
     """
 
     probability: Tensor
@@ -153,88 +157,92 @@ class Validation(NamedTuple):
 
 
 class Rule(ABC):
-    """How a decision is chosen, from the validation images alone."""
+    """Base of rules that choose a decision from the validation images alone."""
 
     @abstractmethod
-    def choose(self, seen: Validation) -> dict[str, Any]:
-        """What :class:`Decision` takes beside classes and temperature."""
+    def choose(self, validation: Validation) -> dict[str, Any]:
+        """The offsets or costs of the chosen :class:`Decision`."""
 
 
 class ArgMax(Rule):
-    """The likeliest class; the temperature alone is fitted."""
+    """The likeliest class; only the temperature is fitted."""
 
-    def choose(self, seen: Validation) -> dict[str, Any]:
+    def choose(self, validation: Validation) -> dict[str, Any]:
         return {}
 
 
 class LogitAdjustment(Rule):
     """Post-hoc logit adjustment (https://arxiv.org/abs/2007.07314, eq. 9): b_c = -tau log pi_c.
 
-    A class without training images has no prior: its offset is 0, the least of all.
+    A class without training images has no prior: its offset is 0, the smallest of all.
 
     Args:
-        tau: 1 is best for balanced accuracy where the network is calibrated; 0 is the arg-max.
+        tau: Strength of the adjustment. 1 is best for balanced accuracy if the network is
+            calibrated; 0 is the arg-max.
     """
 
     def __init__(self, tau: float = 1.0) -> None:
         self.tau = tau
 
-    def choose(self, seen: Validation) -> dict[str, Any]:
-        prior = torch.tensor(seen.class_counts, dtype=torch.float64)
+    def choose(self, validation: Validation) -> dict[str, Any]:
+        prior = torch.tensor(validation.class_counts, dtype=torch.float64)
         prior = prior / prior.sum()
-        seen_in_training = prior.where(prior > 0, 1.0)
-        return {"offsets": tuple((-self.tau * seen_in_training.log()).tolist())}
+        trained_prior = prior.where(prior > 0, 1.0)
+        return {"offsets": tuple((-self.tau * trained_prior.log()).tolist())}
 
 
 class Sensitivity(Rule):
-    """The smallest offset of one class with which enough of its images are found.
+    """The smallest logit offset of a class that reaches the required sensitivity.
 
     Args:
-        positive: The class that must not be missed.
-        at_least: Share of its validation images that are decided for it, in (0, 1].
+        positive: Name of the class that must not be missed.
+        at_least: Required sensitivity: share of the validation images of the class that are
+            recognized, in (0, 1].
     """
 
     def __init__(self, positive: str = "mel", at_least: float = 0.9) -> None:
         self.positive, self.at_least = positive, at_least
 
-    def choose(self, seen: Validation) -> dict[str, Any]:
-        if self.positive not in seen.classes:
+    def choose(self, validation: Validation) -> dict[str, Any]:
+        if self.positive not in validation.classes:
             raise RunError(
-                f"There is no class {self.positive!r}: choose of {', '.join(seen.classes)}."
+                f"There is no class {self.positive!r}: set --trainer.callbacks.rule.positive to "
+                f"one of {', '.join(validation.classes)}."
             )
-        c = list(seen.classes).index(self.positive)
-        if not (seen.label == c).any():
+        c = list(validation.classes).index(self.positive)
+        if not (validation.label == c).any():
             raise RunError(
-                f"The validation part has no image of {self.positive}, from which its sensitivity "
-                "could be known: choose another class or rule, or a split that has some."
+                f"The validation split has no image of {self.positive} to measure its sensitivity "
+                "on: choose another class or rule, or use a split that has some."
             )
-        scores = log(seen.probability[seen.label == c])
+        scores = log(validation.probability[validation.label == c])
         others = scores.clone()
         others[:, c] = -torch.inf
-        # An image is decided for c once the offset exceeds what c lacks to the best of the others.
-        lacking = (others.amax(1) - scores[:, c]).sort().values
-        found = math.ceil(len(lacking) * self.at_least - 1e-9)
-        wanted = lacking[max(1, found) - 1].item()
-        offsets = [0.0] * len(seen.classes)
-        offsets[c] = wanted + 1e-6 * max(1.0, abs(wanted))
+        # An image is decided for c once the offset exceeds its deficit to the best other class.
+        deficits = (others.amax(1) - scores[:, c]).sort().values
+        required = max(1, math.ceil(len(deficits) * self.at_least - 1e-9))
+        deficit = deficits[required - 1].item()
+        offsets = [0.0] * len(validation.classes)
+        offsets[c] = deficit + 1e-6 * max(1.0, abs(deficit))
         return {"offsets": tuple(offsets)}
 
 
 class MinimumCost(Rule):
-    """The class of the least expected cost.
+    """The class of the smallest expected cost.
 
     Args:
-        costs: C (K, K) of deciding class k (column) where j (row) is true, in the order of the
-            classes. With two classes and costs FP and FN it is a threshold at FP / (FP + FN).
+        costs: Costs (K, K) of deciding class k (column) where class j (row) is true, in the order
+            of the classes. For two classes with costs FP and FN, the decision is a threshold at
+            FP / (FP + FN).
     """
 
     def __init__(self, costs: list[list[float]]) -> None:
         self.costs = costs
 
-    def choose(self, seen: Validation) -> dict[str, Any]:
-        k = len(seen.classes)
+    def choose(self, validation: Validation) -> dict[str, Any]:
+        k = len(validation.classes)
         if [len(row) for row in self.costs] != [k] * k:
-            raise RunError(f"Costs must be {k} rows of {k}: {self.costs}.")
+            raise RunError(f"The costs are {self.costs}: give {k} rows of {k} numbers.")
         if not all(math.isfinite(cost) for row in self.costs for cost in row):
-            raise RunError(f"Costs must be finite: {self.costs}.")
+            raise RunError(f"The costs are {self.costs}: give finite numbers only.")
         return {"costs": tuple(tuple(row) for row in self.costs)}

@@ -1,4 +1,4 @@
-"""A run's metrics in a file of its own, complete whatever happens to the dashboard."""
+"""The metrics of a run in a local file, complete whatever happens to W&B."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ LOWER_IS_BETTER = ("loss", "ece", "mae", "bits_per_pixel")
 
 
 class History(Logger):
-    """Appends every logged metric to ``metrics.jsonl`` in the run folder, one line per call.
+    """Append all logged metrics to ``metrics.jsonl`` in the run folder, one line per call.
 
     A line reads ``{"attempt": 1, "step": 19, "epoch": 0, "train/loss": 1.2}``. The file is never
-    rewritten: a run that is interrupted and resumed goes on in it as its next attempt. Numbers
-    that JSON does not have are the strings "nan", "inf" and "-inf". Stands first in the list of
-    loggers, so that no other logger can keep a line from it.
+    rewritten: a resumed run appends to it as the next attempt. NaN and infinite numbers become the
+    strings "nan", "inf" and "-inf". Keep this logger first in the list of loggers, so that an error
+    in another logger cannot lose a line.
 
     Args:
-        save_dir: The run folder; the command line fills it in.
+        save_dir: Run folder; set by the command line.
     """
 
     def __init__(self, save_dir: str | Path = ".") -> None:
@@ -56,10 +56,10 @@ class History(Logger):
 
     @rank_zero_only
     def log_hyperparams(self, params: dict[str, Any] | Namespace, *_: Any, **__: Any) -> None:
-        """``config.yaml`` beside the file has them."""
+        """Do nothing: ``config.yaml`` in the run folder holds the options."""
 
     def _begin(self) -> int:
-        """The number of this attempt; ends a line that a killed attempt left half-written."""
+        """Number this attempt, and end a line that a killed attempt left incomplete."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self.path.open("ab+") as file:
             if file.tell():
@@ -70,14 +70,14 @@ class History(Logger):
 
 
 def read_history(path: str | Path) -> pd.DataFrame:
-    """A run's metrics as if it had never been interrupted.
+    """Read the metrics of a run as if it had never been interrupted.
 
-    An attempt trains again the steps that an earlier one took beyond the checkpoint; the earlier
-    rows of these steps are dropped. The first training step of an attempt tells where it resumed:
-    to score or to validate a finished run replaces nothing of its training.
+    A resumed attempt repeats the steps that the earlier attempt took after its last checkpoint; the
+    earlier rows of these steps are dropped. An attempt resumed where its first training step is, so
+    that testing or validating a finished run drops nothing.
 
     Args:
-        path: A ``metrics.jsonl``.
+        path: Path of a ``metrics.jsonl``.
 
     Returns:
         One row per ``step`` and ``kind`` ("train", "val" or "test"), sorted by both, with
@@ -87,35 +87,39 @@ def read_history(path: str | Path) -> pd.DataFrame:
     rows = pd.DataFrame(list(_records(Path(path))))
     if rows.empty:
         return pd.DataFrame(columns=columns)
-    scores = rows["kind"] == "test"
-    rows = rows[scores | (rows["step"] < rows["attempt"].map(_superseded_from(rows)))]
+    is_test = rows["kind"] == "test"
+    rows = rows[is_test | (rows["step"] < rows["attempt"].map(_superseded_from(rows)))]
     rows = rows[rows["attempt"] == rows.groupby(["step", "kind"])["attempt"].transform("max")]
     merged = rows.groupby(["step", "kind"], as_index=False).last()
     return merged[columns + [name for name in merged.columns if name not in columns]]
 
 
 def best_of(metric: str) -> Callable[..., float]:
-    """``min`` for losses and calibration errors, ``max`` for what else is validated."""
+    """``min`` for metrics that are better when lower, such as losses, else ``max``."""
     return min if metric.endswith(LOWER_IS_BETTER) else max
 
 
 def best_values(path: str | Path) -> dict[str, float]:
-    """The best value so far of each validation metric by name; none without a file."""
+    """The best value so far of each validation metric, by name; empty without a file."""
     if not Path(path).exists():
         return {}
     val = read_history(path).filter(like="val/")
     return {name: getattr(val[name], best_of(name).__name__)() for name in map(str, val)}
 
 
-def _superseded_from(rows: pd.DataFrame) -> pd.Series[float]:
-    """Per attempt, the first step that any later attempt trained again; infinity if none did."""
-    first = rows[rows["kind"] == "train"].groupby("attempt")["step"].min()
-    first = first.reindex(sorted(rows["attempt"].unique()))
-    return first[::-1].cummin().ffill()[::-1].shift(-1).fillna(math.inf)
+def _superseded_from(rows: pd.DataFrame) -> dict[int, float]:
+    """The first step of each attempt that a later attempt repeats; infinity if none does."""
+    first_steps = rows[rows["kind"] == "train"].groupby("attempt")["step"].min()
+    superseded_from = {}
+    repeated_from = math.inf  # by all later attempts
+    for attempt in sorted(rows["attempt"].unique(), reverse=True):
+        superseded_from[attempt] = repeated_from
+        repeated_from = min(repeated_from, first_steps.get(attempt, math.inf))
+    return superseded_from
 
 
 def _records(path: Path) -> Iterator[dict[str, Any]]:
-    """The lines that can be read; a kill in mid-write leaves one that cannot."""
+    """Yield the readable lines; a kill during a write leaves an unreadable one."""
     with path.open(errors="replace") as file:
         for line in file:
             try:

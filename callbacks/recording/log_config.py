@@ -1,4 +1,4 @@
-"""The resolved configuration: beside the checkpoints, on the dashboard, and as a guard."""
+"""Record of the resolved configuration, and the check that a resumed run keeps it."""
 
 from __future__ import annotations
 
@@ -11,73 +11,72 @@ import yaml
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.cli import SaveConfigCallback
 
+from callbacks.atomic_files import write_text
 from callbacks.errors import RunError
-from callbacks.files import write_text
-from callbacks.recording.wandb_logger import ResilientWandbLogger
+from callbacks.run_callback import RunCallback
 
-HELD = ("model.", "data.", "trainer.accumulate_grad_batches", "trainer.limit_train_batches")
-# Where the data lie, how they are loaded, and what a checkpoint replaces.
-MAY_CHANGE = ("data.root", "data.cache_dir", "data.num_workers", "data.predict_folder",
+FIXED_KEYS = ("model.", "data.", "trainer.accumulate_grad_batches", "trainer.limit_train_batches")
+# Where the data are, how they are loaded, and initial weights, which a checkpoint replaces.
+FREE_KEYS = ("data.root", "data.cache_dir", "data.num_workers", "data.predict_folder",
               ".pretrained", ".weights")  # fmt: skip
 
 
 class LogConfig(SaveConfigCallback):
-    """Writes the resolved config beside the checkpoints and shows it on the dashboard."""
+    """Write the resolved configuration to ``config.yaml`` in the run folder and to W&B."""
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        if stage == "fit":  # or a test would overwrite what the training was
+        if stage == "fit":  # a test must not overwrite the record of the training
             super().setup(trainer, pl_module, stage)
 
     def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         folder = Path(trainer.default_root_dir)
         folder.mkdir(parents=True, exist_ok=True)
         write_text(folder / "config.yaml", self.parser.dump(self.config, skip_unset=False))
-        for logger in trainer.loggers:
-            if isinstance(logger, ResilientWandbLogger):
-                config = yaml.safe_load(self.parser.dump(self.config))
-                logger.update_config(config | {"commit": commit()})
-                for block in (config["model"], config["data"]["split"]):
-                    logger.add_tag(block["class_path"].rpartition(".")[2])
+        for dashboard in RunCallback.dashboards(trainer):
+            config = yaml.safe_load(self.parser.dump(self.config))
+            dashboard.update_config(config | {"commit": commit()})
+            for block in (config["model"], config["data"]["split"]):
+                dashboard.add_tag(block["class_path"].rpartition(".")[2])
 
 
 def commit() -> str | None:
-    """The commit of the code that runs, with ``-dirty`` if files differ from it."""
+    """The commit of the running code, with ``-dirty`` if files differ from it; None if unknown."""
     command = ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
     try:
-        done = subprocess.run(
+        result = subprocess.run(
             command, cwd=Path(__file__).parent, capture_output=True, text=True, check=True
         )
     except (OSError, subprocess.CalledProcessError):
         return None
-    return done.stdout.strip()
+    return result.stdout.strip()
 
 
 def refuse_changes(record: Path, now: dict[str, Any]) -> None:
-    """Holds a run that goes on to the model and the data that it was started with.
+    """Refuse to resume a run with another model or other data than it was started with.
 
     Args:
-        record: The run's ``config.yaml``.
-        now: The configuration as it is now.
+        record: Path of the run's ``config.yaml``.
+        now: Current configuration.
 
     Raises:
-        RunError: A key differs that would make it another run; it is named, with both values.
+        RunError: An option differs that makes it another run; it is named, with both values.
     """
     try:
         started = yaml.safe_load(record.read_text("utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError):
         started = None
     if not isinstance(started, dict):
-        raise RunError(f"{record} cannot be read: bring it back, or give this run another --name.")
+        raise RunError(f"{record} cannot be read: restore it, or give this run another --name.")
     before, after = (dict(_flat(config)) for config in (started, now))
     for key in sorted(before.keys() | after.keys()):
-        if not key.startswith(HELD) or key.endswith(MAY_CHANGE):
+        if not key.startswith(FIXED_KEYS) or key.endswith(FREE_KEYS):
             continue
         if before.get(key) != after.get(key):
             flag = key.replace(".init_args", "")
             raise RunError(
                 f"{record.parent} was started with {flag} = {before.get(key)!r}, now it is "
-                f"{after.get(key)!r}: give this run another --name, or rename "
-                "the folder, whose run can be used as before."
+                f"{after.get(key)!r}: give this run another --name, or rename the folder of the "
+                "old run, which can still be used."
             )
 
 

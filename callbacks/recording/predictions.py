@@ -1,4 +1,4 @@
-"""What a run says of images that it was never told about."""
+"""Table of predictions for new images."""
 
 from __future__ import annotations
 
@@ -6,39 +6,42 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning import LightningModule, Trainer
 from torch import Tensor
 
+from callbacks.atomic_files import as_text, write_table
 from callbacks.errors import RunError
-from callbacks.files import as_text, write_table
 from callbacks.recording.decision import Decision
+from callbacks.run_callback import RunCallback
+
+MAX_UNREADABLE_NAMED = 20
 
 
-class Predictions(Callback):
-    """Writes ``predictions.csv``: image, probability of each class, decision.
+class Predictions(RunCallback):
+    """Write ``predictions.csv``: for each image the class probabilities and the decision.
 
-    The decision is the likeliest class, or by the rule that was chosen for the run. Bytes of a
-    file name that are not UTF-8 are escaped, see :func:`~callbacks.files.as_text`.
+    The decision is the likeliest class, or follows the rule that was chosen for the run. Bytes of a
+    file name that are not UTF-8 are escaped, see :func:`~callbacks.atomic_files.as_text`.
 
-    An image that cannot be read has no probabilities, ``unreadable`` for its decision, and the
-    reason in a column of its own.
+    An image that cannot be read has no probabilities and the decision ``unreadable``; the column
+    ``reason`` says why.
 
     Args:
-        dirpath: The run folder; the command line fills it in.
-        output: Where the table goes instead.
+        dirpath: Run folder; set by the command line.
+        output: File to write instead of ``predictions.csv`` in the run folder.
     """
 
     def __init__(self, dirpath: str = "", output: Path | None = None) -> None:
-        self.dirpath = Path(dirpath)
-        self.path = output or self.dirpath / "predictions.csv"
+        super().__init__(dirpath)
+        self.path = output or self.folder / "predictions.csv"
         self.rows: list[pd.DataFrame] = []
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        if stage != "predict":  # a broken decision must not prevent that it is chosen again
+        if stage != "predict":  # a broken decision must not prevent choosing a new one
             return
         if trainer.world_size > 1:
             raise RunError("Prediction runs on one device: add --trainer.devices=1.")
-        self.decision = Decision.load(self.dirpath)
+        self.decision = Decision.load(self.folder)
 
     def on_predict_batch_end(
         self,
@@ -49,19 +52,21 @@ class Predictions(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        dataset: Any = trainer.predict_dataloaders.dataset  # type: ignore[union-attr]
-        names = list(trainer.datamodule.class_names)  # type: ignore[attr-defined]
-        files = [dataset.files[i].relative_to(dataset.folder) for i in batch["index"].tolist()]
+        photos = self.photos(trainer)
+        names = list(self.data(trainer).class_names)
+        index = batch["index"].tolist()
         readable = batch["readable"].cpu().numpy()
         rows = pd.DataFrame(outputs.cpu().numpy(), columns=[f"p_{name}" for name in names])
         rows.loc[~readable] = float("nan")
-        rows.insert(0, "image", [as_text(file) for file in files])
+        rows.insert(
+            0, "image", [as_text(photos.files[i].relative_to(photos.folder)) for i in index]
+        )
         decided = (self.decision or Decision(tuple(names)))(outputs.cpu())
-        decision = pd.Series([names[i] for i in decided.tolist()])
+        decision = pd.Series([names[c] for c in decided.tolist()])
         rows["decision"] = decision.where(readable, "unreadable")
         rows["reason"] = [
-            "" if known else dataset.why_unreadable(i)
-            for i, known in zip(batch["index"].tolist(), readable, strict=True)
+            "" if is_readable else photos.why_unreadable(i)
+            for i, is_readable in zip(index, readable, strict=True)
         ]
         self.rows.append(rows)
 
@@ -73,6 +78,7 @@ class Predictions(Callback):
         unreadable = failed["image"] + " (" + failed["reason"] + ")"
         print(f"{len(table) - len(unreadable)} predictions in {self.path}")
         if len(unreadable):
-            print(f"{len(unreadable)} images cannot be read: {', '.join(unreadable[:20])}")
-        if remark := trainer.predict_dataloaders.dataset.remark:  # type: ignore[union-attr]
+            named = ", ".join(unreadable[:MAX_UNREADABLE_NAMED])
+            print(f"{len(unreadable)} images cannot be read: {named}")
+        if remark := self.photos(trainer).remark:
             print(remark)

@@ -1,4 +1,4 @@
-"""What a run is worth: the test metrics, and the prediction for every test image."""
+"""Test results of a run: the metrics, and the prediction for each test image."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from typing import Any
 
 import pandas as pd
 import torch
-from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning import LightningModule, Trainer
 from torch import Tensor
 
+from callbacks.atomic_files import write_json, write_table
 from callbacks.console import in_words
 from callbacks.errors import RunError
-from callbacks.files import write_json, write_table
 from callbacks.recording.course import course
-from callbacks.recording.decision import FILE, Decision, outcome
+from callbacks.recording.decision import DECISION_FILE, Decision, outcome
 from callbacks.recording.log_config import commit
-from callbacks.recording.wandb_logger import ResilientWandbLogger
+from callbacks.run_callback import RunCallback
 
-COLUMNS = ("image_id", "lesion_id", "dx", "age", "sex", "localization", "dx_type")
-LAST = "last_"  # begins the names of the files about a run's last epoch
-
-KEPT = (
+IMAGE_COLUMNS = ("image_id", "lesion_id", "dx", "age", "sex", "localization", "dx_type")
+LAST = "last_"  # prefix of the files about a run's last epoch
+# Files that a comparison of runs needs.
+UPLOADED_FILES = (
     "config.yaml",
     "split.csv",
     "metrics.jsonl",
@@ -34,57 +34,51 @@ KEPT = (
 )
 
 
-class Results(Callback):
-    """Writes ``results.json`` and ``test_predictions.csv`` to the run folder after a test.
+class Results(RunCallback):
+    """Write ``results.json`` and ``test_predictions.csv`` to the run folder after a test.
 
-    The test of a run's ``last.ckpt`` goes to ``last_results.json`` and
-    ``last_test_predictions.csv``, beside those of the best epoch; a decision, which is chosen for
-    the best epoch, does not apply to it. A run without a diagnosis, such as a codec's, has no
-    predictions. W&B keeps what a comparison needs with the run, so that it can be made from there.
-
-    Args:
-        dirpath: The run folder; the command line fills it in.
+    A test of ``last.ckpt`` writes ``last_results.json`` and ``last_test_predictions.csv`` instead,
+    without a decision, which is chosen for the best epoch. A run that does not classify, such as a
+    codec's, has no predictions. The files that a comparison needs are also uploaded to W&B, so that
+    runs can be compared from there.
     """
 
-    def __init__(self, dirpath: str = "") -> None:
-        self.dirpath = Path(dirpath)
-
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        data: Any = trainer.datamodule  # type: ignore[attr-defined]
-        metric: Any = pl_module.metrics["test"]  # type: ignore[index]
+        data = self.data(trainer)
+        metric = self.metric(pl_module, "test")
         computed = metric.compute()
-        whole = len(computed["label"]) == (data.table["split"] == "test").sum()
-        if not trainer.is_global_zero or not whole:  # a trial run is no result
+        complete = len(computed["label"]) == (data.table["split"] == "test").sum()
+        if not trainer.is_global_zero or not complete:  # a trial has no results
             return
-        self.dirpath.mkdir(parents=True, exist_ok=True)
+        self.folder.mkdir(parents=True, exist_ok=True)
         last = Path(trainer.ckpt_path or "").name == "last.ckpt"
-        # The header is that of earlier runs, so that their hash of the same split stays equal.
-        split = data.table["split"].to_csv(header=["part"])
         record = {
-            "name": self.dirpath.parent.name,
+            "name": self.folder.parent.name,
             "seed": data.seed,
             "synthetic": data.synthetic,
             "checkpoint": _checkpoint(trainer),
-            "split": hashlib.sha256(split.encode()).hexdigest()[:12],
+            "split": hashlib.sha256(data.table["split"].to_csv().encode()).hexdigest()[:12],
             "metrics": {k: v.item() for k, v in computed.items() if v.ndim == 0},
             "parameters": _parameters(pl_module),
             "commit": commit(),
             "torch": torch.__version__,
         }
         if pl_module.diagnoses:
-            images = data.class_table["val"].to_dict()
-            record["training"] = course(self.dirpath / "metrics.jsonl", images)
+            images = {str(name): int(n) for name, n in data.class_table["val"].items()}
+            record["training"] = course(self.folder / "metrics.jsonl", images)
             record |= self.diagnosis(computed, metric.class_names, data.table, last)
-        write_json(self.dirpath / f"{LAST * last}results.json", record)
-        for logger in trainer.loggers:
-            if isinstance(logger, ResilientWandbLogger):
-                logger.keep_files([self.dirpath / name for name in KEPT], self.dirpath.parents[1])
+        write_json(self.folder / f"{LAST * last}results.json", record)
+        files = [self.folder / name for name in UPLOADED_FILES]
+        for dashboard in self.dashboards(trainer):
+            dashboard.keep_files(files, self.folder.parents[1])
 
     def diagnosis(
-        self, computed: dict[str, Any], classes: list[str], images: pd.DataFrame, last: bool
+        self, computed: dict[str, Tensor], classes: list[str], images: pd.DataFrame, last: bool
     ) -> dict[str, Any]:
-        """Writes the predictions, and returns what the results have of them."""
-        predictions = images.loc[computed["index"].tolist()].filter(COLUMNS).reset_index(drop=True)
+        """Write the predictions, and return their part of the results."""
+        predictions = (
+            images.loc[computed["index"].tolist()].filter(IMAGE_COLUMNS).reset_index(drop=True)
+        )
         columns = [f"p_{name}" for name in classes]
         probabilities = pd.DataFrame(computed["probability"].cpu().numpy(), columns=columns)
         table = pd.concat([predictions, probabilities], axis="columns")
@@ -93,25 +87,28 @@ class Results(Callback):
         if decided is not None:
             table["decision"] = [classes[c] for c in decided.tolist()]
             by_decision = outcome(decided, computed["label"].cpu(), classes)
-            print(f"With {FILE}: {in_words(by_decision)}")
-        write_table(self.dirpath / f"{LAST * last}test_predictions.csv", table)
+            print(f"With {DECISION_FILE}: {in_words(by_decision)}")
+        write_table(self.folder / f"{LAST * last}test_predictions.csv", table)
         confusion = computed["confusion"].tolist()
         return {"classes": classes, "decided": by_decision, "confusion": confusion}
 
-    def decided(self, computed: dict[str, Any], classes: list[str]) -> Tensor | None:
-        """What the run's decision makes of the test images, if one was chosen."""
-        decision = Decision.load(self.dirpath)
+    def decided(self, computed: dict[str, Tensor], classes: list[str]) -> Tensor | None:
+        """The classes of the test images by the run's decision, or None if none was chosen."""
+        decision = Decision.load(self.folder)
         if decision is None:
             return None
         if list(decision.classes) != list(classes):
-            raise RunError(f"{self.dirpath / FILE} is for other classes: choose it again.")
+            raise RunError(
+                f"{self.folder / DECISION_FILE} is for other classes: choose it again with "
+                "`make decide`."
+            )
         return decision(computed["probability"].cpu())
 
 
 def _parameters(module: LightningModule) -> int:
-    """Of what learns and decides; a key network only follows."""
-    own = (p for name, p in module.named_parameters() if "key_network." not in name)
-    return sum(p.numel() for p in own)
+    """Number of parameters; a key network, which only follows another network, does not count."""
+    counted = (p for name, p in module.named_parameters() if "key_network." not in name)
+    return sum(p.numel() for p in counted)
 
 
 def _checkpoint(trainer: Trainer) -> dict[str, Any] | None:

@@ -1,63 +1,53 @@
-"""Which image trained, selected or tested: recorded once, and held to."""
+"""Record of the split: which images train, validate and test."""
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
-
 import pandas as pd
-from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning import LightningModule, Trainer
 
+from callbacks.atomic_files import write_table
 from callbacks.console import print_table
 from callbacks.errors import RunError
-from callbacks.files import write_table
-from callbacks.recording.wandb_logger import ResilientWandbLogger
+from callbacks.run_callback import RunCallback
 
-COLUMNS = ["image_id", "lesion_id", "dx", "split"]
+SPLIT_COLUMNS = ["image_id", "lesion_id", "dx", "split"]
 
 
-class SplitTable(Callback):
-    """Prints the class table of each split, and writes them to ``split.csv`` in the run folder.
+class SplitTable(RunCallback):
+    """Print the images per class and split, and write ``split.csv`` to the run folder.
 
-    A run that goes on, or is evaluated, must have the split it was started with.
-
-    Args:
-        dirpath: The run folder; the command line fills it in.
+    A resumed or evaluated run must have the split that was recorded at its start.
     """
-
-    def __init__(self, dirpath: str = "") -> None:
-        self.path = Path(dirpath, "split.csv")
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if stage == "predict":
             return
-        data: Any = trainer.datamodule  # type: ignore[attr-defined]
-        split = data.table.loc[data.table["split"] != "", COLUMNS].reset_index(drop=True)
-        if self.path.exists() and not _same(split, pd.read_csv(self.path)):
-            anew = ", or give the run another --name" if stage == "fit" else ""
+        data = self.data(trainer)
+        file = self.folder / "split.csv"
+        split = data.table.loc[data.table["split"] != "", SPLIT_COLUMNS].reset_index(drop=True)
+        if file.exists() and not _same(split, pd.read_csv(file)):
+            rename = ", or give the run another --name" if stage == "fit" else ""
             raise RunError(
-                f"{self.path} records another split than the data in {data.root} give now: "
-                f"use the data and the commit of this run{anew}."
+                f"{file} records another split than the data in {data.root} give now: "
+                f"use the data and the commit of this run{rename}."
             )
         if stage == "fit" and trainer.is_global_zero:
-            if not self.path.exists() and not trainer.fast_dev_run:  # type: ignore[attr-defined]
-                self.path.parent.mkdir(parents=True, exist_ok=True)
-                write_table(self.path, split)
+            if not file.exists() and not self.is_trial(trainer):
+                file.parent.mkdir(parents=True, exist_ok=True)
+                write_table(file, split)
             counts = data.class_table
             counts.loc["all"] = counts.sum()
             print_table(counts.reset_index(names="class"), f"Images of {data.root}")
             if data.synthetic:
-                mark_synthetic(trainer)
+                self.mark_synthetic(trainer)
+
+    def mark_synthetic(self, trainer: Trainer) -> None:
+        """Mark a run on synthetic images, so that nobody takes its results for real ones."""
+        print("SYNTHETIC DATA: results on generated images say nothing about real skin.")
+        for dashboard in self.dashboards(trainer):
+            dashboard.add_tag("synthetic")
 
 
-def _same(one: pd.DataFrame, other: pd.DataFrame) -> bool:
-    # Not by lesion: when two ids are joined into one, every image may still be where it was.
-    return one.drop(columns="lesion_id").equals(other.drop(columns="lesion_id"))
-
-
-def mark_synthetic(trainer: Trainer) -> None:
-    """Keeps a run on drawings from being taken for a real one."""
-    print("SYNTHETIC DATA: these are drawings, and no result says anything about skin.")
-    for logger in trainer.loggers:
-        if isinstance(logger, ResilientWandbLogger):
-            logger.add_tag("synthetic")
+def _same(split: pd.DataFrame, recorded: pd.DataFrame) -> bool:
+    # Lesions are not compared: when two ids are joined into one, no image may have moved.
+    return split.drop(columns="lesion_id").equals(recorded.drop(columns="lesion_id"))

@@ -1,4 +1,4 @@
-"""The dashboard, which may fail at any time without harm to the training that it shows."""
+"""W&B logging that never stops or blocks a run."""
 
 from __future__ import annotations
 
@@ -20,32 +20,33 @@ from callbacks.errors import reason
 from callbacks.recording import wandb_service
 from callbacks.recording.history import best_of, best_values
 
-GRACE_SECONDS = 15.0  # for wandb-core to keep its own time-out
-ONLY_HISTORY = "metrics go on in metrics.jsonl only"
+GRACE_SECONDS = 15.0  # on top of wandb-core's own time-out
+ONLY_HISTORY = "metrics are recorded in metrics.jsonl only"
 
 
 class ResilientWandbLogger(WandbLogger):
-    """Lightning's WandbLogger that neither stops a training nor keeps it from ending.
+    """A WandbLogger whose failures never stop or block a run.
 
-    Where the run goes is decided once, when it is first needed: by ``mode``, else by WANDB_MODE
-    or ``wandb offline``, else online if there is an API key and the server answers within three
-    seconds. A run that cannot be online is an offline one with the same id, and ``wandb sync``
-    joins the two. If wandb dies in mid-training, that is said once and nothing else happens.
+    The mode is chosen once, at first use: ``mode`` if it is not "auto", else WANDB_MODE or
+    ``wandb offline`` if set, else online if there is an API key and the server answers within three
+    seconds. If online logging fails, the run is logged offline under the same id, and
+    ``wandb sync`` joins the two. If wandb dies during training, one warning is printed. Local files
+    are in ``wandb/`` of the run folder.
 
-    Validation metrics are drawn over epochs, with their best value in the summary. They are
-    defined one by one: a glob with a summary also matches images and tables, and hides them.
+    Validation metrics are plotted over epochs, with their best value in the summary. They are
+    defined one by one: a glob with a summary would also match images and tables, and hide them.
 
     Args:
-        project: Where the run is shown; if not given, WANDB_PROJECT or longderm. A sweep knows
-            its own.
-        name: How the run is called on the dashboard, if not by WANDB_NAME.
-        id: What a resumed run is recognised by; in a sweep the agent's id is kept.
-        group: What the seeds have in common, if not given by WANDB_RUN_GROUP: the experiment.
-        job_type: A label such as "train".
+        project: W&B project; if None, WANDB_PROJECT or "longderm". A sweep sets its own.
+        name: Name of the run on W&B, unless WANDB_NAME is set.
+        id: Id by which W&B recognizes a resumed run. In a sweep, the agent's id is used.
+        group: Group shared by the seeds of a recipe, unless WANDB_RUN_GROUP is set.
+        job_type: Label of the kind of job, such as "train".
         tags: Labels to filter by.
-        save_dir: The run folder.
-        mode: "auto" as above; "online" leaves out the search for a server, not the fall-back.
-        finish_timeout: Seconds that the end of a run waits for its upload.
+        save_dir: Run folder.
+        mode: "auto" as above, or a mode of W&B; "online" skips the search for a server, but still
+            falls back on offline logging.
+        finish_timeout: Time limit for the upload at the end of a run, in seconds.
     """
 
     _running: ClassVar[ResilientWandbLogger | None] = None
@@ -72,7 +73,7 @@ class ResilientWandbLogger(WandbLogger):
             tags=tags,
             save_dir=save_dir,
         )
-        del self._wandb_init["anonymous"]  # deprecated: wandb warns of it, whatever its value
+        del self._wandb_init["anonymous"]  # deprecated: wandb warns about any value
         self.mode: str = mode
         self.finish_timeout = finish_timeout
         self._best: dict[str, float] = {}
@@ -80,7 +81,7 @@ class ResilientWandbLogger(WandbLogger):
     @property
     @rank_zero_experiment
     def experiment(self) -> Any:
-        """The wandb run, started on first use. Calls on it are not guarded; those below are."""
+        """The wandb run, started at first use. Calls on it may raise; prefer the methods below."""
         if self._experiment is None:
             self._start()
         return self._experiment
@@ -99,7 +100,7 @@ class ResilientWandbLogger(WandbLogger):
 
     @rank_zero_only
     def log_media(self, media: Mapping[str, Any], step: int | None = None) -> None:
-        """Logs wandb's images, tables and charts by name."""
+        """Log images, tables and charts of wandb, by name."""
         self.log_metrics(media, step)
 
     @rank_zero_only
@@ -109,8 +110,8 @@ class ResilientWandbLogger(WandbLogger):
 
     @rank_zero_only
     def keep_files(self, files: Iterable[Path], base: Path) -> None:
-        """Uploads those of the files that exist, under their paths from ``base``."""
-        with self._surviving(), redirect_stderr(StringIO()):  # it says of each that it is linked
+        """Upload those of the files that exist, under their paths relative to ``base``."""
+        with self._surviving(), redirect_stderr(StringIO()):  # wandb prints a line for each file
             for file in filter(Path.exists, files):
                 self.experiment.save(str(file), str(base), policy="now", glob=False)
 
@@ -131,10 +132,11 @@ class ResilientWandbLogger(WandbLogger):
 
     @classmethod
     def finish(cls, exit_code: int = 0) -> None:
-        """Ends this process's run, if there is one, in bounded time; never raises.
+        """End this process's run, if there is one, in bounded time and without raising.
 
         Args:
-            exit_code: 0 for success; in a ``finally`` that an error goes through, 0 counts as 1.
+            exit_code: Exit code of the run, 0 for success. While an error is being raised, 0
+                counts as 1.
         """
         logger, ResilientWandbLogger._running = ResilientWandbLogger._running, None
         if logger is None:
@@ -142,22 +144,25 @@ class ResilientWandbLogger(WandbLogger):
         code = exit_code or int(not isinstance(sys.exception(), SystemExit | None))
         run, logger._experiment, logger._best = logger._experiment, None, {}
         if not wandb_service.shut_down(run, code, logger.finish_timeout + GRACE_SECONDS):
-            rank_zero_warn("W&B did not take the end of the run: its last minutes may be missing.")
+            rank_zero_warn("W&B could not finish the run: its last minutes may be missing.")
 
     def _start(self) -> None:
-        self.finish()  # wandb takes two runs in one process for one
+        self.finish()  # wandb would join two runs of one process
         ResilientWandbLogger._running = self
         folder = Path(str(self.save_dir), "wandb").absolute()
         if "WANDB_DIR" in os.environ:
-            rank_zero_info(f"WANDB_DIR is not used: what W&B writes lies in {folder}.")
-        os.environ.setdefault("WANDB_DATA_DIR", str(folder))  # or tables fill the home directory
-        for mode, else_ in ((None, "logging offline under the same id"), ("offline", ONLY_HISTORY)):
+            rank_zero_info(f"WANDB_DIR is ignored: W&B writes to {folder}.")
+        os.environ.setdefault("WANDB_DATA_DIR", str(folder))  # else tables fill the home directory
+        for mode, fallback in (
+            (None, "logging offline under the same id"),
+            ("offline", ONLY_HISTORY),
+        ):
             try:
                 folder.mkdir(parents=True, exist_ok=True)
                 return self._init(mode or self._resolve_mode())
-            except Exception as error:  # whatever it is, no training depends on it
-                rank_zero_warn(f"W&B: {reason(error)}; {else_}.")
-                wandb_service.shut_down()  # or wandb-core refuses the id, which it has in use
+            except Exception as error:  # of any kind: none is worth a run
+                rank_zero_warn(f"W&B: {reason(error)}; {fallback}.")
+                wandb_service.shut_down()  # else wandb-core refuses the id as in use
         self._experiment = wandb.init(mode="disabled")
 
     def _resolve_mode(self) -> str:
@@ -167,21 +172,23 @@ class ResilientWandbLogger(WandbLogger):
         if "WANDB_MODE" in os.environ or settings.mode != "online":
             return str(settings.mode)
         if not wandb_service.has_key():
-            rank_zero_info("W&B logs offline: there is no API key, `wandb login` stores one.")
+            rank_zero_info(
+                "W&B logs offline, because there is no API key: run `wandb login` to store one."
+            )
             return "offline"
         if not wandb_service.server_answers(settings.base_url):
             raise ConnectionError(f"{settings.base_url} does not answer")
         return "online"
 
     def _init(self, mode: str) -> None:
-        if mode == "online" and not wandb_service.has_key():  # wandb would prompt for one, and wait
-            raise wandb.Error("there is no API key, `wandb login` stores one")
+        if mode == "online" and not wandb_service.has_key():  # wandb would prompt for one
+            raise wandb.Error("there is no API key, run `wandb login` to store one")
         settings = wandb.Settings(
-            console="off",  # progress bars would fill it; the terminal or Slurm has the output
+            console="off",  # else progress bars fill it; the terminal or Slurm keeps the output
             finish_timeout=self.finish_timeout,
             init_timeout=60.0,
-            quiet=True,  # our own tables end the run
-            x_transaction_log_flush_interval=1.0,  # what a kill costs, in seconds
+            quiet=True,  # our own tables summarize the run
+            x_transaction_log_flush_interval=1.0,  # seconds of metrics that a kill loses
         )
         self._wandb_init.update(mode=mode, settings=settings)
         self._experiment = None
@@ -197,7 +204,7 @@ class ResilientWandbLogger(WandbLogger):
             self._best[key] = earlier.get(key, metrics[key])
 
     def _keep_best(self, metrics: Mapping[str, Any]) -> None:
-        """Repeats the best value if it is an older one; a resumed wandb does not know of it."""
+        """Restore the best value if it is an earlier one, which a resumed wandb run forgets."""
         for key in metrics.keys() & self._best.keys():
             best, value = best_of(key), metrics[key]
             if best(value, self._best[key]) == value:
@@ -207,7 +214,7 @@ class ResilientWandbLogger(WandbLogger):
 
     @contextmanager
     def _surviving(self) -> Iterator[None]:
-        """Puts a run that accepts everything and does nothing in the place of a lost one."""
+        """Replace a lost run by a disabled one, which ignores all calls."""
         try:
             yield
         except wandb_service.LOST as error:

@@ -1,4 +1,4 @@
-"""What a W&B run depends on: credentials, a server that answers, the wandb-core process."""
+"""Checks of W&B credentials and server, and the end of the wandb-core process."""
 
 from __future__ import annotations
 
@@ -22,24 +22,32 @@ Result = TypeVar("Result")
 
 
 def has_key() -> bool:
-    """Whether wandb finds credentials where it looks for them; asks neither user nor server."""
-    # The public wandb.login(prompt=False) asks the server for the user's name.
-    found = wbauth.authenticate_session(
+    """Whether wandb finds credentials, without asking the user or the server."""
+    # The public wandb.login(prompt=False) would ask the server for the user's name.
+    credentials = wbauth.authenticate_session(
         host=wandb.setup().settings.base_url, source="LongDerm", prompt=False, update_session=False
     )
-    return found is not None
+    return credentials is not None
 
 
 def server_answers(url: str) -> bool:
-    """Whether anything that may be a W&B server answers within ``PROBE_SECONDS``."""
-    # In a thread, because the lookup of a name has no time-out of its own.
+    """Whether a server that may be W&B's answers within ``PROBE_SECONDS``."""
+    # In a thread, because the lookup of a host name has no time-out.
     return bool(_within(PROBE_SECONDS, lambda: _answers(url)))
 
 
 def shut_down(run: Any = None, exit_code: int = 0, seconds: float = 15.0) -> bool:
-    """Ends ``run`` and wandb-core, by force if they take longer; whether all went well.
+    """End a run and wandb-core, by force after a time limit.
 
-    Where wandb-core is dead or frozen, wandb's own calls raise, exit or wait for ever.
+    If wandb-core is dead or frozen, wandb's own calls raise, exit or wait forever.
+
+    Args:
+        run: The wandb run, if there is one.
+        exit_code: Exit code of the run.
+        seconds: Time limit in seconds.
+
+    Returns:
+        Whether the run ended without force.
     """
 
     def end() -> bool:
@@ -52,10 +60,10 @@ def shut_down(run: Any = None, exit_code: int = 0, seconds: float = 15.0) -> boo
     core = _core()
     ended = _within(seconds, end)
     if core is not None:
-        core.kill()  # nothing, if it has ended as it should
+        core.kill()  # has no effect if it has already ended
         core.wait()
     if not ended:
-        _within(1.0, wandb.teardown)  # forgets what it had of the dead process
+        _within(1.0, wandb.teardown)  # forgets the dead process
     wandb.run = None
     return bool(ended)
 
@@ -66,7 +74,7 @@ def _core() -> Popen[bytes] | None:
 
 
 def _within(seconds: float, action: Callable[[], Result]) -> Result | None:
-    """What ``action`` returns; None if it raises, or is left behind in its thread."""
+    """The result of ``action``; None if it raises or takes longer, left to its thread."""
     results: list[Result] = []
 
     def work() -> None:
@@ -84,7 +92,7 @@ def _answers(url: str) -> bool:
         urllib.request.urlopen(url, timeout=PROBE_SECONDS).close()
     except urllib.error.HTTPError as error:
         error.close()
-        return error.code < 500  # above, a proxy speaks for a server that is away
-    except OSError as error:  # a certificate unknown to Python may be known to wandb
+        return error.code < 500  # from 500 on, a proxy answers for a server that is down
+    except OSError as error:  # wandb may trust a certificate that Python does not
         return isinstance(getattr(error, "reason", None), ssl.SSLError)
     return True

@@ -1,4 +1,4 @@
-"""What ends a training before its last epoch, kept with its checkpoint."""
+"""Record of why a run ended before its last epoch."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from pytorch_lightning.callbacks import EarlyStopping, Timer
 
 from callbacks.safety.checkpoint_io import ENDED
 
-OURS = ("callbacks", "pytorch_lightning")
+KNOWN_PACKAGES = ("callbacks", "pytorch_lightning")
 
 
 class Ending(Callback):
-    """Notes in the checkpoints of a training what stopped it, so that it is known as finished.
+    """Record in the checkpoint what stopped a run early, so that the run counts as finished.
 
-    Lightning forgets that a callback stopped a training: resumed, it trains an epoch before the
-    callback can stop it again (pytorch-lightning #8278).
+    Lightning forgets that a callback stopped a run: when resumed, it trains another epoch before
+    the callback can stop it again (pytorch-lightning #8278).
     """
 
     def __init__(self) -> None:
@@ -32,39 +32,43 @@ class Ending(Callback):
     def on_save_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        # Before the end of its epoch, a training that is to stop still has to be validated.
+        # Before the end of its epoch, a run that is to stop still has to be validated.
         stops = trainer.should_stop and trainer.fit_loop._can_stop_early
         if self.epoch_over and stops:
-            checkpoint[ENDED] = next((end for end, met in _ends(trainer) if met), other(trainer))
+            checkpoint[ENDED] = next((end for end, met in _ends(trainer) if met), _other(trainer))
 
     def on_load_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        # EarlyStopping would take its patience from there, whatever it is given now.
-        for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        # EarlyStopping would restore its old patience, whatever it is set to now.
+        for callback in _callbacks(trainer):
             state = checkpoint.get("callbacks", {}).get(callback.state_key)
             if isinstance(callback, EarlyStopping) and state:
                 state["patience"] = callback.patience
 
 
 def ended(checkpoint: dict[str, Any], trainer: Trainer) -> str | None:
-    """What stopped a run, if a training with the options of now would be stopped by the same."""
+    """The cause that ended a run early; None if it would not with the current options."""
     end: str | None = checkpoint.get(ENDED)
-    return end if end in {*(end for end, _ in _ends(trainer)), other(trainer)} else None
+    return end if end in {*(end for end, _ in _ends(trainer)), _other(trainer)} else None
 
 
-def other(trainer: Trainer) -> str:
-    """The end by callbacks that tell nothing of it."""
-    kinds = {type(each) for each in trainer.callbacks}  # type: ignore[attr-defined]
-    foreign = {k.__name__ for k in kinds if k.__module__.split(".")[0] not in OURS}
+def _other(trainer: Trainer) -> str:
+    """The name of an end that no known callback explains."""
+    kinds = {type(callback) for callback in _callbacks(trainer)}
+    foreign = {k.__name__ for k in kinds if k.__module__.split(".")[0] not in KNOWN_PACKAGES}
     return f"a callback ({', '.join(sorted(foreign))})" if foreign else "the model"
 
 
-def _ends(trainer: Trainer) -> list[tuple[str, bool]]:
-    """What may stop a training early, in words, and whether it does now."""
-    found = []
+def _callbacks(trainer: Trainer) -> list[Callback]:
     callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
-    for callback in sorted(callbacks, key=lambda each: isinstance(each, EarlyStopping)):
+    return callbacks
+
+
+def _ends(trainer: Trainer) -> list[tuple[str, bool]]:
+    """Descriptions of what may end a run early, each with whether its condition is met now."""
+    ends = []
+    for callback in sorted(_callbacks(trainer), key=lambda c: isinstance(c, EarlyStopping)):
         if isinstance(callback, EarlyStopping):
             bounds = {
                 "patience": callback.patience,
@@ -72,12 +76,12 @@ def _ends(trainer: Trainer) -> list[tuple[str, bool]]:
                 "stopping_threshold": callback.stopping_threshold,
                 "divergence_threshold": callback.divergence_threshold,
             }
-            said = ", ".join(f"{name} {value}" for name, value in bounds.items() if value)
-            now = callback.stopped_epoch == trainer.current_epoch  # in epoch 0, of any
-            stopped = now or callback.wait_count >= callback.patience
-            found.append((f"EarlyStopping on {callback.monitor} ({said})", stopped))
+            settings = ", ".join(f"{name} {value}" for name, value in bounds.items() if value)
+            stopped_now = callback.stopped_epoch == trainer.current_epoch  # true of any in epoch 0
+            stopped = stopped_now or callback.wait_count >= callback.patience
+            ends.append((f"EarlyStopping on {callback.monitor} ({settings})", stopped))
         elif isinstance(callback, Timer) and callback._duration is not None:
             left = callback.time_remaining()
             limit = f"max_time ({timedelta(seconds=callback._duration)})"
-            found.append((limit, left is not None and left <= 0))
-    return found
+            ends.append((limit, left is not None and left <= 0))
+    return ends

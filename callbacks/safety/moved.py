@@ -1,4 +1,4 @@
-"""A run whose folder was renamed or moved goes on knowing its best epoch."""
+"""Checkpoint paths of a run whose folder was renamed or moved."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import Any
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint
 
-PATHS = ("best_model_path", "kth_best_model_path", "last_model_path")
+PATH_KEYS = ("best_model_path", "kth_best_model_path", "last_model_path")
 
 
 class Moved(Callback):
-    """Tells ``ModelCheckpoint`` where its files lie now.
+    """Update the paths in the state of ``ModelCheckpoint`` when a moved run is resumed.
 
-    In another folder it would forget its best score, and the next epoch, however bad, would
-    replace ``best.ckpt``. A checkpoint of another run tells nothing of this one's files.
+    Otherwise it would forget its best score, and the next epoch, however bad, would replace
+    ``best.ckpt``. The state of a checkpoint from another folder is left unchanged.
     """
 
     def on_load_checkpoint(
@@ -28,10 +28,10 @@ class Moved(Callback):
                 continue
             if Path(callback.dirpath or "").resolve() == folder:
                 now = {path: str(Path(folder, Path(path).name)) for path in _paths(state)}
-                state |= {key: now.get(state[key], state[key]) for key in PATHS}
+                state |= {key: now.get(state[key], state[key]) for key in PATH_KEYS}
                 state["best_k_models"] = {now[k]: v for k, v in state["best_k_models"].items()}
                 state["dirpath"] = callback.dirpath
 
 
 def _paths(state: dict[str, Any]) -> set[str]:
-    return {path for path in (*state["best_k_models"], *(state[key] for key in PATHS)) if path}
+    return {path for path in (*state["best_k_models"], *(state[key] for key in PATH_KEYS)) if path}

@@ -1,4 +1,4 @@
-"""A number of the model that changes with the epochs."""
+"""Annealing of a number of the model over the epochs."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from callbacks.errors import RunError
 
 
 class Anneal(Callback):
-    """Moves an attribute of the model linearly from ``start`` to ``end``, epoch by epoch.
+    """Move an attribute of the model linearly from ``start`` to ``end``, epoch by epoch.
 
-    It is a function of the epoch alone, so a run that goes on finds the value it would have had.
+    The value depends on the epoch alone, so that a resumed run continues with the right value.
 
     Args:
-        attribute: Its path in the module, such as ``criterion.quantile``.
-        start: Its value at ``begin``.
-        end: Its value from ``until`` on.
-        begin: Share of the training at which it starts to move, in [0, 1].
-        until: Share of the training at which it arrives, in [``begin``, 1].
-        before: Its value before ``begin``, for a warm-up; None is ``start``.
+        attribute: Path of the attribute in the module, such as ``criterion.quantile``.
+        start: Value at ``begin``.
+        end: Value from ``until`` on.
+        begin: Share of the epochs after which the value starts to move, in [0, 1].
+        until: Share of the epochs after which the value stays at ``end``, in [``begin``, 1].
+        before: Value before ``begin``, for a warm-up; ``start`` if None.
     """
 
     def __init__(
@@ -33,13 +33,18 @@ class Anneal(Callback):
         before: float | None = None,
     ) -> None:
         if not 0 <= begin <= until <= 1:
-            raise RunError(f"Anneal needs 0 <= begin <= until <= 1, not {begin} and {until}.")
-        self.attribute, self.start, self.end = attribute, start, end
-        self.begin, self.until = begin, until
+            raise RunError(
+                f"Anneal got begin={begin} and until={until}: set 0 <= begin <= until <= 1."
+            )
+        self.attribute = attribute
+        self.start = start
+        self.end = end
+        self.begin = begin
+        self.until = until
         self.before = start if before is None else before
 
     def value(self, done: float) -> float:
-        """Its value when a share ``done`` of the training is done."""
+        """The value after a share ``done`` of the epochs, in [0, 1]."""
         if done < self.begin:
             return self.before
         if done >= self.until:
@@ -48,18 +53,21 @@ class Anneal(Callback):
         return self.start + (self.end - self.start) * moved
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.on_train_epoch_start(trainer, pl_module)  # which an epoch that goes on does not have
+        # An epoch that is resumed in its middle has no on_train_epoch_start.
+        self.on_train_epoch_start(trainer, pl_module)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.max_epochs is None or trainer.max_epochs < 1:
-            raise RunError(f"Anneal of {self.attribute} needs trainer.max_epochs: set it.")
+            raise RunError(
+                f"Anneal of {self.attribute} needs the number of epochs: set --trainer.max_epochs."
+            )
         owner: Any = pl_module
         *owners, name = self.attribute.split(".")
         for part in owners:
             owner = getattr(owner, part, None)
         if not hasattr(owner, name):
             raise RunError(
-                f"Anneal finds no {self.attribute} in {type(pl_module).__name__}: correct its "
-                "attribute."
+                f"{type(pl_module).__name__} has no {self.attribute}: correct the attribute of "
+                "Anneal."
             )
         setattr(owner, name, self.value(trainer.current_epoch / trainer.max_epochs))

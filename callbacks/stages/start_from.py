@@ -1,4 +1,4 @@
-"""A classifier of compressed images begins with a codec and a network of other runs."""
+"""Initialization of a classifier of compressed images from a codec and a classifier."""
 
 from __future__ import annotations
 
@@ -10,17 +10,18 @@ from callbacks.stages.warm_start import WarmStart
 
 
 class StartFrom(Callback):
-    """Loads the codec, the network, or both before a training starts.
+    """Load the codec, the network, or both from other runs before a run is trained.
 
     Args:
-        codec: The folder of a run that trained a codec, or a checkpoint of it. ``{seed}`` in it is
-            the seed of this run.
-        network: The folder of a run that trained a classifier, likewise.
+        codec: Folder of a run that trained a codec, or one of its checkpoints. ``{seed}`` in the
+            path stands for the seed of this run.
+        network: Folder of a run that trained a classifier, or one of its checkpoints; ``{seed}``
+            as above.
     """
 
     def __init__(self, codec: Path | None = None, network: Path | None = None) -> None:
         runs = {"codec": codec, "network": network}
-        # What either run trained is its network.
+        # In either run, the trained part is called network.
         self.starts = [
             WarmStart(run, target=part, option=part) for part, run in runs.items() if run
         ]

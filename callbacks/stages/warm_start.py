@@ -1,4 +1,4 @@
-"""The second stage of a method begins with the weights of the first."""
+"""Initialization of a second stage from the weights of a first stage."""
 
 from __future__ import annotations
 
@@ -7,24 +7,25 @@ from pathlib import Path
 
 import torch
 import yaml
-from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning import LightningModule, Trainer
 
 from callbacks.errors import RunError
+from callbacks.run_callback import RunCallback
 from callbacks.safety.checkpoint_io import epochs_done, finished, load_state
 
 
-class WarmStart(Callback):
-    """Loads weights of another run before a training starts; one that goes on has its own.
+class WarmStart(RunCallback):
+    """Load weights of another run before a run is trained; a resumed run keeps its own weights.
 
     Args:
-        run: The other run's folder, whose ``best.ckpt`` is taken if that run is finished, or a
-            checkpoint. ``{seed}`` in it is the seed of this run.
-        source: The submodule there, by its dotted name.
-        target: The submodule here that it is loaded into; the same name if not given.
-        option: What ``run`` is called on the command line.
+        run: Folder of the other run, whose ``best.ckpt`` is loaded if that run is finished, or a
+            checkpoint. ``{seed}`` in the path stands for the seed of this run.
+        source: Dotted name of the submodule in the other run.
+        target: Dotted name of the submodule to load into; ``source`` if None.
+        option: Name of the option that holds ``run``, for error messages.
 
     Raises:
-        RunError: There is no such checkpoint, its run is not finished, or it does not fit.
+        RunError: The checkpoint does not exist or does not fit, or its run is not finished.
     """
 
     def __init__(
@@ -34,19 +35,22 @@ class WarmStart(Callback):
         target: str | None = None,
         option: str = "run",
     ) -> None:
-        self.run, self.option = run, option
-        self.source, self.target = source, target or source
+        super().__init__()
+        self.run = run
+        self.option = option
+        self.source = source
+        self.target = target or source
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        if stage != "fit" or trainer.ckpt_path is not None or trainer.fast_dev_run:  # type: ignore[attr-defined]
+        if stage != "fit" or trainer.ckpt_path is not None or self.is_trial(trainer):
             return
         run = self.run
         if "{seed}" in str(run):
-            run = Path(str(run).format(seed=trainer.datamodule.seed))  # type: ignore[attr-defined]
+            run = Path(str(run).format(seed=self.data(trainer).seed))
         checkpoint = run if run.suffix == ".ckpt" else run / "best.ckpt"
         if not checkpoint.exists():
             raise RunError(
-                f"The weights to start from, {checkpoint}, are not there: train that run first, or "
+                f"There is no checkpoint {checkpoint} to start from: train that run first, or "
                 f"name another with --trainer.callbacks.{self.option}."
             )
         if checkpoint != run:
@@ -54,10 +58,10 @@ class WarmStart(Callback):
         try:
             pl_module.get_submodule(self.target).load_state_dict(self._weights(checkpoint))
         except (RuntimeError, AttributeError) as error:
-            what = textwrap.shorten(str(error), 300)  # of a large network, the first keys
+            cause = textwrap.shorten(str(error), 300)  # the first keys of a large network
             raise RunError(
-                f"{checkpoint} is of another network than {self.target} here ({what}): "
-                f"name a run of the same network with --trainer.callbacks.{self.option}."
+                f"{checkpoint} does not fit {self.target} ({cause}): name a run of the same "
+                f"network with --trainer.callbacks.{self.option}."
             ) from error
 
     def _weights(self, checkpoint: Path) -> dict[str, torch.Tensor]:
@@ -66,13 +70,17 @@ class WarmStart(Callback):
         return {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
 
     def _require_finished(self, run: Path) -> None:
-        record, last = run / "config.yaml", run / "last.ckpt"
+        record = run / "config.yaml"
+        last = run / "last.ckpt"
         if not record.exists() or not last.exists():
             return
-        asked, state = yaml.safe_load(record.read_text("utf-8"))["trainer"], load_state(last)
-        epochs, steps = asked["max_epochs"], asked["max_steps"]
-        if (epochs is not None or steps >= 0) and not finished(state, epochs, steps):
+        config = yaml.safe_load(record.read_text("utf-8"))["trainer"]
+        state = load_state(last)
+        max_epochs, max_steps = config["max_epochs"], config["max_steps"]
+        unlimited = max_epochs is None and max_steps < 0
+        if not unlimited and not finished(state, max_epochs, max_steps):
             raise RunError(
-                f"{run} is not finished, but at {epochs_done(state)} epochs: wait until it is, or "
-                f"take the best so far with --trainer.callbacks.{self.option}={run}/best.ckpt."
+                f"{run} is not finished ({epochs_done(state)} epochs so far): wait until it is, "
+                "or start from its best checkpoint so far with "
+                f"--trainer.callbacks.{self.option}={run}/best.ckpt."
             )

@@ -6,8 +6,8 @@ import argparse
 import sys
 from pathlib import Path
 
+from callbacks.atomic_files import write_table, write_text
 from callbacks.errors import RunError
-from callbacks.files import write_table, write_text
 from experiments.compare import page, table
 from experiments.compare.comparison import Comparison, compare
 from experiments.compare.compression import with_compression

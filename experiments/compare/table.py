@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from callbacks.console import NOTHING, decimals
+from callbacks.console import NO_VALUE, decimals
 from experiments.compare import compression
 from experiments.compare.comparison import Comparison
 from experiments.compare.resources import resources
@@ -149,7 +149,7 @@ def plus_minus(mean: float, bounds: tuple[float, float] | None) -> str:
 
 
 def number(estimate: Estimate | None) -> str:
-    return decimals(estimate.mean) if estimate else NOTHING
+    return decimals(estimate.mean) if estimate else NO_VALUE
 
 
 def p_value(p: float) -> str:
@@ -158,10 +158,10 @@ def p_value(p: float) -> str:
 
 def _difference(difference: Difference | None) -> dict[str, str]:
     if difference is None:
-        return dict.fromkeys(DIFFERENCE_COLUMNS, NOTHING)
+        return dict.fromkeys(DIFFERENCE_COLUMNS, NO_VALUE)
     cells = (
         f"{decimals(difference.mean, sign=True)} {interval(difference.lesions)}".strip(),
-        plus_minus(difference.mean, difference.seeds) or NOTHING,
+        plus_minus(difference.mean, difference.seeds) or NO_VALUE,
         p_value(difference.p_holm),
         f"{difference.better} : {difference.worse}",
         p_value(difference.p_mcnemar_holm),

@@ -10,11 +10,11 @@ from typing import Any
 import wandb
 
 from callbacks.errors import RunError, reason
-from callbacks.recording.results import KEPT
+from callbacks.recording.results import UPLOADED_FILES
 from experiments.compare.runs import TestedRun, check_unique, read_run
 
 # Files in <name>/seed<n>; wandb has a config.yaml of its own at the top.
-KEPT_ENDINGS = tuple(f"/{name}" for name in KEPT)
+UPLOADED_ENDINGS = tuple(f"/{name}" for name in UPLOADED_FILES)
 
 
 def read_project(project: str, last: bool = False) -> tuple[list[TestedRun], list[str]]:
@@ -53,7 +53,7 @@ def read_project(project: str, last: bool = False) -> tuple[list[TestedRun], lis
 def _downloaded(where: str, remote: Any, last: bool) -> TestedRun:
     with TemporaryDirectory() as temporary:
         for file in remote.files():
-            if file.name.endswith(KEPT_ENDINGS):
+            if file.name.endswith(UPLOADED_ENDINGS):
                 file.download(temporary).close()
         folder = next(Path(temporary).glob("*/seed*"), None)
         if folder is None:

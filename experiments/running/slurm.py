@@ -14,9 +14,9 @@ from typing import NamedTuple
 
 import yaml
 
+from callbacks.atomic_files import write_text
 from callbacks.errors import RunError
-from callbacks.files import write_text
-from callbacks.safety.preemption import GO_ON
+from callbacks.safety.preemption import EXIT_REQUEUE
 from experiments.command_line.parser import CommandParser
 from experiments.recipes import find
 from experiments.running.place import refuse_name
@@ -107,7 +107,7 @@ class Job:
             cpus=self.cpus,
             command=shlex.join(self._command()),
             options=shlex.join([*self._devices(), *self.options]),
-            go_on=GO_ON,
+            go_on=EXIT_REQUEUE,
         )
 
     @property

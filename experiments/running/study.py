@@ -15,8 +15,8 @@ from typing import Any, Self
 
 import yaml
 
+from callbacks.atomic_files import write_text
 from callbacks.errors import RunError
-from callbacks.files import write_text
 from experiments.command_line.parser import CommandParser
 from experiments.recipes import find
 
@@ -79,7 +79,7 @@ class Run:
         trained = ["--config", f"{self.folder}/config.yaml", "--ckpt_path"]
         trained += [f"{self.folder}/best.ckpt"]
         if self.decide:
-            chooser = "--trainer.callbacks+=callbacks.recording.choose_decision.ChooseDecision"
+            chooser = "--trainer.callbacks+=callbacks.ChooseDecision"
             rule = f"--trainer.callbacks.rule={self.decide}"
             yield ["validate", *trained, chooser, rule]
         if self.last:

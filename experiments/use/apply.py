@@ -40,7 +40,7 @@ def decide() -> None:
         "are --trainer.callbacks.rule.OPTION (default: ArgMax)",
     )
     options, more = parser.parse()
-    chooser = "--trainer.callbacks+=callbacks.recording.choose_decision.ChooseDecision"
+    chooser = "--trainer.callbacks+=callbacks.ChooseDecision"
     rule = f"--trainer.callbacks.rule={options.rule}"
     _apply("validate", options.run, [chooser, rule, *more])
 
@@ -53,7 +53,7 @@ def predict() -> None:
     )
     options, more = parser.parse()
     images = [f"--data.predict_folder={options.images}"] if options.images else []
-    overlays = ["--trainer.callbacks+=callbacks.looking.overlays.Overlays"]
+    overlays = ["--trainer.callbacks+=callbacks.Overlays"]
     _apply("predict", options.run, [*images, *(overlays if options.overlays else []), *more])
 
 

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from callbacks.atomic_files import write_text
 from callbacks.console import decimals
 from callbacks.errors import RunError
-from callbacks.files import write_text
 from callbacks.recording.decision import Decision
 from experiments.command_line.parser import CommandParser
 from experiments.compare.comparison import compare

@@ -8,9 +8,9 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from callbacks.atomic_files import write_text
 from callbacks.errors import reason
-from callbacks.files import write_text
-from callbacks.recording.charts import BARS
+from callbacks.looking.charts import BARS
 from datamodules.classes import CLASSES
 from experiments.command_line.parser import CommandParser
 

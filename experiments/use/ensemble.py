@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from callbacks.atomic_files import replacing, write_text
 from callbacks.errors import RunError
-from callbacks.files import replacing, write_text
 from experiments.command_line.cli import MEMBERS, ExperimentCLI, run_command
 from experiments.command_line.failures import for_users
 from experiments.command_line.parser import CommandParser

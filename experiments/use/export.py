@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from callbacks.atomic_files import replacing
 from callbacks.errors import RunError
-from callbacks.files import replacing
 from callbacks.recording.decision import Decision
 from callbacks.recording.log_config import commit
 from experiments.command_line.failures import for_users

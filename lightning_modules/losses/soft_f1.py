@@ -22,7 +22,7 @@ class SoftMacroF1Loss(Criterion):
 
     Args:
         mu: Weight of the loss above when it is added to cross-entropy, at least 0; None leaves out
-            cross-entropy. :class:`callbacks.stages.anneal.Anneal` may increase it from 0.
+            cross-entropy. :class:`callbacks.Anneal` may increase it from 0.
 
     Shape:
         Logits (B, K) and labels (B,), or soft labels (B, K), to a scalar.

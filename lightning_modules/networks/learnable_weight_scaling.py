@@ -17,7 +17,7 @@ class LearnableWeightScaling(Network):
     MiSLAS's published code (https://github.com/dvlab-research/MiSLAS) trains stage 1 for 180
     epochs from random weights and stage 2 for 10 epochs, in batches of 256 with a learning rate of
     0.1 and a cosine schedule without warm-up; the recipes here warm up. Shifted batch norm is an
-    option of :class:`~callbacks.stages.freeze.Freeze`, label smoothing one of
+    option of :class:`~callbacks.Freeze`, label smoothing one of
     :class:`~lightning_modules.losses.LabelAwareSmoothingLoss`.
 
     Args:

@@ -11,7 +11,7 @@ STEPS = 4  # per epoch
 
 
 class Model(LightningModule):
-    """Notes the criterion's attribute at every step."""
+    """Records the criterion's attribute at every step."""
 
     def __init__(self):
         super().__init__()
@@ -95,10 +95,10 @@ def test_a_run_that_goes_on_finds_its_value(step):
 
 def test_a_wrong_path_is_said():
     for path in ("criterion.quantil", "criteria.quantile"):
-        with pytest.raises(RunError, match=f"Anneal finds no {path} in Model"):
+        with pytest.raises(RunError, match=f"Model has no {path}: correct the attribute"):
             fit(anneal(path))
 
 
 def test_epochs_must_be_known():
-    with pytest.raises(RunError, match="needs trainer.max_epochs"):
+    with pytest.raises(RunError, match="set --trainer.max_epochs"):
         fit(anneal(), max_epochs=-1, max_steps=2)

@@ -1,193 +1,174 @@
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
 import pytest
 import torch
-import torch.nn.functional as F
+from datamodules.layout import image_files, mask_files
+from PIL import Image
 from torch import nn
 
-from callbacks.errors import RunError
-from callbacks.looking.attention_maps import attention_maps, grad_cam, inside, rollout
-from lightning_modules import care
-from lightning_modules.networks import (
-    AttentionDecoder,
-    CBAMNetwork,
-    ContrastiveNetwork,
-    HybridViT,
-    LearnableWeightScaling,
-    MultiHeadNetwork,
-    TimmNetwork,
-)
+from callbacks.looking.attention_maps import AttentionMaps, MappedImages, first_lesions, measured
+from callbacks.looking.heatmap import GAP, TILE, draw_heatmap
+from callbacks.recording.history import read_history
+from datamodules.cache import read_image, read_mask
+from experiments.command_line.cli import run_command
 
-CLASSES = ("mel", "nv", "bcc", "akiec", "bkl", "df", "vasc")
+ROOT = Path(__file__).parents[2]
+RUN = Path("runs/demo/seed0")
 
 
-def network(kind: str) -> nn.Module:
-    torch.manual_seed(0)
-    made = {
-        "cnn": lambda: TimmNetwork("test_resnet", pretrained=False),
-        "vit": lambda: TimmNetwork("test_vit", pretrained=False),
-        "vit of any size": lambda: TimmNetwork("test_vit", pretrained=False),  # built for 160
-        "vit of this size": lambda: TimmNetwork("test_vit3", pretrained=False, size=64),
-        "hybrid": lambda: HybridViT(
-            "vit_tiny_r_s16_p8_224", pretrained=False, size=64, options={"depth": 2}
-        ),
-        "scaled": lambda: LearnableWeightScaling(TimmNetwork("test_resnet", pretrained=False)),
-        "contrastive": lambda: ContrastiveNetwork(TimmNetwork("test_resnet", pretrained=False)),
-        "cbam": lambda: CBAMNetwork("test_resnet", pretrained=False),
-        "heads": lambda: MultiHeadNetwork("test_resnet", class_names=CLASSES, pretrained=False),
-        "decoder": lambda: AttentionDecoder("test_resnet", class_names=CLASSES, pretrained=False),
-    }
-    return made[kind]().eval()
+def arguments(lesions, *more):
+    return [
+        f"--config={ROOT / 'tests' / 'plain.yaml'}",
+        f"--data.root={lesions}",
+        "--data.split.test_images=3",
+        "--data.split.val_images=2",
+        "--data.size=32",
+        "--model.network.name=test_resnet",
+        "--model.network.drop_rate=0.3",
+        "--trainer.max_epochs=2",
+        "--trainer.accelerator=cpu",
+        "--trainer.enable_progress_bar=false",
+        *more,
+    ]
 
 
-def images(kind: str) -> torch.Tensor:
-    return torch.rand(2, 3, *(2 * [160 if kind == "vit" else 64]))
+def options(**values):
+    return [f"--trainer.callbacks.{name}={value}" for name, value in values.items()]
 
 
-KINDS = {
-    "cnn": {"Grad-CAM": (2, 2)},
-    "scaled": {"Grad-CAM": (2, 2)},
-    "contrastive": {"Grad-CAM": (2, 2)},
-    "hybrid": {"Grad-CAM": (2, 2)},
-    "vit": {"rollout": (10, 10)},
-    "vit of any size": {"rollout": (4, 4)},
-    "vit of this size": {"rollout": (4, 4)},
-    "cbam": {"spatial": (2, 2)},
-    "heads": {"spatial": (2, 2)},
-    "decoder": {"level1": (2, 2), "level2": (2, 2)},
-}
+def use(command, *more):
+    return run_command(
+        [command, f"--config={RUN}/config.yaml", f"--ckpt_path={RUN}/best.ckpt", *more]
+    )
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_each_network_shows_its_own_kind_and_stays_as_it_was(kind):
-    model, x = network(kind), images(kind)
-    state = {name: value.clone() for name, value in model.state_dict().items()}
-    random, attributes = torch.get_rng_state(), set(vars(model))
-    with torch.inference_mode():  # as Lightning validates
-        expected = model(x)
-        logits, maps = attention_maps(model, x)
-    assert {name: tuple(heat.shape[1:]) for name, heat in maps.items()} == KINDS[kind]
-    assert all((heat >= 0).all() and not heat.requires_grad for heat in maps.values())
-    torch.testing.assert_close(logits, expected)
-    assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
-    assert all(p.grad is None for p in model.parameters())
-    assert torch.equal(random, torch.get_rng_state())
-    assert set(vars(model)) == attributes
-    with torch.inference_mode():
-        assert torch.equal(model(x), expected)  # nothing is left hooked or replaced
-    assert not getattr(model, "attention", None)
+def validated():
+    """Number of lesions in the validation split; all are drawn, at most two in a class."""
+    return pd.read_csv(RUN / "split.csv").query("split == 'val'")["lesion_id"].nunique()
 
 
-def test_for_pooling_and_a_linear_layer_grad_cam_is_the_class_activation_map():
-    model, x = network("cnn"), images("cnn")
-    logits, maps = attention_maps(model, x)
-    features, weight = model.features(x), model.model.get_classifier().weight
-    cam = torch.einsum("bk,bkhw->bhw", weight[logits.argmax(1)], features).relu()
-    torch.testing.assert_close(maps["Grad-CAM"], cam.detach() / features[0, 0].numel())
+def drawn(split):
+    return len(list((RUN / "attention").glob(f"{split}_*.png")))
 
 
-@pytest.mark.usefixtures("float64")
-def test_grad_cam_is_that_of_care_but_for_the_relu():
-    features = torch.randn(3, 5, 4, 6, dtype=torch.float64, requires_grad=True)
-    logits = torch.einsum("bkhw,ck->bc", features.tanh(), torch.randn(7, 5).double())
-    expected = care.grad_cam(features, logits, logits.argmax(1)).relu()
-    torch.testing.assert_close(grad_cam(features, logits) * 24, expected)
+def weights():
+    return torch.load(RUN / "last.ckpt", weights_only=True)["state_dict"]
 
 
-def test_the_hybrid_maps_against_a_direct_computation():
-    model, x = network("hybrid"), images("hybrid")
-    vit = model.model
-    tokens = vit._pos_embed(model.tokens(x))
-    for block in vit.blocks[:-1]:
-        tokens = block(tokens)
-    last = vit.blocks[-1]
-    normed = last.norm1(tokens).detach().requires_grad_()
-    after = tokens.detach() + last.attn(normed)
-    after = after + last.mlp(last.norm2(after))
-    logits = vit.head(vit.norm(after)[:, 0])
-    gradient = torch.autograd.grad(logits.amax(1).sum(), normed)[0]
-    for b in range(2):
-        weights = gradient[b, 1:].mean(0)
-        heat = torch.stack([(weights * token).sum() for token in normed[b, 1:]])
-        found = attention_maps(model, x)[1]["Grad-CAM"][b]
-        torch.testing.assert_close(found, heat.relu().detach().view(2, 2))
+def test_a_run_with_it_is_the_run_without_it(lesions, tmp_path, monkeypatch):
+    (tmp_path / "plain").mkdir()
+    monkeypatch.chdir(tmp_path / "plain")
+    run_command(["fit", *arguments(lesions, "--trainer.log_every_n_steps=1")])
+    plain, losses = weights(), read_history(RUN / "metrics.jsonl")["train/loss"]
+    monkeypatch.chdir(tmp_path)
+    every_epoch = options(every_n_epochs=1)
+    run_command(["fit", *arguments(lesions, "--trainer.log_every_n_steps=1", *every_epoch)])
+    assert all(torch.equal(value, plain[name]) for name, value in weights().items())
+    assert read_history(RUN / "metrics.jsonl")["train/loss"].equals(losses)
+    assert validated() == drawn("val")
 
 
-def test_rollout_against_a_loop():
-    layers = [torch.rand(1, 3, 4, 4).softmax(-1) for _ in range(3)]
-    total = torch.eye(4)
-    for layer in layers:
-        mean = sum(layer[0, head] for head in range(3)) / 3
-        mixed = 0.5 * mean + 0.5 * torch.eye(4)
-        total = torch.tensor(
-            [[sum(mixed[i, k] * total[k, j] for k in range(4)) for j in range(4)] for i in range(4)]
-        )
-    torch.testing.assert_close(rollout(layers)[0], total)
-    torch.testing.assert_close(rollout(layers).sum(-1), torch.ones(1, 4))
+def test_test_images_are_drawn_and_measured_per_class_and_mistakes_besides(lesions, capsys):
+    run_command(["fit", *arguments(lesions, *options(images_per_class=1, mistakes=3))])
+    assert not (RUN / "attention").exists()  # two epochs, and it is due every ten
+    use("test")
+    names = sorted(path.stem for path in (RUN / "attention").iterdir())
+    table = pd.read_csv(RUN / "test_predictions.csv").set_index("image_id")
+    classes = [name.split("_")[1] for name in names if "mistake" not in name]
+    assert classes == sorted(table["dx"].unique())
+    probability = table.filter(like="p_")
+    wrong = probability.idxmax(axis=1).str.removeprefix("p_") != table["dx"]
+    surest = probability[wrong].max(axis=1).sort_values(ascending=False, kind="stable")
+    mistakes = [name for name in names if "mistake" in name]
+    assert [name.split("_", 2)[2] for name in mistakes] == surest.index[:3].tolist()
+    scores = read_history(RUN / "metrics.jsonl").query("kind == 'test'").iloc[-1]
+    energies = [scores[f"test/energy_{dx}"] for dx in ("mel", "nv", "bcc", "df")]
+    assert all(0 < energy < 1 for energy in energies)
+    assert 0 < scores["test/lesion_area"] < 1
+    assert "Attention maps: pointing " in capsys.readouterr().out
 
 
-def test_rollout_sees_the_weights_that_the_layers_use():
-    model, x = network("vit"), images("vit")
-    vit, layers = model.model, []
-    tokens = vit._pos_embed(vit.patch_embed(model.normalize(x)))
-    for block in vit.blocks:
-        normed, heads = block.norm1(tokens), block.attn.num_heads
-        q, k, _ = block.attn.qkv(normed).unflatten(-1, (3, heads, -1)).permute(2, 0, 3, 1, 4)
-        scale = q.shape[-1] ** -0.5
-        layers.append((block.attn.q_norm(q) @ block.attn.k_norm(k).mT * scale).softmax(-1))
-        tokens = block(tokens)
-    expected = rollout(layers)[:, 0, 1:].detach().view(2, 10, 10)
-    torch.testing.assert_close(attention_maps(model, x)[1]["rollout"], expected)
+def test_a_model_without_maps_says_so_and_is_scored_all_the_same(lesions, capsys, monkeypatch):
+    run_command(["fit", *arguments(lesions, *options())])
+    monkeypatch.setattr("callbacks.looking.network_attention._tracing_features", refusing)
+    use("test")
+    assert "No attention maps: This has no feature map." in capsys.readouterr().out
+    assert (RUN / "results.json").exists()
 
 
-def test_a_map_in_the_lesion_has_all_points_and_one_outside_none():
-    mask = torch.zeros(3, 8, 8)
-    mask[:, :4, :4] = 1
-    heat = torch.zeros(3, 8, 8)
-    heat[0, 1, 2] = heat[1, 6, 6] = 1
-    heat[2, 1, 1], heat[2, 6, 6] = 3, 1
-    pointing, energy = inside(heat, mask)
-    assert pointing.tolist() == [1, 0, 1]
-    assert energy.tolist() == [1, 0, 0.75]
+def refusing(model: nn.Module):
+    from callbacks.errors import RunError
+
+    raise RunError("This has no feature map.")
 
 
-def test_a_map_that_is_the_same_everywhere_has_the_lesions_share_as_its_energy():
-    mask = (torch.rand(2, 16, 16) > 0.7).float()
-    _, energy = inside(torch.ones(2, 4, 4), mask)
-    torch.testing.assert_close(energy, mask.mean((1, 2)))
-    assert all(score.isnan().all() for score in inside(torch.zeros(2, 4, 4), mask))
+@pytest.mark.slow
+def test_other_processes_wait_for_the_first(lesions):
+    ddp = ("--trainer.devices=2", "--trainer.strategy=ddp_fork", "--data.batch_size=20")
+    run_command(["fit", *arguments(lesions, *ddp, *options(every_n_epochs=1))])
+    assert validated() == drawn("val")
+    history = read_history(RUN / "metrics.jsonl")
+    assert history["val/energy"].notna().sum() == 2
 
 
-def test_the_point_is_the_middle_of_the_highest_cell():
-    mask = torch.zeros(1, 8, 12)
-    mask[0, 2, 9] = 1  # the middle of the cell above on the right, of 2 x 2
-    heat = torch.tensor([[[0.0, 1.0], [0.5, 0.5]]])
-    assert inside(heat, mask)[0] == 1
-    assert inside(heat.flip(1), mask)[0] == 0
+def test_the_same_lesions_are_chosen_each_time_one_image_of_each():
+    part = pd.DataFrame({"lesion_id": ["a", "a", "b", "c", "d", "e"], "label": [0, 0, 0, 1, 0, 1]})
+    assert first_lesions(part, 2).index.tolist() == [0, 2, 3, 5]
 
 
-def test_a_map_of_an_image_that_is_not_square():
-    _, maps = attention_maps(network("vit of any size"), torch.rand(1, 3, 64, 96))
-    assert maps["rollout"].shape == (1, 4, 6)
+def test_gathered_images_and_masks_are_those_of_the_files(lesions):
+    data = run_command(["fit", *arguments(lesions, "--trainer.fast_dev_run=true")]).datamodule
+    rows = data.table.index[[5, 2, 300]].tolist()
+    batch = data.gather(rows)
+    for i, image_id in enumerate(data.table.loc[rows, "image_id"]):
+        image = read_image(image_files(lesions)[image_id], 32)
+        mask = read_mask(mask_files(lesions)[image_id], 32)
+        np.testing.assert_array_equal(batch["image"][i].permute(1, 2, 0) * 255, image)
+        np.testing.assert_allclose(batch["mask"][i, 0] * 255, mask, rtol=1e-6)
+    assert batch["label"].tolist() == data.table.loc[rows, "label"].tolist()
 
 
-def test_what_has_no_map_is_refused():
-    with pytest.raises(RunError, match="Sequential has no feature map"):
-        attention_maps(nn.Sequential(nn.Flatten(), nn.Linear(12, 2)), torch.rand(1, 3, 2, 2))
+def test_scores_are_means_of_a_class_then_of_the_classes():
+    mask = torch.zeros(3, 4, 4)
+    mask[:, :2] = 1
+    heat = torch.zeros(3, 4, 4)
+    heat[0, 0, 0] = heat[1, 3, 3] = heat[2, 0, 0] = 1
+    mapped = MappedImages([0, 1, 2], torch.zeros(3, 3, 4, 4), mask, torch.zeros(3, 2), {"m": heat})
+    values = measured(mapped, pd.Series(["mel", "mel", "nv"]))
+    assert values["pointing_mel"] == values["energy_mel"] == 0.5
+    assert values["pointing_nv"] == 1
+    assert values["pointing"] == 0.75
+    assert values["lesion_area"] == 0.5
+    assert measured(mapped._replace(mask=None), pd.Series(["mel", "mel", "nv"])) == {}
 
 
-def test_a_network_that_keeps_no_attention_falls_back_to_grad_cam():
-    model = CBAMNetwork("test_resnet", reduction=0, pretrained=False).eval()
-    assert list(attention_maps(model, images("cbam"))[1]) == ["Grad-CAM"]
+def test_heat_is_drawn_where_it_is_and_the_lesion_is_outlined():
+    image, mask, heat = torch.full((3, 32, 32), 0.5), torch.zeros(32, 32), torch.zeros(4, 4)
+    mask[8:24, 8:24] = 1
+    heat[0, 0] = 2
+    page = draw_heatmap(image, {"Grad-CAM": heat}, "mel, taken for nv", mask)
+    left, right = GAP, GAP + TILE + GAP
+    assert page.getpixel((left + TILE // 2, GAP + TILE // 2)) == (128, 128, 128)
+    assert page.getpixel((right + TILE // 2, GAP + TILE // 2)) == (128, 128, 128)
+    red, _, blue = page.getpixel((right + 5, GAP + 5))
+    assert red > blue  # the hot end of the colours
+    edge = np.asarray(page)[GAP + TILE // 2, left : left + TILE]
+    assert (edge == 255).all(1).sum() == 2  # white where the row enters and leaves the lesion
+    plain = draw_heatmap(image, {}, "no mask")
+    assert isinstance(plain, Image.Image)
+    assert plain.width == TILE + 2 * GAP
 
 
-def test_transposed_features_stay_where_they_are():
-    class Sides(nn.Module):
-        def features(self, x):
-            return F.avg_pool2d(x, 4)
-
-        def forward(self, x):
-            return self.features(x).mean((2, 3))[:, :2] * torch.tensor([2.0, 1.0])
-
-    x = torch.zeros(1, 3, 16, 16)
-    x[0, 0, :4, 12:] = 1  # above on the right
-    heat = attention_maps(Sides(), x)[1]["Grad-CAM"][0]
-    assert heat.argmax() == 3
+def test_nothing_is_drawn_before_the_first_epoch_or_in_a_trial(tmp_path):
+    callback = AttentionMaps(every_n_epochs=1, dirpath=str(tmp_path))
+    state = SimpleNamespace(fn="fit")
+    checking = SimpleNamespace(state=state, sanity_checking=True, current_epoch=0)
+    callback.on_validation_end(checking, None)
+    trial = SimpleNamespace(
+        state=state, sanity_checking=False, current_epoch=0, is_global_zero=True, fast_dev_run=True
+    )
+    callback.on_validation_end(trial, None)
+    assert not list(tmp_path.iterdir())

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from callbacks.recording.charts import POINTS, curves, thinned
-from callbacks.recording.results import KEPT, LAST
+from callbacks.looking.charts import CURVE_POINTS, curves, thinned
+from callbacks.recording.results import LAST, UPLOADED_FILES
 from callbacks.recording.wandb_logger import ResilientWandbLogger
 from experiments.command_line.cli import run_command
 from experiments.use import dashboard
@@ -39,11 +39,11 @@ def logged(lesions, own_wandb) -> tuple[set[str], list[dict]]:
             "--data.split.val_images=2",
             "--data.size=32",
             "--model.mix=lightning_modules.mixes.Mixup",
-            "--trainer.max_epochs=10",  # after which saliency is due
+            "--trainer.max_epochs=10",  # after which attention maps are due
             "--trainer.log_every_n_steps=1",
             "--trainer.accelerator=cpu",
             "--trainer.enable_progress_bar=false",
-            "--trainer.callbacks+=callbacks.recording.artifact.BestArtifact",
+            "--trainer.callbacks+=callbacks.BestArtifact",
         ]
     )
     run_command(["test", f"--config={RUN}/config.yaml", f"--ckpt_path={RUN}/best.ckpt"])
@@ -67,7 +67,10 @@ def test_all_that_the_dashboard_plots_is_logged(logged):
     assert "small_ce-seed0" in json.dumps([r for r in everything if r["type"] == "artifact"])
     (uploaded,) = RUN.glob("wandb/offline-run-*/files/small_ce/seed0")
     # Nothing was compressed, and the last epoch was not tested.
-    for name in {*KEPT} - {"test_fidelity.csv", *(n for n in KEPT if n.startswith(LAST))}:
+    for name in {*UPLOADED_FILES} - {
+        "test_fidelity.csv",
+        *(n for n in UPLOADED_FILES if n.startswith(LAST)),
+    }:
         assert (uploaded / name).read_bytes() == (RUN / name).read_bytes()
 
 
@@ -104,4 +107,4 @@ def test_curves_of_a_perfect_and_of_a_useless_classifier():
 def test_long_curves_keep_their_ends():
     assert thinned(torch.arange(5)) == [0, 1, 2, 3, 4]
     thin = thinned(torch.arange(10_000))
-    assert (len(thin), thin[0], thin[-1]) == (POINTS, 0, 9999)
+    assert (len(thin), thin[0], thin[-1]) == (CURVE_POINTS, 0, 9999)

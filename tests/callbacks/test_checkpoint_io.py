@@ -72,7 +72,7 @@ def test_a_full_disk_is_said_with_the_file(saved, monkeypatch, size):
     name = Path.open
     monkeypatch.setattr(Path, "open", lambda self, mode: name(Path("/dev/full"), mode))
 
-    with pytest.raises(RunError, match=rf"disk is full: {saved} .* untouched"):
+    with pytest.raises(RunError, match=rf"disk is full: {saved} .* unchanged"):
         DurableCheckpointIO().save_checkpoint({"step": torch.zeros(size)}, saved)
 
     monkeypatch.undo()

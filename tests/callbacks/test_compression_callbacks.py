@@ -1,4 +1,4 @@
-"""What is said and shown of codecs."""
+"""Tables, figures and warnings about codecs."""
 
 import json
 from functools import partial
@@ -14,7 +14,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from callbacks.errors import RunError
-from callbacks.looking.collapse import Collapse, what_is_lost
+from callbacks.looking.collapse import Collapse, lost_parts
 from callbacks.looking.reconstructions import Reconstructions
 from callbacks.recording.fidelity_table import FidelityTable, per_class
 from callbacks.recording.results import Results
@@ -25,7 +25,7 @@ from lightning_modules.codecs import Autoencoder, Codec, Reconstruction
 from lightning_modules.losses import RateDistortionLoss
 
 NAMES = ("mel", "nv")
-IMAGE, DIAGNOSIS = "less of the images than their mean colours", "the same class"
+IMAGE, DIAGNOSIS = "no more of the images than their mean colors", "the same class"
 
 
 class Half(Codec):
@@ -64,7 +64,7 @@ def classifier(codec) -> CompressedClassifier:
 
 
 class Recorder(ResilientWandbLogger):
-    """Keeps what it is told to show."""
+    """A logger that records media, tags and files."""
 
     def __init__(self):
         super().__init__(id="run", name="run", group="run", save_dir=".")
@@ -235,7 +235,7 @@ def test_collapse_is_detected_and_said(trainer, capsys, codec, after, said):
 @pytest.mark.parametrize("diagnosis", [True, False])
 def test_image_and_diagnosis_are_lost_each_by_itself(image, diagnosis):
     given = [[0, 3], [0, 5]] if diagnosis else [[1, 2], [0, 5]]
-    lost = what_is_lost({"explained": -0.1 if image else 0.4, "confusion": torch.tensor(given)})
+    lost = lost_parts({"explained": -0.1 if image else 0.4, "confusion": torch.tensor(given)})
     assert [(IMAGE in one, DIAGNOSIS in one) for one in lost] == (
         [(True, False)] * image + [(False, True)] * diagnosis
     )
@@ -275,5 +275,5 @@ def test_codec_and_network_come_from_their_runs(tmp_path):
     ],
 )
 def test_models_without_what_they_look_at_are_refused(callback, module, lacks):
-    with pytest.raises(RunError, match=f"no {lacks}, which {type(callback).__name__} looks at"):
+    with pytest.raises(RunError, match=f"no {lacks}, which {type(callback).__name__} needs"):
         callback.setup(None, module, "fit")

@@ -1,4 +1,4 @@
-"""Remarks on how validation went, from the metrics of invented runs."""
+"""Remarks on the course of a validation, from the metrics of made-up runs."""
 
 import json
 
@@ -10,7 +10,7 @@ IMAGES = {"mel": 20, "nv": 20}
 
 
 def record(path, values):
-    """A run's metrics: a validation after each epoch, with equal recalls of both classes."""
+    """Metrics of a run: a validation after each epoch, with equal recalls of both classes."""
     lines = []
     for epoch, value in enumerate(values):
         recalls = {f"val/recall_{name}": value for name in IMAGES}

@@ -75,7 +75,7 @@ def test_recall_does_not_fall_with_the_offset(validation):
 
 
 def test_temperature_is_of_the_training_frequencies():
-    """A network that is calibrated where nevi abound needs none, though the part is balanced."""
+    """A network calibrated to the training frequencies gets T = 1 on a balanced split."""
     p = torch.rand(40_000, generator=torch.Generator().manual_seed(0), dtype=torch.float64) ** 9
     label = (torch.rand(p.shape, generator=torch.Generator().manual_seed(1)) > p).long()
     probability = torch.stack([p, 1 - p], dim=1)

@@ -5,7 +5,7 @@ import torch
 from PIL import Image
 
 from callbacks.errors import RunError
-from callbacks.looking.mixing_picture import GAP, LINE, TILE, MixingPicture, draw
+from callbacks.looking.mixing_picture import GAP, LINE_HEIGHT, TILE, MixingPicture, draw
 
 NAMES = ("mel", "nv", "bcc")
 LEFT = [GAP + column * (TILE + GAP) for column in range(6)]
@@ -54,20 +54,20 @@ def start(callback, batch_idx=0, **where):
 
 def test_mixed_pixels_have_the_ratio_of_their_patch():
     page = draw(mixtures(), NAMES, pairs=1)
-    mixed = page.crop((LEFT[5], LINE + GAP, LEFT[5] + TILE, LINE + GAP + TILE))
+    mixed = page.crop((LEFT[5], LINE_HEIGHT + GAP, LEFT[5] + TILE, LINE_HEIGHT + GAP + TILE))
     quarter = TILE // 4
     assert mixed.getpixel((quarter, quarter)) == (204, 0, 51)
     assert mixed.getpixel((3 * quarter, quarter)) == (0, 0, 255)  # the partner's
-    assert page.getpixel((LEFT[0] + 5, LINE + GAP + 5)) == (255, 0, 0)
-    assert page.getpixel((LEFT[2] + 5, LINE + GAP + 5)) == (0, 0, 255)
+    assert page.getpixel((LEFT[0] + 5, LINE_HEIGHT + GAP + 5)) == (255, 0, 0)
+    assert page.getpixel((LEFT[2] + 5, LINE_HEIGHT + GAP + 5)) == (0, 0, 255)
 
 
 def test_pairs_shown_are_of_as_many_classes_as_there_are():
     many = mixtures(labels=(0, 1, 0, 1, 2, 1))
     many["image"][4] = 0.5  # the anchor of the third pair, the first of its class
     page = draw(many, NAMES, pairs=2)
-    second_row = LINE + GAP + TILE + GAP + LINE
-    assert page.height == second_row + TILE + GAP + LINE
+    second_row = LINE_HEIGHT + GAP + TILE + GAP + LINE_HEIGHT
+    assert page.height == second_row + TILE + GAP + LINE_HEIGHT
     assert page.getpixel((LEFT[0] + 5, second_row + 5)) == (128, 128, 128)
 
 
@@ -76,7 +76,7 @@ def test_unmixed_pairs_and_pairs_without_maps_can_be_drawn():
     del plain["map"]
     plain["ratio"][:] = 1
     page = draw(plain, NAMES, pairs=6)
-    assert page.getpixel((LEFT[5] + 9, LINE + GAP + 9)) == (255, 0, 0)
+    assert page.getpixel((LEFT[5] + 9, LINE_HEIGHT + GAP + 9)) == (255, 0, 0)
 
 
 def test_it_is_drawn_at_the_start_of_every_nth_epoch_by_one_process(tmp_path):
@@ -110,5 +110,5 @@ def test_it_is_drawn_every_so_many_epochs_or_not_at_all():
 
 
 def test_models_that_mix_nothing_are_refused():
-    with pytest.raises(RunError, match="object has no mixtures, which MixingPicture looks at"):
+    with pytest.raises(RunError, match="object has no mixtures, which MixingPicture needs"):
         MixingPicture().setup(trainer(), object(), "fit")

@@ -1,4 +1,4 @@
-"""A network that tells classes by whether an image is mixed is found out; an honest one is not."""
+"""The warning appears for a network that recognizes mixed images, and only for that."""
 
 from types import SimpleNamespace
 
@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from callbacks.looking.mixing_shortcut import MixingShortcut, part_ways
+from callbacks.looking.mixing_shortcut import MixingShortcut, clean_exceeds_mixed
 from lightning_modules import Classifier
 from lightning_modules.mixes import CutMix, Mixup
 
@@ -21,8 +21,8 @@ class Data:
     class_names, class_counts, batch_size = NAMES, TRAIN, 6
 
     def __init__(self):
-        splits = [("train", TRAIN), ("val", VAL)]
-        rows = [(s, c) for s, counts in splits for c, n in enumerate(counts) for _ in range(n)]
+        parts = [("train", TRAIN), ("val", VAL)]
+        rows = [(part, c) for part, counts in parts for c, n in enumerate(counts) for _ in range(n)]
         self.table = pd.DataFrame(rows, columns=["split", "label"])
 
     def gather(self, index):
@@ -34,7 +34,7 @@ class Data:
 
 
 class Network(nn.Module):
-    """Names the class by the mean pixel, or calls nv whatever has a first pixel of 0 or 1."""
+    """Decides by the mean pixel, or cheats: decides nv if the first pixel is 0 or 1."""
 
     def __init__(self, cheats):
         super().__init__()
@@ -52,7 +52,7 @@ class Network(nn.Module):
 
 
 class Mix(nn.Module):
-    """Every image with the one after it, half and half nearly; labels stay."""
+    """Mixes each image with the next one, 0.6 to 0.4, and keeps the labels."""
 
     def forward(self, batch):
         image = batch["image"]
@@ -84,7 +84,7 @@ def test_a_network_that_knows_what_is_mixed_is_found_out(capsys):
     assert cheating.logged["val/called_nv_clean_mel"] == 1
     assert cheating.logged["val/called_nv_mixed_mel"] == 0
     said = capsys.readouterr().out
-    assert "SHORTCUT in epoch 3: 100% of the validation images are called nv as they are" in said
+    assert "SHORTCUT in epoch 3: 100% of the validation images are classified as nv unmixed" in said
 
 
 def test_an_honest_network_is_not(capsys):
@@ -103,18 +103,18 @@ def test_soft_labels_count_where_their_own_has_the_larger_part(mix):
     mixing = module(mix=mix)
     callback = MixingShortcut()
     callback.on_validation_epoch_end(trainer(), mixing)
-    clean, mixed, label = callback.answers(mixing, 4)
+    clean, mixed, label = callback.classify(mixing, 4)
     assert 0 < len(label) <= sum(VAL)
     assert len(clean) == len(mixed) == len(label)
 
 
 def test_pairs_are_of_validation_images_and_training_images_of_the_head():
     data, callback = Data(), MixingShortcut(images=3)
-    pairs = callback.gathered(data, 1)
-    label, split = pairs["label"], data.table["split"].loc[pairs["index"].tolist()].tolist()
+    pairs = callback.gather_pairs(data, 1)
+    label, part = pairs["label"], data.table["split"].loc[pairs["index"].tolist()].tolist()
     assert label[::2].tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2]
     assert set(label[1::2].tolist()) == {1}
-    assert split == ["val", "train"] * 9
+    assert part == ["val", "train"] * 9
     assert pairs["image"].dtype == torch.uint8
 
 
@@ -145,8 +145,10 @@ def test_a_gap_must_matter_and_not_be_chance():
         mixed = [0] * only_clean + [1] * only_mixed + [1] * both + [0] * neither
         return torch.tensor(clean).bool(), torch.tensor(mixed).bool()
 
-    assert part_ways(*called(30, 2, both=60, neither=48))
-    assert not part_ways(*called(2, 30, both=60, neither=48))  # mixing adds what is frequent
-    assert not part_ways(*called(30, 2, both=600, neither=480))  # 3 % do not matter
-    assert not part_ways(*called(5, 0, neither=10))  # five of five is chance
-    assert not part_ways(*called(0, 0, neither=10))
+    assert clean_exceeds_mixed(*called(30, 2, both=60, neither=48))
+    assert not clean_exceeds_mixed(
+        *called(2, 30, both=60, neither=48)
+    )  # mixing adds what is frequent
+    assert not clean_exceeds_mixed(*called(30, 2, both=600, neither=480))  # 3 % do not matter
+    assert not clean_exceeds_mixed(*called(5, 0, neither=10))  # five of five is chance
+    assert not clean_exceeds_mixed(*called(0, 0, neither=10))

@@ -35,7 +35,7 @@ def test_without_a_key_it_logs_offline(caplog, monkeypatch):
     assert found["summary"]["val/image"]["_type"] == "image-file"
     assert found["summary"]["val/table"]["_type"] == "table-file"
     assert found["summary"]["test/f1"] == 0.6
-    assert caplog.text.count("`wandb login` stores one") == 1
+    assert caplog.text.count("run `wandb login` to store one") == 1
     assert Path("run/wandb/artifacts/staging").exists()  # and not in the home directory
 
 
@@ -48,7 +48,7 @@ def test_what_is_heard_of_wandbs_environment(caplog, monkeypatch):
     assert ResilientWandbLogger(project="given")._wandb_init["project"] == "given"
     with caplog.at_level("INFO"):
         fit(logger)
-    assert "WANDB_DIR is not used: what W&B writes lies in" in caplog.text
+    assert "WANDB_DIR is ignored: W&B writes to" in caplog.text
     assert offline_run().exists()
 
 
@@ -130,7 +130,7 @@ def test_other_ranks_have_a_dummy(monkeypatch):
 def test_it_is_configured_by_name_and_costs_nothing_before_its_use():
     parser = ArgumentParser()
     parser.add_argument("--logger", type=WandbLogger)
-    name = "callbacks.recording.wandb_logger.ResilientWandbLogger"
+    name = "callbacks.ResilientWandbLogger"
     config = parser.parse_args([f"--logger={name}", "--logger.mode=online", "--logger.tags=[a]"])
     logger = parser.instantiate(config).logger
 

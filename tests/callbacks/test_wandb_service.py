@@ -125,7 +125,7 @@ def test_the_end_does_not_wait_for_a_frozen_wandb(monkeypatch):
     logger = make_logger(finish_timeout=0.5)
     logger.log_metrics({"train/loss": 1.0}, step=0)
     os.kill(core := wandb_core(), signal.SIGSTOP)
-    with pytest.warns(UserWarning, match="did not take the end"):
+    with pytest.warns(UserWarning, match="could not finish the run"):
         logger.finish()
 
     assert not Path(f"/proc/{core}").exists()

@@ -122,7 +122,7 @@ def test_overlays_are_drawn_beside_predictions(lesions, tmp_path):
     Image.new("RGB", (50, 40), "tan").save(photos / "a.png")
     (photos / "b.jpg").write_bytes(b"no image")
     recorded = [f"--config={SEEDS[0]}/config.yaml", f"--ckpt_path={SEEDS[0]}/best.ckpt"]
-    overlays = "--trainer.callbacks+=callbacks.looking.overlays.Overlays"
+    overlays = "--trainer.callbacks+=callbacks.Overlays"
     run_command(["predict", *recorded, f"--data.predict_folder={tmp_path / 'photos'}", overlays])
     found = list((SEEDS[0] / "overlays").rglob("*.png"))
     assert found == [SEEDS[0] / "overlays" / "deeper" / "a.png.png"]

@@ -1,4 +1,4 @@
-"""What is written is whole, or what was there before; and no name or locale can prevent it."""
+"""Files are replaced atomically, whatever their name and the locale."""
 
 import json
 import os
@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 import torch
 
-from callbacks.files import as_text, replacing, write_json, write_table, write_text
+from callbacks.atomic_files import as_text, replacing, write_json, write_table, write_text
 from callbacks.looking.overlays import Overlays
 from callbacks.recording.predictions import Predictions
 
@@ -51,7 +51,7 @@ def test_a_name_in_a_table_tells_its_bytes(tmp_path, name):
 
 
 def predicting(callback, folder):
-    """Has a callback see one batch of predictions of all files in a folder."""
+    """Pass a callback one batch of predictions for all files in a folder."""
     files = sorted(folder.iterdir())
     trainer = SimpleNamespace(
         predict_dataloaders=SimpleNamespace(

@@ -1,4 +1,4 @@
-"""Atomic file replacement: a file is whole, or the one that was there before."""
+"""Atomic file replacement: after a crash a file is either the new one or the old one, whole."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ import pandas as pd
 
 @contextmanager
 def replacing(target: Path) -> Iterator[Path]:
-    """A path to write to, which takes the place of ``target`` when all of it is on the disk.
+    """Yield a path to write to, which replaces ``target`` once it is completely on the disk.
 
-    It ends as ``target`` does, because some libraries tell the format by that.
+    The path keeps the suffix of ``target``, from which some libraries infer the format.
     """
     partial = target.with_name(f".partial.{target.name}")
     try:
@@ -30,33 +30,33 @@ def replacing(target: Path) -> Iterator[Path]:
 
 
 def write_text(target: Path, text: str) -> None:
-    """Replaces ``target`` by a text in UTF-8, whatever the locale is."""
+    """Replace ``target`` by a text, in UTF-8 whatever the locale."""
     with replacing(target) as partial:
         partial.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def write_json(target: Path, record: Mapping[str, Any]) -> None:
-    """Replaces ``target`` by a record; numbers that JSON does not have are null."""
+    """Replace ``target`` by a record as JSON; NaN and infinite numbers become null."""
     write_text(target, json.dumps(_finite(record), indent=2, allow_nan=False) + "\n")
 
 
 def write_table(target: Path, table: pd.DataFrame) -> None:
-    """Replaces ``target`` by a table as CSV in UTF-8."""
+    """Replace ``target`` by a table as CSV in UTF-8."""
     with replacing(target) as partial:
         table.to_csv(partial, index=False, encoding="utf-8", errors="backslashreplace")
 
 
 def as_text(path: Path) -> str:
-    r"""A file's name as UTF-8 has it; a byte that is not UTF-8 is escaped, as in ``l\xe9sion.png``.
+    r"""Decode a file's name as UTF-8, other bytes escaped as in ``l\xe9sion.png``.
 
-    The bytes of the name are ``text.encode().decode("unicode_escape").encode("latin-1")``.
+    ``text.encode().decode("unicode_escape").encode("latin-1")`` restores the name's bytes.
     """
     return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 def _finite(value: Any) -> Any:
     if isinstance(value, Mapping):
-        return {key: _finite(one) for key, one in value.items()}
+        return {key: _finite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(one) for one in value]
+        return [_finite(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,4 +1,4 @@
-"""Curves, bars and a table of predictions on the dashboard."""
+"""Curves, bars and a table of predictions on W&B."""
 
 from __future__ import annotations
 
@@ -12,25 +12,27 @@ from torch import Tensor
 from torchmetrics.functional.classification import binary_precision_recall_curve, binary_roc
 
 from callbacks.looker import Looker
-from callbacks.looking.saliency import first_lesions
-from callbacks.recording.wandb_logger import ResilientWandbLogger
+from callbacks.looking.attention_maps import first_lesions
+from callbacks.run_callback import Data
 
-POINTS = 200  # of a curve; more are not seen
+CURVE_POINTS = 200  # at most; more are not visible
 BARS = ("precision", "recall", "f1")
 
 
 class Charts(Looker):
-    """Sends W&B, after a training and after a test, what one number per epoch does not tell.
+    """Draw curves, bars and a table of predictions on W&B after training and after a test.
 
     ``val/pr_curve`` and ``val/roc_curve`` have a line for each class against the others,
-    ``val/recall_bars`` and its like a bar for each, ``val/predictions`` is a table of the same
-    images every time: image, class, decision, probabilities. Without W&B it does nothing.
+    ``val/precision_bars``, ``val/recall_bars`` and ``val/f1_bars`` a bar for each class.
+    ``val/predictions`` is a table of the same images every time, with class, decision and
+    probabilities. After a test the names start with ``test/``.
 
     Args:
-        images_per_class: Rows of the table.
+        images_per_class: Number of images per class in the table.
     """
 
     def __init__(self, images_per_class: int = 8) -> None:
+        super().__init__()
         self.images_per_class = images_per_class
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -40,23 +42,23 @@ class Charts(Looker):
         self.show(trainer, pl_module, "test")
 
     def show(self, trainer: Trainer, pl_module: LightningModule, split: str) -> None:
-        metric: Any = pl_module.metrics[split]  # type: ignore[index]
-        loggers = [x for x in trainer.loggers if isinstance(x, ResilientWandbLogger)]
-        if not trainer.is_global_zero or not metric.update_called or not loggers:
+        metric, dashboards = self.metric(pl_module, split), self.dashboards(trainer)
+        if not trainer.is_global_zero or not metric.update_called or not dashboards:
             return
         computed, names = metric.compute(), metric.class_names
-        if not pl_module.diagnoses:
+        if not pl_module.diagnoses:  # a codec does not classify
             return
-        data: Any = trainer.datamodule  # type: ignore[attr-defined]
         media = curves(computed["probability"].cpu(), computed["label"].cpu(), names)
         media |= {f"{metric}_bars": bars(computed, names, metric) for metric in BARS}
-        media["predictions"] = predictions(computed, names, data, self.images_per_class)
-        for logger in loggers:
-            logger.log_media({f"{split}/{name}": chart for name, chart in media.items()})
+        media["predictions"] = predictions(
+            computed, names, self.data(trainer), self.images_per_class
+        )
+        for dashboard in dashboards:
+            dashboard.log_media({f"{split}/{name}": chart for name, chart in media.items()})
 
 
 def curves(probability: Tensor, label: Tensor, names: Sequence[str]) -> dict[str, Any]:
-    """Precision over recall, and recall over the false-positive rate, of each class that occurs."""
+    """Precision-recall and ROC curves of each class that has images."""
     roc, pr, occurring = [], [], []
     for c, name in enumerate(names):
         target = (label == c).long()
@@ -75,25 +77,26 @@ def curves(probability: Tensor, label: Tensor, names: Sequence[str]) -> dict[str
 
 
 def thinned(values: Tensor) -> list[float]:
-    """At most ``POINTS`` of the values, the first and the last among them."""
-    kept = torch.linspace(0, len(values) - 1, min(POINTS, len(values))).round().long()
-    thin: list[float] = values[kept].tolist()
+    """Thin values to at most ``CURVE_POINTS``, the first and the last among them."""
+    index = torch.linspace(0, len(values) - 1, min(CURVE_POINTS, len(values))).round().long()
+    thin: list[float] = values[index].tolist()
     return thin
 
 
-def bars(computed: dict[str, Any], names: Sequence[str], metric: str) -> Any:
+def bars(computed: dict[str, Tensor], names: Sequence[str], metric: str) -> Any:
+    """Bar chart of a metric, one bar per class."""
     rows: Any = [[name, computed[f"{metric}_{name}"].item()] for name in names]
     return wandb.plot.bar(wandb.Table(["class", metric], rows), "class", metric, title=metric)
 
 
 def predictions(
-    computed: dict[str, Any], names: Sequence[str], data: Any, images_per_class: int
+    computed: dict[str, Tensor], names: Sequence[str], data: Data, images_per_class: int
 ) -> wandb.Table:
-    """A row for each of the first lesions of each class."""
+    """Table of predictions for the first lesions of each class."""
     position = {index: at for at, index in enumerate(computed["index"].tolist())}
     rows = first_lesions(data.table.loc[list(position)], images_per_class)
     table = wandb.Table(["id", "image", "class", "decision", "right", *names])
-    for i, image in zip(rows.index, data.gather(rows.index)["image"], strict=True):
+    for i, image in zip(rows.index, data.gather(rows.index.tolist())["image"], strict=True):
         probability = computed["probability"][position[i]]
         true, decided = rows.at[i, "dx"], names[int(probability.argmax())]
         chances = [round(p, 4) for p in probability.tolist()]
