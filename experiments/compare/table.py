@@ -116,8 +116,9 @@ def difference_legend(comparison: Comparison) -> list[str]:
     if comparison.baseline is None:
         return []
     explanation = (
-        f"Differences in balanced accuracy from {comparison.baseline} are paired by lesion and by "
-        "seed. p: two-sided bootstrap test over lesions. Better : worse: number of lesions that "
+        f"Differences in balanced accuracy from {comparison.baseline} are paired by lesion and, "
+        "if seeds are shared, by seed. p: two-sided bootstrap test over lesions. Better : "
+        "worse: number of lesions that "
         "this row, or the baseline, classifies correctly more often, over images and seeds. "
         "p McNemar: exact test of these lesions. Both p-values are adjusted for the number of rows "
         "by Holm's method."

@@ -36,7 +36,7 @@ def decide() -> None:
     parser.add_argument(
         "--rule",
         default="ArgMax",
-        help="ArgMax, Sensitivity, LogitAdjustment, ExpectedCost or an import path; its options "
+        help="ArgMax, Sensitivity, LogitAdjustment, MinimumCost or an import path; its options "
         "are --trainer.callbacks.rule.OPTION (default: ArgMax)",
     )
     options, more = parser.parse()

@@ -5,7 +5,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from datamodules.layout import image_files, mask_files
 from PIL import Image
 from torch import nn
 
@@ -13,6 +12,7 @@ from callbacks.looking.attention_maps import AttentionMaps, MappedImages, first_
 from callbacks.looking.heatmap import GAP, TILE, draw_heatmap
 from callbacks.recording.history import read_history
 from datamodules.cache import read_image, read_mask
+from datamodules.layout import image_files, mask_files
 from experiments.command_line.cli import run_command
 
 ROOT = Path(__file__).parents[2]

@@ -111,7 +111,7 @@ export const tables = {
       const style = (row) => `background: ${shade(value(row))}`;
       return { ...classColumn(name, value), style };
     });
-    const explained = note("Mean over the seeds.");
+    const explained = note("Mean over the seeds; the shade is the value, from 0 to 1.");
     const classes = classLegend();
     return [
       controls(select),
