@@ -1,4 +1,4 @@
-"""The examples in docstrings run and print what they say."""
+"""The examples in the docstrings of lightning_modules run and print what they show."""
 
 import doctest
 import importlib
@@ -9,8 +9,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 MODULES = [
     ".".join(path.relative_to(ROOT).with_suffix("").parts)
-    for package in ("lightning_modules", "datamodules")
-    for path in sorted((ROOT / package).rglob("*.py"))
+    for path in sorted((ROOT / "lightning_modules").rglob("*.py"))
     if ">>>" in path.read_text()
 ]
 

@@ -44,7 +44,7 @@ def options(settings: dict) -> Iterator[tuple[str, object]]:
 
 
 def arguments(experiment: Path, lesions: Path) -> list[str]:
-    stated = dict(options(read(experiment.stem)))
+    stated = dict(options(read(str(experiment))))
     return [
         f"--config={experiment}",
         f"--data.root={lesions}",

@@ -57,7 +57,7 @@ def said(lesions, monkeypatch):
         ("--trainer.limit_train_batches=0.001", "leaves none of the"),
         ("--trainer.limit_train_batches=-1", "out of range"),
         ("--trainer.limit_train_batches=1.5", "out of range"),
-        (f"{SCHEDULE}ReduceLROnPlateau", "must be a schedule over the steps"),
+        (f"{SCHEDULE}ReduceLROnPlateau", "set it to a schedule over the steps"),
         ("--model.optimizer.lr=-1", "out of range: Invalid learning rate: -1"),
         ("--trainer.val_check_interval=1000", "out of range"),
     ],
@@ -83,7 +83,10 @@ def test_weights_of_another_shape(said):
     gray = timm.create_model("test_resnet", in_chans=1).state_dict()
     torch.save(gray, "gray.pth")
     sentence = said("--model.network.weights=gray.pth")
-    assert "gray.pth holds weights of another shape than test_resnet has here, conv1" in sentence
+    assert (
+        "gray.pth does not fit test_resnet: the shapes of its weights differ, such as conv1"
+        in sentence
+    )
 
 
 @pytest.mark.parametrize("logger", ["false", "true", "pytorch_lightning.loggers.CSVLogger"])

@@ -50,10 +50,10 @@ def layers(config: str) -> list[Path]:
     return [family, path] if shared else [path]
 
 
-def read(name: str) -> dict[str, Any]:
+def read(config: str) -> dict[str, Any]:
     """The settings of a recipe with those of its family, as they stand in the files."""
     settings: dict[str, Any] = {}
-    for layer in layers(str(find(name))):
+    for layer in layers(config):
         settings = _merged(settings, yaml.safe_load(layer.read_text()))
     return settings
 

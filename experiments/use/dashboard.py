@@ -16,7 +16,7 @@ from experiments.command_line.parser import CommandParser
 
 OVERALL = ("balanced_accuracy", "macro_f1", "macro_auroc", "ece")
 SHOTS = ("many_accuracy", "medium_accuracy", "few_accuracy")
-COST = ("seconds", "images_per_second", "memory_gb")
+RESOURCES = ("seconds", "images_per_second", "memory_gb")
 HEAD = "nv"  # the most frequent class
 LEARNING_RATE = "lr-.*"  # its name says the optimizer's
 SECTIONS: dict[str, dict[str, list[str]]] = {
@@ -36,7 +36,7 @@ SECTIONS: dict[str, dict[str, list[str]]] = {
         f"Called {HEAD}, {title}": [f"val/called_{HEAD}_{kind}_{c}" for c in CLASSES]
         for kind, title in (("clean", "as they are"), ("mixed", "when mixed"))
     },
-    "System": {name: [f"cost/{name}"] for name in COST},
+    "System": {name: [f"resources/{name}"] for name in RESOURCES},
 }
 TEST_BARS = {
     "Overview": [f"test/{name}" for name in (*OVERALL, *SHOTS)],
@@ -44,7 +44,7 @@ TEST_BARS = {
     "Saliency": ["test/energy", "test/pointing", "test/lesion_area"],
 }
 TABLES = {"Per class": ["test/predictions"]}
-MEDIA = {"Saliency": ["val/saliency", "test/saliency"]}
+MEDIA = {"Saliency": ["val/attention", "test/attention"]}
 
 
 def plotted() -> set[str]:

@@ -127,7 +127,7 @@ def test_rollout_against_a_loop():
 def test_rollout_sees_the_weights_that_the_layers_use():
     model, x = network("vit"), images("vit")
     vit, layers = model.model, []
-    tokens = vit._pos_embed(vit.patch_embed(model.normalise(x)))
+    tokens = vit._pos_embed(vit.patch_embed(model.normalize(x)))
     for block in vit.blocks:
         normed, heads = block.norm1(tokens), block.attn.num_heads
         q, k, _ = block.attn.qkv(normed).unflatten(-1, (3, heads, -1)).permute(2, 0, 3, 1, 4)

@@ -62,7 +62,7 @@ def predicting(encoder: Encoder) -> Classifier:
 
 def bcl(encoder: Encoder) -> Classifier:
     network, criterion = BCLNetwork(encoder, embedding=16), LogitAdjustedLoss(COUNTS)
-    return BCL(network, BalancedContrastiveLoss(), criterion=criterion, optimizer=sgd)
+    return BCL(network, criterion, BalancedContrastiveLoss(), optimizer=sgd)
 
 
 def proco(encoder: Encoder) -> Classifier:

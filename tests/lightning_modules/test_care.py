@@ -327,7 +327,7 @@ def test_what_care_cannot_do_it_says():
     del batch["mask"]
     with pytest.raises(ValueError, match="set --data.mask=true"):
         care().training_step(batch, 0)
-    with pytest.raises(ValueError, match="convolutional"):
+    with pytest.raises(ValueError, match="set model.network to a CNN"):
         care().attention(torch.rand(14, 5, 8), torch.rand(14, 7), a_batch())
 
 

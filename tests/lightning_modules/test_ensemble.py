@@ -29,7 +29,7 @@ def test_so_is_test_time_augmentation():
 
 
 def test_views_are_the_eight_symmetries_and_the_first_is_the_image():
-    image = torch.arange(4.0).orientation(1, 1, 2, 2)
+    image = torch.arange(4.0).view(1, 1, 2, 2)
     assert torch.equal(orientation(image, 0), image)
     seen = {tuple(orientation(image, number).flatten().tolist()) for number in range(ORIENTATIONS)}
     assert len(seen) == 8

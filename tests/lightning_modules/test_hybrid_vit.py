@@ -97,11 +97,11 @@ def test_half_precision():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"name": "test_resnet"}, "test_resnet cannot be had as a vision transformer"),
-        ({"name": "vit_relpos_small_patch16_224"}, "has no tokens|cannot be had"),
+        ({"name": "test_resnet"}, "test_resnet is not a supported vision transformer"),
+        ({"name": "vit_relpos_small_patch16_224"}, "is not a supported vision transformer"),
         (
             {"name": "test_vit", "size": 40},
-            "40 pixels into whole patches: change data.size",
+            "40 pixels into whole patches: change --data.size",
         ),
         (TINY | {"size": 72}, "72 pixels into whole patches"),
         ({"name": "test_vit", "cnn": "resnet81"}, "no model 'resnet81'"),

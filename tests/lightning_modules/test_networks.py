@@ -49,7 +49,7 @@ def test_weights_of_a_run_of_ours(tmp_path):
 
 def test_weights_of_another_network_are_refused(tmp_path):
     torch.save(timm.create_model("test_vit").state_dict(), tmp_path / "vit.pth")
-    with pytest.raises(ModelError, match=r"no weights of test_resnet: \d+ of \d+ are not in it"):
+    with pytest.raises(ModelError, match=r"does not fit test_resnet: it lacks \d+ of \d+ weights"):
         TimmNetwork("test_resnet", weights=tmp_path / "vit.pth")
     (tmp_path / "garbage.pth").write_bytes(b"no weights")
     with pytest.raises(ModelError, match="that can be read"):
@@ -77,7 +77,9 @@ def test_weights_file_that_is_not_there(tmp_path):
 
 
 def test_unknown_name_suggests_others():
-    with pytest.raises(ModelError, match=r"no model 'resnet81'; nearest are .*resnet18"):
+    with pytest.raises(
+        ModelError, match=r"no model 'resnet81': choose another name, such as .*resnet18"
+    ):
         TimmNetwork("resnet81")
 
 

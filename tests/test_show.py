@@ -1,0 +1,37 @@
+"""The page of a recipe: its settings, and each option of its parts explained."""
+
+import re
+
+import pytest
+
+from callbacks.errors import RunError
+from experiments.command_line.show import parts, show
+from experiments.recipes import FAMILY, FOLDER, read, recipes
+
+ONE_OF_EACH_FAMILY = [
+    next(name for name, path in recipes().items() if path.parent == family.parent)
+    for family in sorted(FOLDER.glob(f"*/{FAMILY}"))
+]
+
+
+def test_options_have_their_flag_value_meaning_and_default():
+    page = " ".join(show("spmix").split())
+    assert page.startswith("SPMix (https://arxiv.org/abs/2406.10801)")
+    assert "--model.mix.floor 0.5 Smallest ratio, in [0, 1]" in page
+    assert "--model.mix.probability Share of the pairs that are mixed" in page
+    assert "(float, default: 1.0)" in page
+    assert "--data.sampler.anchors balanced" in page
+    assert "--data.sampler.labels" not in page  # filled in
+
+
+@pytest.mark.parametrize("name", ONE_OF_EACH_FAMILY)
+def test_each_part_of_a_recipe_is_explained_without_markup(name):
+    page = show(name)
+    for option, path, _ in parts(read(name)):
+        assert f"{path} (--{option})" in page
+    assert not re.search(r":\w+:`|``|<class", page)
+
+
+def test_an_unknown_recipe_is_named():
+    with pytest.raises(RunError, match="There is no recipe 'spmax'.*spmix"):
+        show("spmax")
