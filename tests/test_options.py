@@ -83,10 +83,7 @@ def test_weights_of_another_shape(said):
     gray = timm.create_model("test_resnet", in_chans=1).state_dict()
     torch.save(gray, "gray.pth")
     sentence = said("--model.network.weights=gray.pth")
-    assert (
-        "gray.pth does not fit test_resnet: the shapes of its weights differ, such as conv1"
-        in sentence
-    )
+    assert "gray.pth does not fit test_resnet: the shapes of its weights differ" in sentence
 
 
 @pytest.mark.parametrize("logger", ["false", "true", "pytorch_lightning.loggers.CSVLogger"])

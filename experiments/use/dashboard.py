@@ -27,7 +27,7 @@ SECTIONS: dict[str, dict[str, list[str]]] = {
         "Many, medium, few": [f"val/{name}" for name in SHOTS],
     },
     "Per class": {metric: [f"val/{metric}_{c}" for c in CLASSES] for metric in BARS},
-    "Saliency": {
+    "Attention": {
         "Map in the lesion": ["val/energy", "val/lesion_area"],
         "Highest point in the lesion": ["val/pointing"],
         "Map in the lesion, per class": [f"val/energy_{c}" for c in CLASSES],
@@ -41,10 +41,10 @@ SECTIONS: dict[str, dict[str, list[str]]] = {
 TEST_BARS = {
     "Overview": [f"test/{name}" for name in (*OVERALL, *SHOTS)],
     "Per class": [f"test/{metric}_{c}" for metric in BARS for c in CLASSES],
-    "Saliency": ["test/energy", "test/pointing", "test/lesion_area"],
+    "Attention": ["test/energy", "test/pointing", "test/lesion_area"],
 }
 TABLES = {"Per class": ["test/predictions"]}
-MEDIA = {"Saliency": ["val/attention", "test/attention"]}
+MEDIA = {"Attention": ["val/attention", "test/attention"]}
 
 
 def plotted() -> set[str]:
@@ -54,7 +54,7 @@ def plotted() -> set[str]:
 
 
 def workspace(entity: str, project: str) -> Any:
-    """Sections for overview, per class, saliency, mixing and system."""
+    """Sections for overview, per class, attention, mixing and system."""
     ws: Any = import_module("wandb_workspaces.workspaces")
     sections = [
         ws.Section(name=name, panels=list(_panels(name)), is_open=True) for name in SECTIONS

@@ -52,7 +52,7 @@ def test_weights_of_another_network_are_refused(tmp_path):
     with pytest.raises(ModelError, match=r"does not fit test_resnet: it lacks \d+ of \d+ weights"):
         TimmNetwork("test_resnet", weights=tmp_path / "vit.pth")
     (tmp_path / "garbage.pth").write_bytes(b"no weights")
-    with pytest.raises(ModelError, match="that can be read"):
+    with pytest.raises(ModelError, match="could not be read"):
         TimmNetwork("test_resnet", weights=tmp_path / "garbage.pth")
 
 
@@ -77,9 +77,7 @@ def test_weights_file_that_is_not_there(tmp_path):
 
 
 def test_unknown_name_suggests_others():
-    with pytest.raises(
-        ModelError, match=r"no model 'resnet81': choose another name, such as .*resnet18"
-    ):
+    with pytest.raises(ModelError, match="no model 'resnet81': choose another .*resnet18"):
         TimmNetwork("resnet81")
 
 
