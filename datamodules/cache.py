@@ -37,24 +37,25 @@ def read_image(path: Path, size: int) -> np.ndarray:
         OSError: The file is missing, truncated or not an image.
         ValueError: The pixels cannot be converted to 8 bits.
     """
-    return _resize(read_rgb(path), size)
+    return resize(read_rgb(path), size)
 
 
 def read_mask(path: Path, size: int) -> np.ndarray:
     """Reads a mask file as (size, size) uint8: each pixel's share of lesion, times 255."""
-    return _resize(read_inside(path), size)
+    return resize(read_inside(path), size)
 
 
 def read_saliency(path: Path, size: int) -> np.ndarray:
     """Computes the saliency of an image file, then resamples it to (size, size) uint8."""
     pixels = torch.from_numpy(read_rgb(path)).permute(2, 0, 1)
-    return _resize(fine_grained_saliency(pixels[None])[0, 0].numpy(), size)
+    return resize(fine_grained_saliency(pixels[None])[0, 0].numpy(), size)
 
 
 READERS = {"image": read_image, "mask": read_mask, "saliency": read_saliency}
 
 
-def _resize(pixels: np.ndarray, size: int) -> np.ndarray:
+def resize(pixels: np.ndarray, size: int) -> np.ndarray:
+    """Resamples pixels (H, W) or (H, W, 3) to (size, size) or (size, size, 3)."""
     return cv2.resize(pixels, (size, size), interpolation=cv2.INTER_AREA)
 
 

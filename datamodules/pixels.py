@@ -62,15 +62,25 @@ def read_rgb(path: Path) -> np.ndarray:
         ValueError: The scale of the pixels is unclear.
     """
     with _opened(path) as image:
-        # Pillow keeps the higher 8 bits of such colors.
-        deep = ";16" in str(getattr(image, "tile", ""))
-        white_is_zero = _white_is_zero(image)
-        upright = ImageOps.exif_transpose(image)
-        if _is_number(upright):
-            gray = _as_8_bit(np.asarray(upright))
-            gray = 255 - gray if white_is_zero else gray
-            return np.repeat(gray[..., None], 3, axis=2)
-        pixels = _on_white(upright) if upright.has_transparency_data else upright.convert("RGB")
+        return to_rgb(image)
+
+
+def to_rgb(image: Image.Image) -> np.ndarray:
+    """Converts an image of Pillow as :func:`read_rgb` does a file.
+
+    Raises:
+        OSError: The file that the image was opened from is truncated.
+        ValueError: The scale of the pixels is unclear.
+    """
+    # Pillow keeps the higher 8 bits of such colors.
+    deep = ";16" in str(getattr(image, "tile", ""))
+    white_is_zero = _white_is_zero(image)
+    upright = ImageOps.exif_transpose(image)
+    if _is_number(upright):
+        gray = _as_8_bit(np.asarray(upright))
+        gray = 255 - gray if white_is_zero else gray
+        return np.repeat(gray[..., None], 3, axis=2)
+    pixels = _on_white(upright) if upright.has_transparency_data else upright.convert("RGB")
     rgb = np.array(pixels)
     if deep and rgb.max() < MIN_WHITE:
         raise ValueError("its 16-bit colors use less than a quarter of their range")

@@ -3,10 +3,6 @@
 import json
 from pathlib import Path
 
-import pytest
-
-import experiments
-
 NOTEBOOK = Path(__file__).parents[1] / "docs/notebooks/first_run.ipynb"
 CELLS = [c for c in json.loads(NOTEBOOK.read_text())["cells"] if c["cell_type"] == "code"]
 
@@ -15,7 +11,6 @@ def test_no_outputs_are_committed():
     assert not any(cell["outputs"] or cell["execution_count"] for cell in CELLS)
 
 
-@pytest.mark.skipif(not hasattr(experiments, "load"), reason="experiments has no load")
 def test_the_cells_run():
     namespace: dict = {}
     for cell in CELLS:

@@ -6,6 +6,7 @@ import wandb
 from pytorch_lightning import LightningModule, Trainer
 
 from callbacks.looker import Looker
+from callbacks.run_folder import RunFolder
 
 
 class BestArtifact(Looker):
@@ -16,7 +17,7 @@ class BestArtifact(Looker):
     """
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        files = [self.folder / name for name in ("best.ckpt", "config.yaml")]
+        files = [RunFolder(self.folder).best, RunFolder(self.folder).config]
         if not trainer.is_global_zero or not all(file.exists() for file in files):
             return
         for dashboard in self.dashboards(trainer):

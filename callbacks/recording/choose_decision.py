@@ -7,7 +7,6 @@ from pytorch_lightning import LightningModule, Trainer
 from callbacks.console import decimals, in_words
 from callbacks.errors import RunError
 from callbacks.recording.decision import (
-    DECISION_FILE,
     Decision,
     Rule,
     Validation,
@@ -15,6 +14,7 @@ from callbacks.recording.decision import (
     outcome,
 )
 from callbacks.run_callback import RunCallback
+from callbacks.run_folder import DECISION as DECISION_FILE
 
 
 class ChooseDecision(RunCallback):

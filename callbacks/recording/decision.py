@@ -15,8 +15,8 @@ from torch import Tensor
 
 from callbacks.atomic_files import write_json
 from callbacks.errors import RunError, reason
+from callbacks.run_folder import DECISION as DECISION_FILE
 
-DECISION_FILE = "decision.json"
 MIN_PROBABILITY = 1e-30
 
 

@@ -10,6 +10,7 @@ from callbacks.atomic_files import write_table
 from callbacks.console import print_table
 from callbacks.errors import require
 from callbacks.run_callback import RunCallback
+from callbacks.run_folder import RunFolder
 
 METRICS = ("psnr", "lesion_psnr", "ssim", "mae", "contrast_before", "contrast_after")
 HEADINGS = {"lesion_psnr": "in lesion", "contrast_before": "before", "contrast_after": "after"}
@@ -37,7 +38,7 @@ class FidelityTable(RunCallback):
             return
         self.folder.mkdir(parents=True, exist_ok=True)
         measured.insert(0, "image_id", table.loc[measured.index, "image_id"])
-        file = self.folder / "test_fidelity.csv"
+        file = RunFolder(self.folder).fidelity_file
         write_table(file, measured)
         for dashboard in self.dashboards(trainer):
             dashboard.keep_files([file], self.folder.parents[1])

@@ -13,6 +13,8 @@ import pandas as pd
 from pytorch_lightning.loggers.logger import Logger
 from pytorch_lightning.utilities import rank_zero_only
 
+from callbacks.run_folder import RunFolder
+
 LOWER_IS_BETTER = ("loss", "ece", "mae", "bits_per_pixel")
 
 
@@ -30,7 +32,7 @@ class History(Logger):
 
     def __init__(self, save_dir: str | Path = ".") -> None:
         super().__init__()
-        self.path = Path(save_dir, "metrics.jsonl")
+        self.path = RunFolder(save_dir).metrics_file
         self._attempt: int | None = None
 
     @property

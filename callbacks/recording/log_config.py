@@ -14,6 +14,7 @@ from pytorch_lightning.cli import SaveConfigCallback
 from callbacks.atomic_files import write_text
 from callbacks.errors import RunError
 from callbacks.run_callback import RunCallback
+from callbacks.run_folder import RunFolder
 
 FIXED_KEYS = ("model.", "data.", "trainer.accumulate_grad_batches", "trainer.limit_train_batches")
 # Where the data are, how they are loaded, and initial weights, which a checkpoint replaces.
@@ -31,7 +32,7 @@ class LogConfig(SaveConfigCallback):
     def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         folder = Path(trainer.default_root_dir)
         folder.mkdir(parents=True, exist_ok=True)
-        write_text(folder / "config.yaml", self.parser.dump(self.config, skip_unset=False))
+        write_text(RunFolder(folder).config, self.parser.dump(self.config, skip_unset=False))
         for dashboard in RunCallback.dashboards(trainer):
             config = yaml.safe_load(self.parser.dump(self.config))
             dashboard.update_config(config | {"commit": commit()})

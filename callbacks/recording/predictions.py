@@ -13,6 +13,7 @@ from callbacks.atomic_files import as_text, write_table
 from callbacks.errors import RunError
 from callbacks.recording.decision import Decision
 from callbacks.run_callback import RunCallback
+from callbacks.run_folder import RunFolder
 
 MAX_UNREADABLE_NAMED = 20
 
@@ -33,7 +34,7 @@ class Predictions(RunCallback):
 
     def __init__(self, dirpath: str = "", output: Path | None = None) -> None:
         super().__init__(dirpath)
-        self.path = output or self.folder / "predictions.csv"
+        self.path = output or RunFolder(self.folder).new_predictions
         self.rows: list[pd.DataFrame] = []
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:

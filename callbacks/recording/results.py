@@ -11,26 +11,28 @@ import torch
 from pytorch_lightning import LightningModule, Trainer
 from torch import Tensor
 
+from callbacks import run_folder
 from callbacks.atomic_files import write_json, write_table
 from callbacks.console import in_words
 from callbacks.errors import RunError
 from callbacks.recording.course import course
-from callbacks.recording.decision import DECISION_FILE, Decision, outcome
+from callbacks.recording.decision import Decision, outcome
 from callbacks.recording.log_config import commit
 from callbacks.run_callback import RunCallback
+from callbacks.run_folder import DECISION as DECISION_FILE
+from callbacks.run_folder import RunFolder
 
 IMAGE_COLUMNS = ("image_id", "lesion_id", "dx", "age", "sex", "localization", "dx_type")
-LAST = "last_"  # prefix of the files about a run's last epoch
 # Files that a comparison of runs needs.
 UPLOADED_FILES = (
-    "config.yaml",
-    "split.csv",
-    "metrics.jsonl",
-    "results.json",
-    "test_predictions.csv",
-    "test_fidelity.csv",
-    f"{LAST}results.json",
-    f"{LAST}test_predictions.csv",
+    run_folder.CONFIG,
+    run_folder.SPLIT,
+    run_folder.METRICS,
+    run_folder.RESULTS,
+    run_folder.TEST_PREDICTIONS,
+    run_folder.FIDELITY,
+    f"{run_folder.OF_LAST_EPOCH}{run_folder.RESULTS}",
+    f"{run_folder.OF_LAST_EPOCH}{run_folder.TEST_PREDICTIONS}",
 )
 
 
@@ -51,7 +53,7 @@ class Results(RunCallback):
         if not trainer.is_global_zero or not complete:  # a trial has no results
             return
         self.folder.mkdir(parents=True, exist_ok=True)
-        last = Path(trainer.ckpt_path or "").name == "last.ckpt"
+        last = Path(trainer.ckpt_path or "").name == run_folder.LAST
         record = {
             "name": self.folder.parent.name,
             "seed": data.seed,
@@ -65,9 +67,9 @@ class Results(RunCallback):
         }
         if pl_module.diagnoses:
             images = {str(name): int(n) for name, n in data.class_table["val"].items()}
-            record["training"] = course(self.folder / "metrics.jsonl", images)
+            record["training"] = course(RunFolder(self.folder).metrics_file, images)
             record |= self.diagnosis(computed, metric.class_names, data.table, last)
-        write_json(self.folder / f"{LAST * last}results.json", record)
+        write_json(RunFolder(self.folder).results_file(last), record)
         files = [self.folder / name for name in UPLOADED_FILES]
         for dashboard in self.dashboards(trainer):
             dashboard.keep_files(files, self.folder.parents[1])
@@ -88,7 +90,7 @@ class Results(RunCallback):
             table["decision"] = [classes[c] for c in decided.tolist()]
             by_decision = outcome(decided, computed["label"].cpu(), classes)
             print(f"With {DECISION_FILE}: {in_words(by_decision)}")
-        write_table(self.folder / f"{LAST * last}test_predictions.csv", table)
+        write_table(RunFolder(self.folder).predictions_file(last), table)
         confusion = computed["confusion"].tolist()
         return {"classes": classes, "decided": by_decision, "confusion": confusion}
 

@@ -9,6 +9,7 @@ from callbacks.atomic_files import write_table
 from callbacks.console import print_table
 from callbacks.errors import RunError
 from callbacks.run_callback import RunCallback
+from callbacks.run_folder import RunFolder
 
 SPLIT_COLUMNS = ["image_id", "lesion_id", "dx", "split"]
 
@@ -23,7 +24,7 @@ class SplitTable(RunCallback):
         if stage == "predict":
             return
         data = self.data(trainer)
-        file = self.folder / "split.csv"
+        file = RunFolder(self.folder).split_file
         split = data.table.loc[data.table["split"] != "", SPLIT_COLUMNS].reset_index(drop=True)
         if file.exists() and not _same(split, pd.read_csv(file)):
             rename = ", or give the run another --name" if stage == "fit" else ""

@@ -19,6 +19,7 @@ from pytorch_lightning.utilities import rank_zero_info, rank_zero_only, rank_zer
 from callbacks.errors import reason
 from callbacks.recording import wandb_service
 from callbacks.recording.history import best_of, best_values
+from callbacks.run_folder import RunFolder
 
 GRACE_SECONDS = 15.0  # on top of wandb-core's own time-out
 ONLY_HISTORY = "metrics are recorded in metrics.jsonl only"
@@ -198,7 +199,7 @@ class ResilientWandbLogger(WandbLogger):
     def _define(self, metrics: Mapping[str, Any]) -> None:
         new = {key for key in metrics if key.startswith("val/")} - self._best.keys()
         scalars = {key for key in new if isinstance(metrics[key], Real)}
-        earlier = best_values(Path(str(self.save_dir), "metrics.jsonl")) if scalars else {}
+        earlier = best_values(RunFolder(str(self.save_dir)).metrics_file) if scalars else {}
         for key in scalars:
             self.experiment.define_metric(key, step_metric="epoch", summary=best_of(key).__name__)
             self._best[key] = earlier.get(key, metrics[key])

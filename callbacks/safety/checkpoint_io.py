@@ -13,10 +13,11 @@ import torch
 from lightning_fabric.plugins import TorchCheckpointIO
 
 from callbacks.errors import RunError
+from callbacks.run_folder import LAST, PREVIOUS
 
 DISK_FULL = {errno.ENOSPC, errno.EDQUOT}
 ENDED = "ended"  # key in a checkpoint: the cause that ended the run before its limits
-BACKUPS = {"last.ckpt": "previous.ckpt"}
+BACKUPS = {LAST: PREVIOUS}
 
 
 class DurableCheckpointIO(TorchCheckpointIO):

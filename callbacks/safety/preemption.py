@@ -13,6 +13,7 @@ from torch import distributed as dist
 
 from callbacks.recording.wandb_logger import ResilientWandbLogger
 from callbacks.run_callback import RunCallback
+from callbacks.run_folder import RunFolder
 
 EXIT_REQUEUE = 75  # EX_TEMPFAIL: the same command resumes; a batch job requeues itself
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
@@ -36,7 +37,7 @@ class Preemption(RunCallback):
     def __init__(self, every_n_steps: int | None = None, dirpath: str = "") -> None:
         super().__init__(dirpath)
         self.every_n_steps = every_n_steps
-        self.path = self.folder / "last.ckpt"
+        self.path = RunFolder(self.folder).last
         self.received: int = 0  # number of the signal
         self.leaving = False
         self.group: Any = None

@@ -11,6 +11,7 @@ from pytorch_lightning import LightningModule, Trainer
 
 from callbacks.errors import RunError
 from callbacks.run_callback import RunCallback
+from callbacks.run_folder import RunFolder
 from callbacks.safety.checkpoint_io import epochs_done, finished, load_state
 
 
@@ -47,7 +48,7 @@ class WarmStart(RunCallback):
         run = self.run
         if "{seed}" in str(run):
             run = Path(str(run).format(seed=self.data(trainer).seed))
-        checkpoint = run if run.suffix == ".ckpt" else run / "best.ckpt"
+        checkpoint = run if run.suffix == ".ckpt" else RunFolder(run).best
         if not checkpoint.exists():
             raise RunError(
                 f"There is no checkpoint {checkpoint} to start from: train that run first, or "
@@ -70,8 +71,8 @@ class WarmStart(RunCallback):
         return {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
 
     def _require_finished(self, run: Path) -> None:
-        record = run / "config.yaml"
-        last = run / "last.ckpt"
+        record = RunFolder(run).config
+        last = RunFolder(run).last
         if not record.exists() or not last.exists():
             return
         config = yaml.safe_load(record.read_text("utf-8"))["trainer"]
@@ -82,5 +83,5 @@ class WarmStart(RunCallback):
             raise RunError(
                 f"{run} is not finished ({epochs_done(state)} epochs so far): wait until it is, "
                 "or start from its best checkpoint so far with "
-                f"--trainer.callbacks.{self.option}={run}/best.ckpt."
+                f"--trainer.callbacks.{self.option}={RunFolder(run).best}."
             )

@@ -17,6 +17,7 @@ from pytorch_lightning.loggers import Logger
 from callbacks.errors import RunError
 from callbacks.recording.history import History
 from callbacks.recording.log_config import LogConfig, refuse_changes
+from callbacks.run_folder import RunFolder
 from callbacks.safety.checkpoint_io import epochs_done, reached
 from callbacks.safety.ending import Ending, ended
 from callbacks.safety.finite_loss import FiniteLoss
@@ -45,6 +46,29 @@ class Parser(LightningArgumentParser):
         sys.exit(2)
 
 
+def link_model_to_data(parser: LightningArgumentParser) -> None:
+    """Give the model the classes, counts and image size of the data."""
+    for source, target in (
+        ("class_names", "class_names"),
+        ("class_names", "network.init_args.class_names"),
+        ("batches_per_epoch", "batches_per_epoch"),
+        ("num_classes", "num_classes"),
+        ("num_classes", "network.init_args.num_classes"),
+        ("num_classes", "network.init_args.network.init_args.num_classes"),
+        ("size", "network.init_args.size"),
+        ("size", "network.init_args.encoder.init_args.size"),
+        ("size", "network.init_args.network.init_args.size"),
+        ("size", "network.init_args.towers.init_args.encoder.init_args.size"),
+        ("num_classes", "mix.init_args.num_classes"),
+        ("class_counts", "mix.init_args.class_counts"),
+        ("class_counts", "criterion.init_args.class_counts"),
+        ("class_counts", "contrastive.init_args.class_counts"),
+        ("num_classes", "contrastive.init_args.num_classes"),
+    ):
+        model = f"model.init_args.{target}"
+        parser.link_arguments(f"data.{source}", model, apply_on="instantiate")
+
+
 class ExperimentCLI(LightningCLI):
     """Lightning's command line; names each run once and tells the model about the data."""
 
@@ -55,26 +79,7 @@ class ExperimentCLI(LightningCLI):
         parser.add_lightning_class_args(FiniteLoss, "finite_loss")
 
         parser.link_arguments("seed_everything", "data.seed")
-
-        for source, target in (
-            ("class_names", "class_names"),
-            ("class_names", "network.init_args.class_names"),
-            ("batches_per_epoch", "batches_per_epoch"),
-            ("num_classes", "num_classes"),
-            ("num_classes", "network.init_args.num_classes"),
-            ("num_classes", "network.init_args.network.init_args.num_classes"),
-            ("size", "network.init_args.size"),
-            ("size", "network.init_args.encoder.init_args.size"),
-            ("size", "network.init_args.network.init_args.size"),
-            ("size", "network.init_args.towers.init_args.encoder.init_args.size"),
-            ("num_classes", "mix.init_args.num_classes"),
-            ("class_counts", "mix.init_args.class_counts"),
-            ("class_counts", "criterion.init_args.class_counts"),
-            ("class_counts", "contrastive.init_args.class_counts"),
-            ("num_classes", "contrastive.init_args.num_classes"),
-        ):
-            model = f"model.init_args.{target}"
-            parser.link_arguments(f"data.{source}", model, apply_on="instantiate")
+        link_model_to_data(parser)
 
     def _prepare_subcommand_parser(
         self, klass: type, subcommand: str, **kwargs: Any
@@ -139,7 +144,7 @@ class ExperimentCLI(LightningCLI):
         found = resume_from(folder, self.trainer.accumulate_grad_batches)
         if found is None:
             return  # nothing is lost with other options than those of a run that learned nothing
-        if (record := folder / "config.yaml").exists():
+        if (record := RunFolder(folder).config).exists():
             now = yaml.safe_load(self.parser.dump(self.config, skip_unset=False))["fit"]
             refuse_changes(record, now)
         if fit["ckpt_path"]:

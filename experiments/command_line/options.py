@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from callbacks.errors import RunError
+from callbacks.run_folder import CONFIG
 from experiments.running.place import recorded, refuse_name, run_dir
 
 LARGEST_SEED = 2**32 - 1  # that NumPy takes
@@ -62,7 +63,7 @@ def _refuse_renamed(config: Any) -> None:
     own = Path(run_dir(config.name, config.seed_everything))
     for file in map(Path, map(str, config.get("config") or ())):
         folder = file.absolute().parent
-        if file.name != "config.yaml" or folder == own.absolute() or not own.exists():
+        if file.name != CONFIG or folder == own.absolute() or not own.exists():
             continue
         if recorded(folder) == (config.name, config.seed_everything):
             raise RunError(

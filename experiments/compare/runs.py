@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from callbacks.errors import RunError, reason
 from callbacks.recording.history import read_history
-from callbacks.recording.results import LAST
+from callbacks.run_folder import RunFolder
 
 Array = NDArray[Any]
 REQUIRED = ("image_id", "lesion_id", "dx")
@@ -166,10 +166,10 @@ def read_run(folder: Path, last: bool = False) -> TestedRun:
 
 
 def _read(folder: Path, last: bool) -> TestedRun:
-    epoch = LAST if last else ""
-    results = json.loads((folder / f"{epoch}results.json").read_text("utf-8"))
-    config = yaml.safe_load((folder / "config.yaml").read_text("utf-8"))
-    predictions = _predictions(folder / f"{epoch}test_predictions.csv", results)
+    files = RunFolder(folder)
+    results = json.loads(files.results_file(last).read_text("utf-8"))
+    config = yaml.safe_load(files.config.read_text("utf-8"))
+    predictions = _predictions(files.predictions_file(last), results)
     return TestedRun(
         name=folder.absolute().parent.name,
         seed=int(results["seed"]),
@@ -181,10 +181,10 @@ def _read(folder: Path, last: bool) -> TestedRun:
         metrics={k: np.nan if v is None else v for k, v in results["metrics"].items()},
         remarks=tuple((results.get("training") or {}).get("remarks", ())),
         predictions=predictions,
-        history=read_history(folder / "metrics.jsonl"),
+        history=read_history(files.metrics_file),
         config=config,
-        frequency=_frequency(folder / "split.csv", results["classes"]),
-        fidelity=_fidelity(folder / "test_fidelity.csv", predictions["image_id"]),
+        frequency=_frequency(files.split_file, results["classes"]),
+        fidelity=_fidelity(files.fidelity_file, predictions["image_id"]),
         folder=None if last else folder,
     )
 

@@ -16,6 +16,7 @@ from typing import Any
 import yaml
 
 from callbacks.errors import RunError
+from callbacks.run_folder import CONFIG, RunFolder
 
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
 LIGHTNINGS = ("best", "last", "hpc")  # what its trainers look for where nothing has been trained
@@ -24,7 +25,7 @@ LIGHTNINGS = ("best", "last", "hpc")  # what its trainers look for where nothing
 def run_dir(name: str, seed: int, checkpoint: str | Path | None = None) -> str:
     """The run folder: that of ``checkpoint`` if there is one."""
     if checkpoint is None:
-        return f"runs/{name}/seed{seed}"
+        return str(RunFolder.of(name, seed).path)
     folder = Path(checkpoint).parent
     named = folder.parent.name and ".." not in folder.parts
     return str(folder if named else os.path.abspath(folder))
@@ -72,7 +73,7 @@ def refuse_contradictions(config: Any) -> None:
         raise RunError("Name the checkpoint to use: --ckpt_path FOLDER/best.ckpt.")
     folder = Path(run_dir(name, seed, checkpoint))
     for file in map(Path, map(str, config.get("config") or ())):
-        if file.name == "config.yaml" and file.resolve().parent != folder.resolve():
+        if file.name == CONFIG and file.resolve().parent != folder.resolve():
             raise RunError(
                 f"{file} and {checkpoint} are of two runs: give the config.yaml of the folder of "
                 "the checkpoint."
@@ -88,7 +89,7 @@ def refuse_contradictions(config: Any) -> None:
 def recorded(folder: Path) -> tuple[str, int] | None:
     """Name and seed that a run folder was trained as; None where its record has none."""
     try:
-        record = yaml.safe_load((folder / "config.yaml").read_text())
+        record = yaml.safe_load(RunFolder(folder).config.read_text())
         return record["name"], record["seed_everything"]
     except (OSError, UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError):
         return None

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from callbacks.run_folder import LAST
 from callbacks.safety.checkpoint_io import epochs_done
 
 
@@ -33,7 +34,7 @@ def resume_from(folder: Path, accumulated: int = 1) -> tuple[Path, dict[str, Any
             print(f"{path} is damaged ({error}); looking for an older one.", file=sys.stderr)
             continue
         if whole:
-            found.append((progress, path.name == "last.ckpt", path, checkpoint))
+            found.append((progress, path.name == LAST, path, checkpoint))
     return max(found, key=lambda one: one[:2])[2:] if found else None
 
 

@@ -12,6 +12,7 @@ import yaml
 from callbacks.console import print_table
 from callbacks.errors import RunError
 from callbacks.recording.history import best_values
+from callbacks.run_folder import RunFolder
 from callbacks.safety.checkpoint_io import epochs_done, finished
 from experiments.running.resume import resume_from
 from experiments.running.slurm import Queued, queued
@@ -31,13 +32,13 @@ def status() -> pd.DataFrame:
 
 def _row(folder: Path, queue: Queue) -> dict[str, Any]:
     name, seed = folder.parent.name, folder.name.removeprefix("seed")
-    found, (wanted, steps) = resume_from(folder), _limits(folder / "config.yaml")
+    found, (wanted, steps) = resume_from(folder), _limits(RunFolder(folder).config)
     done = epochs_done(found[1]) if found else 0
-    best = best_values(folder / "metrics.jsonl").get("val/balanced_accuracy", float("nan"))
+    best = best_values(RunFolder(folder).metrics_file).get("val/balanced_accuracy", float("nan"))
     if (name, seed) in queue:
         job, state = queue[name, seed]
         state = f"{state.lower()}, job {job}"
-    elif (folder / "results.json").exists():
+    elif RunFolder(folder).results_file().exists():
         state = "evaluated"
     else:
         over = found is not None and finished(found[1], wanted, steps)

@@ -17,6 +17,7 @@ import yaml
 
 from callbacks.atomic_files import write_text
 from callbacks.errors import RunError
+from callbacks.run_folder import RunFolder
 from experiments.command_line.parser import CommandParser
 from experiments.recipes import find
 
@@ -59,7 +60,7 @@ class Run:
 
     @property
     def folder(self) -> Path:
-        return Path("runs", self.name, f"seed{self.seed}")
+        return RunFolder.of(self.name, self.seed).path
 
     @property
     def asked(self) -> str:
@@ -76,14 +77,14 @@ class Run:
         config = str(find(self.experiment))
         head = ["--name", self.name, "--seed_everything", str(self.seed)]
         yield ["fit", "--config", config, *head, *self.options]
-        trained = ["--config", f"{self.folder}/config.yaml", "--ckpt_path"]
-        trained += [f"{self.folder}/best.ckpt"]
+        trained = ["--config", str(RunFolder(self.folder).config), "--ckpt_path"]
+        trained += [str(RunFolder(self.folder).best)]
         if self.decide:
             chooser = "--trainer.callbacks+=callbacks.ChooseDecision"
             rule = f"--trainer.callbacks.rule={self.decide}"
             yield ["validate", *trained, chooser, rule]
         if self.last:
-            yield ["test", *trained[:-1], f"{self.folder}/last.ckpt"]
+            yield ["test", *trained[:-1], str(RunFolder(self.folder).last)]
         yield ["test", *trained]
 
     def carry_out(self, threads: int | None) -> bool:
@@ -98,7 +99,7 @@ class Run:
                 "whose run can be used as before."
             )
             return False
-        if (self.folder / "results.json").exists():
+        if RunFolder(self.folder).results_file().exists():
             return True
         self.folder.mkdir(parents=True, exist_ok=True)
         write_text(record, self.asked)

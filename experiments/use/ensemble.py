@@ -16,7 +16,7 @@ from experiments.command_line.failures import for_users
 from experiments.command_line.parser import CommandParser
 from experiments.running.place import refuse_name
 from experiments.use.apply import ONE_PROCESS
-from experiments.use.trained import load
+from experiments.use.trained import restore
 from lightning_modules import Classifier
 from lightning_modules.networks import Ensemble
 
@@ -33,7 +33,7 @@ def carry_out(
         RunError: The runs have different splits, classes or image sizes, or the name is taken.
     """
     refuse_name(name)
-    members = [load(run, *options) for run in runs]
+    members = [restore(run, *options) for run in runs]
     alike(runs, [member.datamodule for member in members])
     first = runs[0]
     seed = members[0].datamodule.seed

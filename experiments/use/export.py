@@ -16,7 +16,7 @@ from callbacks.recording.decision import Decision
 from callbacks.recording.log_config import commit
 from experiments.command_line.failures import for_users
 from experiments.command_line.parser import CommandParser
-from experiments.use.trained import load
+from experiments.use.trained import restore
 
 TOLERANCE = 1e-4  # of a probability, between torch and onnxruntime
 NOTICE = "Research only. Not a medical device, and gives no diagnosis."
@@ -65,7 +65,7 @@ def export(run: Path, out: Path, *options: str) -> dict[str, str]:
     Raises:
         RunError: A library is missing, or what was exported says something else.
     """
-    cli = load(run, *options)
+    cli = restore(run, *options)
     decision = Decision.load(run) or Decision(tuple(cli.datamodule.class_names))
     deployed = Deployed(cli.model, decision).eval()
     deployed.to(memory_format=torch.contiguous_format)  # torch warns of weights in another

@@ -1,21 +1,220 @@
-"""A trained run, brought back to be used."""
+"""Trained runs: for use from Python, and with their data for commands."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
+import torch
+from jsonargparse import ArgumentError
+from numpy.typing import NDArray
+from PIL import Image
+from pytorch_lightning import LightningModule
+from pytorch_lightning.cli import LightningArgumentParser
 from torch import nn
 
 from callbacks.errors import RunError
+from callbacks.recording.decision import Decision
+from callbacks.run_folder import TRAIN, RunFolder
 from callbacks.safety.checkpoint_io import load_state
-from experiments.command_line.cli import ExperimentCLI, run_command
+from datamodules import HAM10000
+from datamodules.cache import resize
+from datamodules.lesion_dataset import channels_first
+from datamodules.pixels import read_rgb, reason, to_rgb
+from experiments.command_line.cli import (
+    MEMBERS,
+    ExperimentCLI,
+    link_model_to_data,
+    run_command,
+)
 from experiments.use.apply import ONE_PROCESS, recorded
 from lightning_modules import Compression
 
+Pixels = NDArray[np.uint8]
+Photo = Pixels | Image.Image | str | Path
 
-class Trained(ExperimentCLI):
-    """Builds what ``predict`` would use, and leaves it at that."""
+
+class Run:
+    """A trained classifier with its best weights, on the CPU, in evaluation mode.
+
+    Args:
+        folder: Folder of the run.
+        model: Trained LightningModule.
+        class_names: Names of the K classes, in the order of the probabilities.
+        size: Height and width of the images that the model takes, in pixels.
+        batch_size: Number of images that are classified at once.
+
+    Attributes:
+        decision: Decision rule of the run, as chosen by ``make decide``; the likeliest class if
+            none was chosen.
+    """
+
+    def __init__(
+        self,
+        folder: RunFolder,
+        model: LightningModule,
+        class_names: Sequence[str],
+        size: int,
+        batch_size: int = 32,
+    ) -> None:
+        self.folder = folder
+        self.model = model.eval()
+        self.class_names = list(class_names)
+        self.size = size
+        self.batch_size = batch_size
+        self.decision = Decision.load(folder.path) or Decision(tuple(class_names))
+
+    def __repr__(self) -> str:
+        return f"Run({str(self.folder.path)!r})"
+
+    def probabilities(self, images: Pixels | Sequence[Photo]) -> NDArray[np.float32]:
+        """Probabilities (N, K) of the classes, each row with sum 1.
+
+        If a decision was chosen for the run, they are calibrated by its temperature, whereas
+        ``make predict`` writes them uncalibrated.
+
+        Args:
+            images: RGB images, uint8 (N, H, W, 3), or a list of N images of any sizes, each an
+                array (H, W, 3), an image of Pillow or the path of an image file. They are resized
+                as by ``make predict``: the whole image, by area averaging.
+
+        Raises:
+            RunError: An image cannot be read, or is not an RGB image of 8 bits.
+        """
+        calibrated = self.decision.calibrated(self._uncalibrated(images))
+        return calibrated.float().numpy()
+
+    def decide(self, images: Pixels | Sequence[Photo]) -> list[str]:
+        """Names of the decided classes, by the decision rule of the run.
+
+        Args:
+            images: As for :meth:`probabilities`.
+        """
+        decided = self.decision(self._uncalibrated(images))
+        return [self.class_names[c] for c in decided.tolist()]
+
+    @torch.no_grad()
+    def _uncalibrated(self, images: Pixels | Sequence[Photo]) -> torch.Tensor:
+        if isinstance(images, str | Path | Image.Image):
+            raise RunError("This is a single image: put it into a list, [image].")
+        probabilities = [torch.empty(0, len(self.class_names))]
+        for start in range(0, len(images), self.batch_size):
+            batch = images[start : start + self.batch_size]
+            resized = np.stack([resize(to_pixels(image), self.size) for image in batch])
+            pixels = channels_first(resized).to(self.model.device).float().div_(255)
+            probabilities.append(self.model.predict_step({"image": pixels}, 0).cpu())
+        return torch.cat(probabilities)
+
+
+def to_pixels(image: Photo) -> Pixels:
+    """An image as an array (H, W, 3), uint8.
+
+    Raises:
+        RunError: The image cannot be read, or is not an RGB image of 8 bits.
+    """
+    if isinstance(image, str | Path | Image.Image):
+        path = Path(getattr(image, "filename", "") if isinstance(image, Image.Image) else image)
+        try:
+            return to_rgb(image) if isinstance(image, Image.Image) else read_rgb(path.expanduser())
+        except Exception as error:  # Pillow raises half a dozen types for damaged files
+            raise RunError(
+                f"{image} cannot be read ({reason(path, error)}): leave it out, or replace it."
+            ) from None
+    pixels = np.asarray(image)
+    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or not pixels.size:
+        raise RunError(
+            f"An image is an array {pixels.shape} of {pixels.dtype}: give RGB images (H, W, 3) of "
+            "uint8, in a list or stacked to (N, H, W, 3)."
+        )
+    return np.ascontiguousarray(pixels)
+
+
+def load(folder: str | Path) -> Run:
+    """Load a trained classifier from its run folder; the data set need not be installed.
+
+    Neither the global random state nor any file is changed.
+
+    Args:
+        folder: The run folder, ``runs/<name>/seed<seed>``.
+
+    Raises:
+        RunError: The folder lacks a file of a trained run, or the run has no classes to predict.
+
+    Example:
+        >>> run = load("runs/vgg_ce/seed0")  # doctest: +SKIP
+        >>> run.probabilities(["photo.jpg"]).shape  # doctest: +SKIP
+        (1, 7)
+    """
+    run = RunFolder(Path(folder).expanduser())
+    settings = run.settings()
+    if (run.path / MEMBERS).exists():
+        raise RunError(f"{run.path} is an ensemble: load its members, listed in {MEMBERS}.")
+    if not run.best.exists():
+        raise RunError(f"{run.path} has no {run.best.name}: {TRAIN}.")
+    data, model = build(settings, run.split())
+    _require_classifier(run.path, model)
+    try:
+        model.load_state_dict(load_state(run.best)["state_dict"])
+    except RuntimeError:
+        raise RunError(
+            f"{run.best} does not fit the model of {run.config.name}: use the commit that trained "
+            "the run."
+        ) from None
+    return Run(run, model, data.class_names, data.size, data.batch_size)
+
+
+def build(settings: Mapping[str, Any], split: pd.DataFrame) -> tuple[HAM10000, LightningModule]:
+    """The model of a run before training, with the classes and counts of its split.
+
+    Args:
+        settings: Options of the run.
+        split: Images of the run, as recorded in its ``split.csv``.
+
+    Returns:
+        The datamodule, which has no images, and the model.
+    """
+
+    class RecordedData(HAM10000):
+        @cached_property
+        def table(self) -> pd.DataFrame:
+            return split
+
+    parser = LightningArgumentParser(exit_on_error=False)
+    parser.add_lightning_class_args(RecordedData, "data")
+    parser.add_lightning_class_args(LightningModule, "model", subclass_mode=True)
+    link_model_to_data(parser)
+    model = _without_initial_weights(settings["model"])
+    try:
+        config = parser.parse_object({"data": settings["data"], "model": model})
+    except ArgumentError as error:
+        raise RunError(
+            f"These options are unknown to this version of the code "
+            f"({' '.join(str(error).split())}): use the commit that trained the run."
+        ) from error
+    with torch.random.fork_rng(devices=[]):
+        built = parser.instantiate(config)
+    return built.data, built.model
+
+
+def _without_initial_weights(options: Any) -> Any:
+    """The options of a model, without weights to download that its checkpoint replaces."""
+    if not isinstance(options, dict):
+        return options
+    kept = {name: _without_initial_weights(value) for name, value in options.items()}
+    return kept | ({"pretrained": False, "weights": None} if "pretrained" in kept else {})
+
+
+def _require_classifier(folder: Path, model: nn.Module) -> None:
+    if isinstance(model, Compression):
+        raise RunError(f"{folder} trained a codec, which has no classes: use a classifier's run.")
+
+
+class Restored(ExperimentCLI):
+    """The command line of ``predict`` up to where prediction would start."""
 
     def predict(self, **_: Any) -> None:
         model: nn.Module = self.model
@@ -23,19 +222,18 @@ class Trained(ExperimentCLI):
         model.eval()
 
 
-def load(folder: Path, *options: str) -> Trained:
-    """The classifier of a run with its best weights, on the CPU, and its data.
+def restore(folder: Path, *options: str) -> Restored:
+    """A trained classifier with its best weights, on the CPU, and its data, which are installed.
 
     Args:
         folder: The run folder.
-        *options: Flags besides those that the run recorded.
+        *options: Options besides those that the run recorded.
 
     Raises:
-        RunError: The folder has not all that a trained run has, or trained a codec.
+        RunError: The folder lacks a file of a trained run, or the run trained a codec.
     """
     arguments = ["predict", *recorded(folder), "--trainer.logger=false", *ONE_PROCESS, *options]
-    cli = run_command(arguments, Trained)
-    assert isinstance(cli, Trained)
-    if isinstance(cli.model, Compression):
-        raise RunError(f"{folder} trained a codec, which gives no diagnosis: take a classifier's.")
+    cli = run_command(arguments, Restored)
+    assert isinstance(cli, Restored)
+    _require_classifier(folder, cli.model)
     return cli

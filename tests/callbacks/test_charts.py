@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from callbacks.looking.charts import CURVE_POINTS, curves, thinned
-from callbacks.recording.results import LAST, UPLOADED_FILES
+from callbacks.recording.results import UPLOADED_FILES
 from callbacks.recording.wandb_logger import ResilientWandbLogger
+from callbacks.run_folder import OF_LAST_EPOCH
 from experiments.command_line.cli import run_command
 from experiments.use import dashboard
 from tests.callbacks.wandb_runs import UNAVOIDABLE, own_wandb
@@ -69,7 +70,7 @@ def test_all_that_the_dashboard_plots_is_logged(logged):
     # Nothing was compressed, and the last epoch was not tested.
     for name in {*UPLOADED_FILES} - {
         "test_fidelity.csv",
-        *(n for n in UPLOADED_FILES if n.startswith(LAST)),
+        *(n for n in UPLOADED_FILES if n.startswith(OF_LAST_EPOCH)),
     }:
         assert (uploaded / name).read_bytes() == (RUN / name).read_bytes()
 

@@ -17,7 +17,7 @@ from callbacks.errors import RunError
 from callbacks.recording.decision import Decision
 from experiments.command_line.cli import run_command
 from experiments.use import card, ensemble, export
-from experiments.use.trained import load
+from experiments.use.trained import restore
 
 ROOT = Path(__file__).parents[2]
 SEEDS = [Path(f"runs/small_ce/seed{seed}") for seed in range(2)]
@@ -54,14 +54,14 @@ def test_runs_decide_by_their_mean_probability_and_are_compared_like_runs():
     with pytest.raises(RunError, match="small_ce/seed0 is a trained run"):
         ensemble.carry_out(SEEDS, "small_ce", 1, None)
     with pytest.raises(RunError, match="different splits"):
-        other = load(SEEDS[1], "--data.split.seed=1")
-        ensemble.alike(SEEDS, [load(SEEDS[0]).datamodule, other.datamodule])
+        other = restore(SEEDS[1], "--data.split.seed=1")
+        ensemble.alike(SEEDS, [restore(SEEDS[0]).datamodule, other.datamodule])
 
 
 @pytest.mark.usefixtures("trained")
 def test_an_exported_run_says_what_the_run_says(lesions, capsys):
     pytest.importorskip("onnxscript")
-    decision = Decision(tuple(load(SEEDS[0]).datamodule.class_names), 1.7, (0.5, *[0.0] * 6))
+    decision = Decision(tuple(restore(SEEDS[0]).datamodule.class_names), 1.7, (0.5, *[0.0] * 6))
     decision.save(SEEDS[0])
     command = [sys.executable, "-W", "ignore", "-m", "experiments", "export", str(SEEDS[0])]
     done = subprocess.run(command, capture_output=True, text=True, env=environment())
@@ -76,7 +76,7 @@ def test_an_exported_run_says_what_the_run_says(lesions, capsys):
     assert json.loads(metadata["decision"])["temperature"] == 1.7
     assert "Not a medical device" in metadata["notice"]
 
-    data = load(SEEDS[0]).datamodule
+    data = restore(SEEDS[0]).datamodule
     rows = data.table.index[data.table["split"] == "test"]
     pixels = data.gather(rows)["image"].mul(255).round().byte().permute(0, 2, 3, 1)
     probability, decided = session.run(None, {"pixels": pixels.numpy()})

@@ -1,0 +1,176 @@
+"""The folder of a run: the names of its files, and what they hold."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import yaml
+
+from callbacks.errors import RunError, reason
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+CONFIG = "config.yaml"
+BEST = "best.ckpt"
+LAST = "last.ckpt"
+PREVIOUS = "previous.ckpt"
+METRICS = "metrics.jsonl"
+SPLIT = "split.csv"
+RESULTS = "results.json"
+TEST_PREDICTIONS = "test_predictions.csv"
+FIDELITY = "test_fidelity.csv"
+DECISION = "decision.json"
+PREDICTIONS = "predictions.csv"
+OF_LAST_EPOCH = "last_"  # prefix of the files about a run's last epoch
+
+TRAIN = "train it with `make train` until an epoch is validated"
+EVALUATE = "evaluate it with `python -m experiments evaluate {path}{option}`"
+SEED = re.compile(r"seed(\d+)")
+
+
+class RunFolder:
+    """The folder of a run, ``runs/<name>/seed<seed>``.
+
+    Constructing it reads nothing, so the folder may be missing or incomplete.
+
+    Args:
+        path: Path of the folder.
+
+    Attributes:
+        path: Path of the folder.
+        config: Options of the run.
+        best: Checkpoint of the best epoch by validation.
+        last: Newest checkpoint, from which the run is resumed.
+        metrics_file: All logged metrics, see :meth:`history`.
+        split_file: Images of each split, see :meth:`split`.
+        fidelity_file: What compression preserves of each test image; written for codecs only.
+        decision: Decision rule that was chosen on the validation split.
+        new_predictions: Predictions of ``predict`` for new images.
+
+    Example:
+        >>> folder = RunFolder("runs/vgg_ce/seed0")
+        >>> folder.name, folder.seed
+        ('vgg_ce', 0)
+        >>> folder.best
+        PosixPath('runs/vgg_ce/seed0/best.ckpt')
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.config = self.path / CONFIG
+        self.best = self.path / BEST
+        self.last = self.path / LAST
+        self.metrics_file = self.path / METRICS
+        self.split_file = self.path / SPLIT
+        self.fidelity_file = self.path / FIDELITY
+        self.decision = self.path / DECISION
+        self.new_predictions = self.path / PREDICTIONS
+
+    @classmethod
+    def of(cls, name: str, seed: int | str) -> Self:
+        """The folder of a run below the working directory, by its name and seed."""
+        return cls(Path("runs", name, f"seed{seed}"))
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({str(self.path)!r})"
+
+    @property
+    def name(self) -> str:
+        """Name of the run, shared by all its seeds."""
+        return self.path.absolute().parent.name
+
+    @property
+    def seed(self) -> int:
+        """Seed of the run, from the folder's name or else from its options."""
+        if named := SEED.fullmatch(self.path.absolute().name):
+            return int(named[1])
+        return int(self.settings()["seed_everything"])
+
+    def results_file(self, last: bool = False) -> Path:
+        """Path of the test results, of the best epoch or of the last one."""
+        return self.path / f"{OF_LAST_EPOCH * last}{RESULTS}"
+
+    def predictions_file(self, last: bool = False) -> Path:
+        """Path of the test predictions, of the best epoch or of the last one."""
+        return self.path / f"{OF_LAST_EPOCH * last}{TEST_PREDICTIONS}"
+
+    def settings(self) -> dict[str, Any]:
+        """The options that the run was trained with.
+
+        Raises:
+            RunError: The run has not been trained, or its options cannot be read.
+        """
+        text = self._existing(self.config, TRAIN).read_text("utf-8")
+        try:
+            settings = yaml.safe_load(text)
+        except yaml.YAMLError:
+            settings = None
+        if not isinstance(settings, dict):
+            raise RunError(f"{self.config} cannot be read: restore it from a copy.")
+        return settings
+
+    def results(self, last: bool = False) -> dict[str, Any]:
+        """The test results: metrics, classes, confusion matrix and more.
+
+        Args:
+            last: Whether to read the results of the last epoch instead of those of the best.
+
+        Raises:
+            RunError: The run has not been evaluated, or its results cannot be read.
+        """
+        file = self._existing(self.results_file(last), self._evaluate(last))
+        try:
+            results: dict[str, Any] = json.loads(file.read_text("utf-8"))
+        except ValueError as error:
+            raise RunError(
+                f"{file} cannot be read ({reason(error)}): {self._evaluate(last)}."
+            ) from None
+        return results
+
+    def predictions(self, last: bool = False) -> pd.DataFrame:
+        """One row per test image: its metadata and the probability ``p_<class>`` of each class.
+
+        Args:
+            last: Whether to read the predictions of the last epoch instead of those of the best.
+
+        Raises:
+            RunError: The run has not been evaluated.
+        """
+        return self._table(self._existing(self.predictions_file(last), self._evaluate(last)))
+
+    def split(self) -> pd.DataFrame:
+        """One row per image: ``image_id``, ``lesion_id``, ``dx`` and ``split``.
+
+        Raises:
+            RunError: The run has not been trained.
+        """
+        return self._table(self._existing(self.split_file, TRAIN))
+
+    def history(self) -> pd.DataFrame:
+        """Metrics by step, as from :func:`callbacks.recording.history.read_history`.
+
+        Raises:
+            RunError: The run has not been trained.
+        """
+        from callbacks.recording.history import read_history
+
+        return read_history(self._existing(self.metrics_file, TRAIN))
+
+    def _table(self, file: Path) -> pd.DataFrame:
+        import pandas as pd
+
+        return pd.read_csv(file)
+
+    def _evaluate(self, last: bool) -> str:
+        return EVALUATE.format(path=self.path, option=" --checkpoint=last" if last else "")
+
+    def _existing(self, file: Path, how: str) -> Path:
+        if not self.path.is_dir():
+            raise RunError(f"There is no run folder {self.path}: list the runs with `make status`.")
+        if not file.exists():
+            raise RunError(f"{self.path} has no {file.name}: {how}.")
+        return file
