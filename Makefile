@@ -21,7 +21,7 @@ RECIPE = $(or $(filter %/$(or $(EXP),none).yaml,$(RECIPES)),no-recipe)
 quoted = '$(subst ','\'',$(1))'
 
 .DEFAULT_GOAL := help
-.PHONY: no-recipe help demo data verify train show study submit status evaluate predict decide compare export card ensemble sweep dashboard sync test check docs audit bench
+.PHONY: no-recipe help demo data verify recipes train show study submit status evaluate predict decide compare export card ensemble sweep dashboard sync test check docs audit bench
 
 help: ## list the verbs
 	@awk -F ':.*## ' '/^[a-z]+:.*##/ {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -36,6 +36,9 @@ data: $(ENV) ## install HAM10000; SRC=folder takes archives that you have, SRC=a
 
 verify: $(ENV) ## name every missing, unreadable and unexpected file of the data
 	$(PYTHON) -m datamodules verify $(ARGS)
+
+recipes: $(ENV) ## list the recipes; ARGS=--write updates their index
+	$(PYTHON) -m experiments recipes $(ARGS)
 
 train: $(RECIPE) $(ENV) ## EXP=vgg_ce [SEED=1] [ARGS="--trainer.max_epochs=9"]: train a recipe, or resume its run
 	$(PYTHON) -m experiments train $(EXP) --seed_everything $(SEED) $(ARGS)

@@ -18,6 +18,7 @@ class Command(NamedTuple):
 
 COMMANDS = {
     "train": Command("train a recipe, or resume its run", "command_line.train"),
+    "recipes": Command("list the recipes", "recipes.index"),
     "show": Command("print a recipe with every option explained", "command_line.show"),
     "evaluate": Command("score a run on the test split", "use.apply", "evaluate"),
     "decide": Command("choose a decision rule on the validation split", "use.apply", "decide"),

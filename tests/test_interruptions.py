@@ -14,7 +14,7 @@ from callbacks.recording.history import read_history
 from callbacks.safety.preemption import SIGNALS
 from datamodules.classes import CLASSES
 from experiments.command_line.cli import ExperimentCLI, run_command
-from experiments.recipes import read
+from experiments.recipes import read, recipes
 from experiments.running.resume import resume_from
 from experiments.use import dashboard
 from tests.test_experiments import RECIPES, ROOT, arguments, small_networks
@@ -94,8 +94,8 @@ def prepare(experiment, lesions):
     """Trains the runs that the experiment starts from, which its callbacks name."""
     without_comments = str(read(experiment.stem))
     for first in re.findall(r"runs/(\w+)/seed\{seed\}", without_comments):
-        file = experiment.with_stem(first)
-        if file.exists() and not Path(f"runs/{first}").exists():
+        file = recipes().get(first)
+        if file and not Path(f"runs/{first}").exists():
             prepare(file, lesions)
             assert fit(file, lesions, first, more=["--trainer.max_epochs=1"]) == 0
 
@@ -170,7 +170,7 @@ def test_wherever_it_is_told(number, hook, step, saved, lesions):
 def test_a_second_ctrl_c_waits_for_nothing(lesions, capfd):
     twice = Tell(2, signal.SIGINT), Tell(2, signal.SIGINT)
     assert fit(PLAIN, lesions, "told", *twice) not in (0, 75)
-    assert "Ctrl-C again stops at once" in capfd.readouterr().err
+    assert "press Ctrl-C again to stop at once" in capfd.readouterr().err
     assert not Path("runs/told/seed0/last.ckpt").exists()
 
 

@@ -5,6 +5,7 @@ import yaml
 
 from callbacks.errors import RunError
 from experiments.recipes import FAMILY, FOLDER, find, layered, layers, read, recipes
+from experiments.recipes.index import README, index, needs
 
 FAMILIES = sorted(FOLDER.glob(f"*/{FAMILY}"))
 MEMBERS = [path for path in recipes().values() if path.with_name(FAMILY).exists()]
@@ -92,3 +93,28 @@ def test_other_files_stand_for_themselves(tmp_path, monkeypatch):
 def test_unknown_names_are_refused_with_the_nearest():
     with pytest.raises(RunError, match="no recipe 'vgg_ohme'.*vgg_ohem"):
         find("vgg_ohme")
+
+
+def test_the_index_is_up_to_date():
+    assert README.read_text() == index(), "Run: make recipes ARGS=--write"
+
+
+@pytest.mark.parametrize(
+    ("recipe", "expected"),
+    [
+        ("small_ce", []),
+        ("vgg_care_stage2", ["run vgg_ce", "masks"]),
+        ("compressed_frozen", ["run codec_6x", "run compressed_original", "masks"]),
+        ("bcl", ["weights resnet50d.ra2_in1k"]),
+    ],
+)
+def test_needs_follow_from_the_settings(recipe, expected):
+    assert needs(recipe) == expected
+
+
+@pytest.mark.parametrize("path", recipes().values(), ids=lambda path: path.stem)
+def test_headers_end_with_their_command(path):
+    lines = path.read_text().splitlines()
+    header = lines[: next(i for i, line in enumerate(lines) if not line.startswith("#"))]
+    assert header[-1].startswith("#   make ")
+    assert max(map(len, header)) <= 100

@@ -17,7 +17,7 @@ from callbacks.errors import RunError
 from experiments.command_line.parser import CommandParser
 from experiments.recipes import find, read
 
-INDENT = {"initial_indent": " " * 6, "subsequent_indent": " " * 6}
+INDENT = " " * 6
 UNSTATED = object()
 # Arguments that are not options: the data or the module fill them in.
 FILLED_IN = {"batches_per_epoch", "class_counts", "class_names", "dirpath", "labels"}
@@ -85,7 +85,12 @@ def explain(option: str, path: str, values: dict[str, Any]) -> str:
         elif path.startswith("torch.") and value is UNSTATED:  # documented by torch
             continue
         lines.append(f"  --{action.dest}{'' if value is UNSTATED else f' {value}'}")
-        lines += wrap(f"{plain(action.help)} ({_type(action)})", 96, **INDENT)
+        lines += wrap(
+            f"{plain(action.help)} ({_type(action)})",
+            96,
+            initial_indent=INDENT,
+            subsequent_indent=INDENT,
+        )
     return "\n".join([*lines, ""])
 
 
