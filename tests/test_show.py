@@ -16,7 +16,7 @@ ONE_OF_EACH_FAMILY = [
 
 def test_options_have_their_flag_value_meaning_and_default():
     page = " ".join(show("spmix").split())
-    assert page.startswith("SPMix (https://arxiv.org/abs/2406.10801)")
+    assert page.startswith("SPMix without the paper's shortcut")
     assert "--model.mix.floor 0.5 Smallest ratio, in [0, 1]" in page
     assert "--model.mix.probability Share of the pairs that are mixed" in page
     assert "(float, default: 1.0)" in page

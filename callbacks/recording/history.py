@@ -13,7 +13,8 @@ import pandas as pd
 from pytorch_lightning.loggers.logger import Logger
 from pytorch_lightning.utilities import rank_zero_only
 
-from callbacks.run_folder import RunFolder
+METRICS = "metrics.jsonl"  # as in run_folder.py, which reads it by this module
+
 
 LOWER_IS_BETTER = ("loss", "ece", "mae", "bits_per_pixel")
 
@@ -32,7 +33,7 @@ class History(Logger):
 
     def __init__(self, save_dir: str | Path = ".") -> None:
         super().__init__()
-        self.path = RunFolder(save_dir).metrics_file
+        self.path = Path(save_dir, METRICS)
         self._attempt: int | None = None
 
     @property
