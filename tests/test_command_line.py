@@ -351,9 +351,21 @@ def test_checkpoints_hold_state_only(lesions):
 @pytest.mark.parametrize(
     ("flag", "said"),
     [
-        ("--model.network.drop_ratio=0.1", "'drop_ratio' is not accepted"),
-        ("--trainer.max_epoch=3", "unrecognized arguments: --trainer.max_epoch"),
-        ("--data.split.test_images=abc", "Expected a <class 'int'>"),
+        (
+            "--model.network.drop_ratio=0.1",
+            "no option --model.network.drop_ratio (of lightning_modules.networks.TimmNetwork). "
+            "Did you mean --model.network.drop_rate?",
+        ),
+        ("--model.optimizer.lrr=1", "(of torch.optim.AdamW). Did you mean --model.optimizer.lr?"),
+        ("--trainer.max_epoch=3", "Did you mean --trainer.max_epochs?"),
+        ("--mix.help=SPMix", "error: There is no option --mix.help. List"),
+        (
+            "--model.criterion.class_path=FocalLos",
+            "Did you mean lightning_modules.losses.FocalLoss?",
+        ),
+        ("--data.sampler=SquareRot", "Did you mean datamodules.samplers.SquareRoot?"),
+        ("--trainer.callbacks+=callbacks.Overlay", "Did you mean callbacks.Overlays?"),
+        ("--data.split.test_images=abc", "--data.split.test_images: Expected a <class 'int'>"),
         ("--data.root=nowhere", "No data in nowhere. Install HAM10000 with `make data`"),
         ("--model.network.name=resnet81", "timm has no model 'resnet81'"),
         ("--model.network.pretrained=true", "--model.network.pretrained=false"),

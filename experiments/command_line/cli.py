@@ -25,6 +25,7 @@ from callbacks.safety.moved import Moved
 from callbacks.safety.preemption import Preemption
 from datamodules import HAM10000
 from experiments.command_line.failures import for_users
+from experiments.command_line.mistakes import clarified
 from experiments.command_line.options import refuse_training, refuse_values
 from experiments.recipes import BASE, layered
 from experiments.running.place import moved_from, refuse_contradictions, run_dir, run_group, run_id
@@ -36,13 +37,25 @@ COMMANDS = ("fit", "validate", "test", "predict")
 
 
 class Parser(LightningArgumentParser):
-    """Says what is wrong with a command in one sentence, and takes no abbreviations."""
+    """Reports errors in one sentence, with the nearest option; accepts no abbreviations."""
+
+    described: type | None = None
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs, allow_abbrev=False)
 
+    def add_class_arguments(
+        self, theclass: type, nested_key: str | None = None, *args: Any, **kwargs: Any
+    ) -> list[str]:
+        """Notes the class, which error messages name."""
+        if nested_key is None:
+            self.described = theclass
+        return super().add_class_arguments(theclass, nested_key, *args, **kwargs)
+
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        sys.stderr.write(f"error: {message}\n")
+        # Also where jsonargparse would continue with a parser around this one, whose message is
+        # longer and lacks the option.
+        sys.stderr.write(f"error: {clarified(self, message, self.described)}\n")
         sys.exit(2)
 
 

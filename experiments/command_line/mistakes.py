@@ -1,0 +1,81 @@
+"""Messages for options and classes that do not exist, with the nearest that do."""
+
+from __future__ import annotations
+
+import difflib
+import re
+import sys
+from collections.abc import Iterable
+
+from jsonargparse import ArgumentParser
+
+UNKNOWN_OPTION = re.compile(r"Option '(\S+)' is not accepted$|unrecognized arguments: --([^\s=]+)")
+REFUSED_VALUE = re.compile(r'Parser key "(.+?)":\s*(.*)', re.DOTALL)
+UNKNOWN_CLASS = re.compile(
+    r"Expected a dot import path string: (\S+)|Problem with given class_path '(\S+)':\s+"
+    r"(?:module '\S+' has no attribute|No module named)"
+)
+
+HIDDEN = ("help", "print_shtab")
+
+
+def clarified(parser: ArgumentParser, message: str, described: type | None = None) -> str:
+    """A parser's message with the whole path of the option, and the nearest option or class.
+
+    Args:
+        parser: Parser that reports the error; for the options of a class, the parser of the class.
+        message: Message of jsonargparse.
+        described: Class whose options the parser has, or None for the parser of a command.
+    """
+    if unknown := UNKNOWN_OPTION.match(message):
+        return _unknown_option(parser, unknown[1] or unknown[2], described)
+    if not (refused := REFUSED_VALUE.match(message)):
+        return message
+    key, details = refused.groups()
+    option = _typed(key)
+    if not (unknown := UNKNOWN_CLASS.search(details)):
+        return f"{option}: {details}"
+    value = unknown[1] or unknown[2]
+    package, _, name = value.rpartition(".")
+    known = {name: f"{package}.{name}" for name in dir(sys.modules.get(package)) if package}
+    action = next((action for action in parser._actions if action.dest == key), None)
+    paths = action.extra_help().rpartition(": ")[2].split(", ") if action is not None else []
+    known |= {path.rpartition(".")[2]: path for path in paths if path}
+    near = _nearest(name, known)
+    hint = f"Did you mean {near}?" if near else f"Known classes: {', '.join(paths)}."
+    return f"There is no class {value} for {option}. {hint}"
+
+
+def _unknown_option(parser: ArgumentParser, name: str, described: type | None) -> str:
+    option = _typed(name)
+    options = [action.dest for action in parser._actions if not action.dest.endswith(HIDDEN)]
+    owner = f" (of {_import_path(described)})" if described else ""
+    if near := _nearest(name, {key: key for key in options}):
+        hint = f"Did you mean {option.removesuffix(name)}{near}?"
+    elif described:
+        hint = f"Its options are {', '.join(options)}."
+    else:
+        hint = "List the options with --help."
+    return f"There is no option {option}{owner}. {hint}"
+
+
+def _typed(name: str) -> str:
+    """The option as typed on the command line; its last name only if it is in a file."""
+    options = [argument.partition("=")[0] for argument in sys.argv if argument.startswith("--")]
+    for option in reversed(options):
+        if option.removesuffix("+").removesuffix(".class_path").endswith((f".{name}", f"--{name}")):
+            return option.removesuffix("+").removesuffix(".class_path")
+    return f"--{name}"
+
+
+def _nearest(name: str, known: dict[str, str]) -> str | None:
+    begun: Iterable[str] = (key for key in known if key.startswith(name))
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.65) or list(begun)
+    return known[near[0]] if near else None
+
+
+def _import_path(cls: type) -> str:
+    """The shortest import path of a class: of its package, if that exports it."""
+    package = cls.__module__.rpartition(".")[0]
+    exported = getattr(sys.modules.get(package), cls.__name__, None) is cls
+    return f"{package if exported else cls.__module__}.{cls.__name__}"
