@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterable
 
 from jsonargparse import ArgumentParser
+from jsonargparse._typehints import ActionTypeHint  # it alone knows the classes of an option
 
 UNKNOWN_OPTION = re.compile(r"Option '(\S+)' is not accepted$|unrecognized arguments: --([^\s=]+)")
 REFUSED_VALUE = re.compile(r'Parser key "(.+?)":\s*(.*)', re.DOTALL)
@@ -39,7 +40,8 @@ def clarified(parser: ArgumentParser, message: str, described: type | None = Non
     package, _, name = value.rpartition(".")
     known = {name: f"{package}.{name}" for name in dir(sys.modules.get(package)) if package}
     action = next((action for action in parser._actions if action.dest == key), None)
-    paths = action.extra_help().rpartition(": ")[2].split(", ") if action is not None else []
+    text = action.extra_help() if isinstance(action, ActionTypeHint) else ""
+    paths = text.rpartition(": ")[2].split(", ")
     known |= {path.rpartition(".")[2]: path for path in paths if path}
     near = _nearest(name, known)
     hint = f"Did you mean {near}?" if near else f"Known classes: {', '.join(paths)}."
