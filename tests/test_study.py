@@ -12,7 +12,7 @@ from experiments.command_line.cli import run_command
 from experiments.recipes import find
 from experiments.running import study
 from experiments.running.study import STUDIES as FOLDER
-from experiments.running.study import Run, Study
+from experiments.running.study import Study, StudyRun
 
 STUDIES = sorted(FOLDER.glob("*.yaml"))
 ROWS = [
@@ -74,7 +74,7 @@ def two_rows(tmp_path):
 
 
 def test_a_row_is_trained_decided_and_tested(two_rows, machine):
-    assert Study.read(two_rows, ["--data.root=x"]).carry_out(jobs=1) == []
+    assert Study.read(two_rows, ["--data.root=x"]).complete(jobs=1) == []
     fit, decide, test = machine.told[:3]
     assert fit == (
         f"fit --config {find('vgg_ce')} --name t-first --seed_everything 0 "
@@ -90,7 +90,7 @@ def test_the_last_epoch_is_tested_before_the_best_where_it_is_asked_for(two_rows
     record = yaml.safe_load(two_rows.read_text()) | {"last": True}
     record["rows"]["bbn"]["last"] = False
     two_rows.write_text(yaml.safe_dump(record, sort_keys=False))
-    assert Study.read(two_rows).carry_out(jobs=1) == []
+    assert Study.read(two_rows).complete(jobs=1) == []
     tested = [command.split("--ckpt_path ")[1] for command in machine.told if "test " in command]
     folders = ["runs/t-first/seed0", "runs/t-first/seed1"]
     assert tested[:4] == [f"{f}/{c}.ckpt" for f in folders for c in ("last", "best")]
@@ -98,17 +98,17 @@ def test_the_last_epoch_is_tested_before_the_best_where_it_is_asked_for(two_rows
 
 
 def test_finished_runs_are_left_alone(two_rows, machine):
-    Study.read(two_rows).carry_out(jobs=2)
+    Study.read(two_rows).complete(jobs=2)
     done = len(machine.told)
-    assert Study.read(two_rows).carry_out(jobs=2) == []
+    assert Study.read(two_rows).complete(jobs=2) == []
     assert len(machine.told) == done
 
 
 def test_a_run_is_the_same_elsewhere(two_rows, machine):
-    Study.read(two_rows).carry_out(jobs=1)
+    Study.read(two_rows).complete(jobs=1)
     done = len(machine.told)
     elsewhere = ["--data.root=elsewhere", "--trainer.accelerator=cpu"]
-    assert Study.read(two_rows, elsewhere).carry_out(jobs=1) == []
+    assert Study.read(two_rows, elsewhere).complete(jobs=1) == []
     assert len(machine.told) == done
 
 
@@ -122,23 +122,23 @@ def test_a_run_is_the_same_elsewhere(two_rows, machine):
     ],
 )
 def test_finished_runs_of_other_options_are_not_taken_for_these(two_rows, machine, capsys, other):
-    Study.read(two_rows).carry_out(jobs=1)
-    failed = Study.read(two_rows, other).carry_out(jobs=1)
+    Study.read(two_rows).complete(jobs=1)
+    failed = Study.read(two_rows, other).complete(jobs=1)
     assert [run.row for run in failed] == ["first", "first", "bbn", "bbn"]
     assert "runs/t-first/seed0 was trained with other options" in capsys.readouterr().out
 
 
 def test_a_run_is_another_if_what_it_starts_from_is(two_rows, machine):
-    Study.read(two_rows).carry_out(jobs=1)
+    Study.read(two_rows).complete(jobs=1)
     shutil.rmtree("runs/t-first")
     two_rows.write_text(two_rows.read_text().replace("decide: ArgMax", "model.momentum: 0.5"))
-    failed = Study.read(two_rows).carry_out(jobs=1)
+    failed = Study.read(two_rows).complete(jobs=1)
     assert [run.row for run in failed] == ["bbn", "bbn"]
 
 
 def test_a_failure_is_named_and_the_rest_goes_on(two_rows, machine, capsys):
     machine.fails = ("t-first --seed_everything 0",)
-    failed = Study.read(two_rows).carry_out(jobs=2)
+    failed = Study.read(two_rows).complete(jobs=2)
     assert [(run.row, run.seed) for run in failed] == [("first", 0), ("bbn", 0)]
     assert Path("runs/t-bbn/seed1/results.json").exists()
     said = capsys.readouterr().out
@@ -147,7 +147,7 @@ def test_a_failure_is_named_and_the_rest_goes_on(two_rows, machine, capsys):
 
 
 def test_options_are_flags():
-    run = Run("t", "x", "vgg_ce", 0)
+    run = StudyRun("t", "x", "vgg_ce", 0)
     assert study._flag([1, 2], run.seed) == "[1, 2]"
     assert study._flag(0.003, 0) == "0.003"
     assert study._flag(False, 0) == "false"

@@ -1,4 +1,4 @@
-"""Where a run goes on."""
+"""The checkpoint that a run resumes from."""
 
 from __future__ import annotations
 
@@ -13,29 +13,32 @@ from callbacks.safety.checkpoint_io import epochs_done
 
 
 def resume_from(folder: Path, accumulated: int = 1) -> tuple[Path, dict[str, Any]] | None:
-    """The checkpoint of a run to go on from, or None for a run not started.
+    """Finds the checkpoint to resume from; None if the run has none.
 
-    It is the one that is furthest on: not the newest file, for a copied folder has new times. One
-    that is damaged is named and passed over. So is one from within an accumulation, whose gradient
-    is lost, and one from between the last batch of an epoch and its validation, which Lightning
-    would leave out.
+    This is the checkpoint with the most steps, not the newest file, since copying a folder changes
+    the times of its files. Damaged checkpoints are reported and skipped. So are checkpoints from
+    within a gradient accumulation, whose gradient is lost, and those between the last batch of an
+    epoch and its validation, which Lightning would leave out.
 
     Args:
-        folder: The run folder.
-        accumulated: Batches whose gradients are added up for a step.
+        folder: Run folder.
+        accumulated: Number of batches whose gradients are added up for a step.
+
+    Returns:
+        Path and content of the checkpoint.
     """
-    found = []
+    candidates = []
     for path in folder.glob("*.ckpt"):
         try:
             checkpoint = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
             progress = (checkpoint["global_step"], epochs_done(checkpoint))
-            whole = _loses_nothing(checkpoint, accumulated)
+            resumable = _loses_nothing(checkpoint, accumulated)
         except Exception as error:  # a truncated zip raises half a dozen types
             print(f"{path} is damaged ({error}); looking for an older one.", file=sys.stderr)
             continue
-        if whole:
-            found.append((progress, path.name == LAST, path, checkpoint))
-    return max(found, key=lambda one: one[:2])[2:] if found else None
+        if resumable:
+            candidates.append((progress, path.name == LAST, path, checkpoint))
+    return max(candidates, key=lambda entry: entry[:2])[2:] if candidates else None
 
 
 def _loses_nothing(checkpoint: dict[str, Any], accumulated: int) -> bool:

@@ -23,26 +23,26 @@ from experiments.recipes import find
 
 STUDIES = Path(__file__).parents[1] / "studies"
 RECORD = "study.txt"
-# Where a run is trained and what it shows there: with others it would still be the same run.
-ELSEWHERE = ("data.root", "data.cache_dir", "data.num_workers",
+# Options that do not change the result; ignored when deciding whether a run is the same.
+IRRELEVANT = ("data.root", "data.cache_dir", "data.num_workers",
              "trainer.accelerator", "trainer.devices",
              "trainer.num_nodes", "trainer.strategy", "trainer.enable_progress_bar")  # fmt: skip
 Options = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
-class Run:
-    """One experiment with one seed, in ``runs/<study>-<row>/seed<n>/``.
+class StudyRun:
+    """A row of a study with one seed, in ``runs/<study>-<row>/seed<n>/``.
 
     Args:
-        study: Name of the study, which is that of its file.
-        row: Name of the row in the study's table.
-        experiment: Name of the experiment's file.
-        seed: Of everything but the split.
-        options: Flags of the command line.
-        after: Row whose run of the same seed this one starts from.
-        decide: Rule of a decision that is chosen on validation before the test.
-        last: Whether the last epoch is tested, too.
+        study: Name of the study's file, without its ending.
+        row: Name of the row.
+        experiment: Name of the recipe.
+        seed: Seed of weights and order; the split has its own.
+        options: Options of the command line.
+        after: Row whose run of the same seed this run starts from.
+        decide: Rule of the decision that is chosen on the validation split before the test.
+        last: Whether the last epoch is tested as well as the best.
     """
 
     study: str
@@ -63,17 +63,17 @@ class Run:
         return RunFolder.of(self.name, self.seed).path
 
     @property
-    def asked(self) -> str:
-        """What makes it the run that it is, and the same of the runs that it starts from."""
+    def record(self) -> str:
+        """Record of recipe and options, and of those of the runs that this one starts from."""
         flags = [flag.removeprefix("--").partition("=") for flag in self.options]
-        made = {key: value for key, _, value in flags if not key.startswith(ELSEWHERE)}
+        made = {key: value for key, _, value in flags if not key.startswith(IRRELEVANT)}
         sources = [Path(value, RECORD) for value in made.values() if value]
         lines = [self.experiment, f"decide {self.decide}", *map("=".join, made.items())]
         records = (each.read_text("utf-8") for each in sources if each.is_file())
         return "\n".join([*lines, *records, ""])
 
     def commands(self) -> Iterator[list[str]]:
-        """Trains, decides, and scores the best checkpoint on the test part."""
+        """Arguments of the commands that train, decide and test."""
         config = str(find(self.experiment))
         head = ["--name", self.name, "--seed_everything", str(self.seed)]
         yield ["fit", "--config", config, *head, *self.options]
@@ -87,22 +87,23 @@ class Run:
             yield ["test", *trained[:-1], str(RunFolder(self.folder).last)]
         yield ["test", *trained]
 
-    def carry_out(self, threads: int | None) -> bool:
-        """Whether the run is finished; it is left alone if it was, and goes on if it had begun.
+    def complete(self, threads: int | None) -> bool:
+        """Trains or resumes the run, unless it is finished; returns whether it is finished.
 
-        What it was asked for is recorded beside it: with other options it would be another run.
+        Recipe and options are recorded in the run folder, so that a run with others is not mistaken
+        for this one.
         """
         record = self.folder / RECORD
-        if record.exists() and record.read_text("utf-8") != self.asked:
+        if record.exists() and record.read_text("utf-8") != self.record:
             print(
-                f"{self.folder} was trained with other options ({record}): rename the folder, "
-                "whose run can be used as before."
+                f"{self.folder} was trained with other options ({record}). Rename the folder to "
+                "keep that run, then start the study again."
             )
             return False
         if RunFolder(self.folder).results_file().exists():
             return True
         self.folder.mkdir(parents=True, exist_ok=True)
-        write_text(record, self.asked)
+        write_text(record, self.record)
         environment = os.environ | ({"OMP_NUM_THREADS": str(threads)} if threads else {})
         start, log = perf_counter(), self.folder / "log.txt"
         with log.open("a") as file:
@@ -125,7 +126,7 @@ class Run:
 class Study:
     """The runs of a file in ``experiments/studies``, row by row, each with every seed."""
 
-    runs: tuple[Run, ...]
+    runs: tuple[StudyRun, ...]
 
     @classmethod
     def read(cls, path: Path, more: Sequence[str] = ()) -> Self:
@@ -161,30 +162,30 @@ class Study:
             wanted |= {row for row in more if row}
         return type(self)(tuple(run for run in self.runs if run.row in wanted))
 
-    def carry_out(self, jobs: int) -> list[Run]:
+    def complete(self, jobs: int) -> list[StudyRun]:
         """Carries out all runs, ``jobs`` at a time; returns those that failed."""
         threads = max(1, (os.cpu_count() or 1) // jobs) if jobs > 1 else None
         futures: dict[tuple[str, int], Future[bool]] = {}
 
-        def carry_out(run: Run) -> bool:
+        def complete(run: StudyRun) -> bool:
             # What a run starts from was submitted before it, and is running at least.
             if run.after and not futures[run.after, run.seed].result():
                 print(f"{run.name} seed {run.seed}: not started, for {run.after} failed")
                 return False
-            return run.carry_out(threads)
+            return run.complete(threads)
 
         with ThreadPoolExecutor(jobs) as pool:
             for run in self.runs:
-                futures[run.row, run.seed] = pool.submit(carry_out, run)
+                futures[run.row, run.seed] = pool.submit(complete, run)
         return [run for run in self.runs if not futures[run.row, run.seed].result()]
 
 
-def _run(study: str, name: str, row: Mapping[str, Any], seed: int, shared: Options) -> Run:
+def _run(study: str, name: str, row: Mapping[str, Any], seed: int, shared: Options) -> StudyRun:
     known = {key: row[key] for key in ("after", "decide", "last") if key in row}
     own = {key: row[key] for key in row if key not in ("experiment", *known)}
     options = {key: value for key, value in {**shared, **own}.items() if value is not None}
     flags = tuple(f"--{key}={_flag(value, seed)}" for key, value in options.items())
-    return Run(study, name, row.get("experiment", name), seed, flags, **known)
+    return StudyRun(study, name, row.get("experiment", name), seed, flags, **known)
 
 
 def _flag(value: Any, seed: int) -> str:
@@ -212,7 +213,7 @@ def main() -> None:
         study = study.only(re.split(r"[\s,]+", options.rows.strip())) if options.rows else study
     except RunError as error:
         sys.exit(f"error: {error}")
-    if failed := study.carry_out(options.jobs):
+    if failed := study.complete(options.jobs):
         sys.exit(f"error: {len(failed)} runs are unfinished. Run the same command to resume them.")
 
 

@@ -21,34 +21,41 @@ from lightning_modules import Classifier
 from lightning_modules.networks import Ensemble
 
 
-def carry_out(
+def evaluate(
     runs: Sequence[Path], name: str, views: int, folder: Path | None, *options: str
 ) -> None:
-    """Scores the mean probability of runs on their test part, or predicts a folder with it.
+    """Scores the mean probability of runs on their test split, or predicts a folder with it.
 
-    What it finds lies in ``runs/<name>/seed<n>``, with the seed of the first run and its
-    ``config.yaml``, so that it can be compared as any run.
+    Results are written to ``runs/<name>/seed<n>``, with the seed and the ``config.yaml`` of the
+    first run, so that an ensemble is compared as any run.
+
+    Args:
+        runs: Run folders of the members.
+        name: Name of the ensemble's run.
+        views: Number of orientations of each image, 1 to 8.
+        folder: Folder of images to predict; None scores the test split.
+        *options: Options besides those that the runs recorded.
 
     Raises:
         RunError: The runs have different splits, classes or image sizes, or the name is taken.
     """
     refuse_name(name)
     members = [restore(run, *options) for run in runs]
-    alike(runs, [member.datamodule for member in members])
+    require_same_data(runs, [member.datamodule for member in members])
     first = runs[0]
     seed = members[0].datamodule.seed
 
-    class Together(ExperimentCLI):
+    class EnsembleCLI(ExperimentCLI):
         def _before_use(self, command: str) -> None:
-            """The members have their weights already."""
+            """Loads no checkpoint: the members have their weights."""
             if command == "test":
                 self.config_init[command]["verbose"] = False
 
         def test(self, **kwargs: Any) -> None:
-            self.trainer.test(**kwargs | {"model": joined(members, views), "ckpt_path": None})
+            self.trainer.test(**kwargs | {"model": averaged(members, views), "ckpt_path": None})
 
         def predict(self, **kwargs: Any) -> None:
-            self.trainer.predict(**kwargs | {"model": joined(members, views), "ckpt_path": None})
+            self.trainer.predict(**kwargs | {"model": averaged(members, views), "ckpt_path": None})
 
     target = Path("runs", name, f"seed{seed}")
     if (target / "best.ckpt").exists():
@@ -60,11 +67,11 @@ def carry_out(
     write_text(target / MEMBERS, "".join(f"{run}\n" for run in runs) + f"views {views}\n")
     command = ["predict", f"--data.predict_folder={folder}"] if folder else ["test"]
     recorded = [f"--config={target}/config.yaml", f"--ckpt_path={target}/{MEMBERS}"]
-    run_command([command[0], *recorded, *ONE_PROCESS, *command[1:], *options], Together)
+    run_command([command[0], *recorded, *ONE_PROCESS, *command[1:], *options], EnsembleCLI)
 
 
-def joined(members: Sequence[ExperimentCLI], views: int) -> Classifier:
-    """A classifier that gives the members' mean."""
+def averaged(members: Sequence[ExperimentCLI], views: int) -> Classifier:
+    """A classifier with the mean probability of the members."""
     network = Ensemble([member.model for member in members], views).eval()
     return Classifier(
         network,
@@ -74,8 +81,8 @@ def joined(members: Sequence[ExperimentCLI], views: int) -> Classifier:
     )
 
 
-def alike(runs: Sequence[Path], data: Sequence[Any]) -> None:
-    """Holds all runs to the first one's split, for what tests one of them may train another."""
+def require_same_data(runs: Sequence[Path], data: Sequence[Any]) -> None:
+    """Requires the same split: a test image of one run may be a training image of another."""
     for run, other in zip(runs, data, strict=True):
         for what, same in (
             ("classes", other.class_names == data[0].class_names),
@@ -84,7 +91,7 @@ def alike(runs: Sequence[Path], data: Sequence[Any]) -> None:
         ):
             if not same:
                 raise RunError(
-                    f"{runs[0]} and {run} have different {what}: they cannot decide together."
+                    f"{runs[0]} and {run} have different {what}: ensembles need runs with the same."
                 )
 
 
@@ -103,4 +110,4 @@ def main() -> None:
     kind = "ensemble" if len(options.runs) > 1 else "views"
     chosen = options.name or f"{options.runs[0].absolute().parent.name}-{kind}"
     with for_users():
-        carry_out(options.runs, chosen, options.views, options.folder, *more)
+        evaluate(options.runs, chosen, options.views, options.folder, *more)

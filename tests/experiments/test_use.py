@@ -42,7 +42,7 @@ def table(folder: Path) -> pd.DataFrame:
 
 @pytest.mark.usefixtures("trained")
 def test_runs_decide_by_their_mean_probability_and_are_compared_like_runs():
-    ensemble.carry_out(SEEDS, "both", 1, None)
+    ensemble.evaluate(SEEDS, "both", 1, None)
     found = table(Path("runs/both/seed0")).filter(like="p_")
     mean = sum(table(seed).filter(like="p_") for seed in SEEDS) / 2
     np.testing.assert_allclose(found, mean, atol=1e-5)
@@ -52,10 +52,10 @@ def test_runs_decide_by_their_mean_probability_and_are_compared_like_runs():
     with pytest.raises(RunError, match="both/seed0 is an ensemble"):
         run_command(["test", *both])
     with pytest.raises(RunError, match="small_ce/seed0 is a trained run"):
-        ensemble.carry_out(SEEDS, "small_ce", 1, None)
+        ensemble.evaluate(SEEDS, "small_ce", 1, None)
     with pytest.raises(RunError, match="different splits"):
         other = restore(SEEDS[1], "--data.split.seed=1")
-        ensemble.alike(SEEDS, [restore(SEEDS[0]).datamodule, other.datamodule])
+        ensemble.require_same_data(SEEDS, [restore(SEEDS[0]).datamodule, other.datamodule])
 
 
 @pytest.mark.usefixtures("trained")
