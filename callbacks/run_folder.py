@@ -148,7 +148,8 @@ class RunFolder:
         Raises:
             RunError: The run has not been trained.
         """
-        return self._table(self._existing(self.split_file, TRAIN))
+        table = self._table(self._existing(self.split_file, TRAIN))
+        return table.rename(columns={"part": "split"})  # the column's name up to 0.1.0
 
     def history(self) -> pd.DataFrame:
         """Metrics by step, as from :func:`callbacks.recording.history.read_history`.

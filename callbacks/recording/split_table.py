@@ -24,9 +24,10 @@ class SplitTable(RunCallback):
         if stage == "predict":
             return
         data = self.data(trainer)
-        file = RunFolder(self.folder).split_file
+        run = RunFolder(self.folder)
+        file = run.split_file
         split = data.table.loc[data.table["split"] != "", SPLIT_COLUMNS].reset_index(drop=True)
-        if file.exists() and not _same(split, pd.read_csv(file)):
+        if file.exists() and not _same(split, run.split()):
             rename = ", or give the run another --name" if stage == "fit" else ""
             raise RunError(
                 f"{file} records another split than the data in {data.root} give now: "

@@ -13,6 +13,7 @@ from callbacks.atomic_files import write_text
 from callbacks.console import decimals
 from callbacks.errors import RunError
 from callbacks.recording.decision import Decision
+from callbacks.run_folder import RunFolder
 from experiments.command_line.parser import CommandParser
 from experiments.compare.comparison import compare
 from experiments.compare.rows import Estimate
@@ -68,7 +69,7 @@ Research on classification under class imbalance, on dermatoscopic images like t
 
 def card(run: TestedRun, folder: Path) -> str:
     """The card in Markdown."""
-    images = pd.read_csv(folder / "split.csv")
+    images = RunFolder(folder).split()
     counts = pd.crosstab(images["dx"], images["split"]).reindex(run.classes, fill_value=0)
     counts = counts[[split for split in ("train", "val", "test") if split in counts]]
     counts.loc["all"] = counts.sum()
@@ -150,8 +151,6 @@ def main() -> None:
     folder = parser.parse_args().run
     try:
         run = read_run(folder)
-        if not (folder / "split.csv").exists():
-            raise RunError(f"{folder} has no split.csv: a card tells of a run that was trained.")
         write_text(folder / "card.md", card(run, folder))
     except RunError as error:
         sys.exit(f"error: {error}")

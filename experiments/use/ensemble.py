@@ -11,6 +11,7 @@ from torch import nn
 
 from callbacks.atomic_files import replacing, write_text
 from callbacks.errors import RunError
+from callbacks.run_folder import RunFolder
 from experiments.command_line.cli import MEMBERS, ExperimentCLI, run_command
 from experiments.command_line.failures import for_users
 from experiments.command_line.parser import CommandParser
@@ -57,16 +58,17 @@ def evaluate(
         def predict(self, **kwargs: Any) -> None:
             self.trainer.predict(**kwargs | {"model": averaged(members, views), "ckpt_path": None})
 
-    target = Path("runs", name, f"seed{seed}")
-    if (target / "best.ckpt").exists():
-        raise RunError(f"{target} is a trained run: give the ensemble another --name.")
-    target.mkdir(parents=True, exist_ok=True)
-    for file in ("config.yaml", "split.csv"):
-        with replacing(target / file) as partial:
-            partial.write_bytes((first / file).read_bytes())
-    write_text(target / MEMBERS, "".join(f"{run}\n" for run in runs) + f"views {views}\n")
+    target = RunFolder.of(name, seed)
+    if target.best.exists():
+        raise RunError(f"{target.path} is a trained run: give the ensemble another --name.")
+    target.path.mkdir(parents=True, exist_ok=True)
+    for file in (target.config, target.split_file):
+        with replacing(file) as partial:
+            partial.write_bytes((first / file.name).read_bytes())
+    members_file = target.path / MEMBERS
+    write_text(members_file, "".join(f"{run}\n" for run in runs) + f"views {views}\n")
     command = ["predict", f"--data.predict_folder={folder}"] if folder else ["test"]
-    recorded = [f"--config={target}/config.yaml", f"--ckpt_path={target}/{MEMBERS}"]
+    recorded = [f"--config={target.config}", f"--ckpt_path={members_file}"]
     run_command([command[0], *recorded, *ONE_PROCESS, *command[1:], *options], EnsembleCLI)
 
 
