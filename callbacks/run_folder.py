@@ -47,7 +47,7 @@ class RunFolder:
         last: Newest checkpoint, from which the run is resumed.
         metrics_file: All logged metrics, see :meth:`history`.
         split_file: Images of each split, see :meth:`split`.
-        fidelity_file: What compression preserves of each test image; written for codecs only.
+        fidelity_file: Fidelity of each compressed test image; written for codecs only.
         decision: Decision rule that was chosen on the validation split.
         new_predictions: Predictions of ``predict`` for new images.
 

@@ -18,7 +18,7 @@ class Views(Transform):
     """The batch once through each transform: all first views, then all second views, and so on.
 
     Args:
-        views: V transforms, one for each view.
+        views: Transforms, one for each of the V views.
 
     Shape:
         Values (B, ...) to (V B, ...).

@@ -27,8 +27,8 @@ class BBN(DiagnosticLearner):
     Args:
         network: Network with two branches.
         criterion: Loss of logits (B, K) for labels (B,).
-        horizon: T as a multiple of the number of epochs; the published code trains 90 of 100
-            epochs.
+        horizon: Length T of the schedule as a multiple of the number of epochs; the published code
+            trains 90 of 100 epochs.
         **kwargs: As for :class:`~lightning_modules.classifier.DiagnosticLearner`.
     """
 

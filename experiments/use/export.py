@@ -63,7 +63,7 @@ def export(run: Path, out: Path, *options: str) -> dict[str, str]:
         The metadata.
 
     Raises:
-        RunError: A library is missing, or what was exported says something else.
+        RunError: A library is missing, or an exported file gives other results.
     """
     cli = restore(run, *options)
     decision = Decision.load(run) or Decision(tuple(cli.datamodule.class_names))
@@ -121,11 +121,11 @@ def check(found: Outputs, probability: Tensor, cost: Tensor, file: Path) -> None
     """Holds what an exported network says of the first images to what the run says.
 
     Args:
-        found: Of the first images.
+        found: Outputs for the first images.
         probability: The run's (N, K), calibrated.
         cost: The run's expected cost (N, K) of deciding each class. The class that is decided has
             the least, within the tolerance: two of nearly the same cost may change places.
-        file: What was exported.
+        file: Exported file, for messages.
     """
     there = len(found.probability)
     apart = (found.probability - probability[:there]).abs().max().item()

@@ -19,8 +19,8 @@ class BalancedContrastiveLoss(SupConLoss):
     prototypes among the keys make sure that each occurs.
 
     Args:
-        num_classes: K; the command line takes it from the data.
-        temperature: T; 0.07 in the published code, 0.1 in the paper.
+        num_classes: Number of classes K; the command line takes it from the data.
+        temperature: Temperature T; 0.07 in the published code, 0.1 in the paper.
 
     Shape:
         As :class:`SupConLoss`.
