@@ -1,6 +1,9 @@
 """What a user sees: a run trained, resumed, scored and used, and each mistake in a sentence."""
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pandas as pd
@@ -359,10 +362,6 @@ def test_checkpoints_hold_state_only(lesions):
         ("--model.optimizer.lrr=1", "(of torch.optim.AdamW). Did you mean --model.optimizer.lr?"),
         ("--trainer.max_epoch=3", "Did you mean --trainer.max_epochs?"),
         ("--mix.help=SPMix", "error: There is no option --mix.help. List"),
-        (
-            "--model.criterion.class_path=FocalLos",
-            "Did you mean lightning_modules.losses.FocalLoss?",
-        ),
         ("--data.sampler=SquareRot", "Did you mean datamodules.samplers.SquareRoot?"),
         ("--trainer.callbacks+=callbacks.Overlay", "Did you mean callbacks.Overlays?"),
         ("--data.split.test_images=abc", "--data.split.test_images: Expected a <class 'int'>"),
@@ -375,6 +374,20 @@ def test_checkpoints_hold_state_only(lesions):
 )
 def test_mistakes_are_one_sentence(lesions, error, flag, said):
     assert said in error("fit", *arguments(lesions, flag))
+
+
+def test_a_class_path_without_a_class_names_the_nearest():
+    # In a process of its own: the parser also tries classes that other tests have imported.
+    command = [sys.executable, "-m", "experiments", "train", "small_ce"]
+    outcome = subprocess.run(
+        [*command, "--model.criterion.class_path=FocalLos"],
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    assert outcome.returncode == 2
+    assert outcome.stderr.startswith("error: There is no class FocalLos for --model.criterion.")
+    assert "Did you mean lightning_modules.losses.FocalLoss?" in outcome.stderr
 
 
 def test_a_folder_without_images(lesions, error, tmp_path):
