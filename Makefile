@@ -21,7 +21,7 @@ RECIPE = $(or $(filter %/$(or $(EXP),none).yaml,$(RECIPES)),no-recipe)
 quoted = '$(subst ','\'',$(1))'
 
 .DEFAULT_GOAL := help
-.PHONY: no-recipe help demo data verify recipes train show study submit status evaluate predict decide compare export card ensemble sweep dashboard sync test check docs audit bench
+.PHONY: no-recipe help demo data verify recipes train show study submit status evaluate predict decide compare results export card ensemble sweep dashboard sync test check docs audit bench
 
 help: ## list the verbs
 	@awk -F ':.*## ' '/^[a-z]+:.*##/ {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -66,6 +66,9 @@ decide: $(ENV) $(RUN)/config.yaml ## EXP=vgg_ce [RULE=Sensitivity]: choose a dec
 
 compare: $(ENV) ## [RUNS="runs/imbalance-*"] [BASELINE=imbalance-ce]: runs to a table and a page
 	$(PYTHON) -m experiments compare $(RUNS) $(if $(BASELINE),--baseline $(call quoted,$(BASELINE))) $(ARGS)
+
+results: $(ENV) ## STUDY=imbalance: add a study's finished runs to docs/results/, and write its table
+	$(PYTHON) -m experiments results $(STUDY)
 
 export: $(ENV) $(RUN)/config.yaml ## EXP=vgg_ce [SEED=1]: write ONNX and torch.export, and check both
 	$(PYTHON) -m experiments export $(RUN) $(ARGS)

@@ -28,6 +28,7 @@ COMMANDS = {
     "card": Command("write the model card of an evaluated run", "use.card"),
     "study": Command("train and evaluate all runs of a comparison", "running.study"),
     "compare": Command("compare runs in a table and on a page", "compare.__main__"),
+    "results": Command("publish a study's table in docs/results.md", "compare.results"),
     "status": Command("list runs, how far they are, and who is training them", "running.status"),
     "submit": Command("train on a Slurm cluster", "running.slurm"),
     "dashboard": Command("create the project's workspace on W&B", "use.dashboard"),

@@ -61,8 +61,15 @@ def compare(
     Raises:
         RunError: Two runs cannot be compared, or no row has the name ``baseline``.
     """
+    return compare_rows(list(rows_of(runs)), resamples, baseline, notes)
+
+
+def compare_rows(
+    rows: list[Row], resamples: int = 2000, baseline: str | None = None, notes: Iterable[str] = ()
+) -> Comparison:
+    """As :func:`compare`, of rows that have no metrics yet."""
+    runs = [run for row in rows for run in row.runs]
     check_comparable(runs)
-    rows = list(rows_of(runs))
     if baseline is not None and baseline not in [row.name for row in rows]:
         names = ", ".join(row.name for row in rows)
         raise RunError(f"No row is called {baseline!r}: set BASELINE to one of {names}.")

@@ -1,0 +1,150 @@
+"""Runs of a study in a CSV file, which outlives their folders."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from callbacks.atomic_files import write_table
+from callbacks.errors import RunError
+from callbacks.run_folder import RunFolder
+from experiments.compare.resources import resources
+from experiments.compare.rows import BY_DECISION, Row
+from experiments.compare.runs import TestedRun, read_run
+
+KEY = ["row", "seed", "checkpoint"]
+BEST, LAST = "best", "last"
+# Metrics that need probabilities, of which the archive keeps only the classes decided for.
+RECORDED = ("macro_auroc", "ece", "average_precision")
+COLUMNS = [
+    *KEY, "epoch", "commit", "split", "classes", "parameters", "hours",
+    *RECORDED, "validation", "decisions",
+]  # fmt: skip
+IMAGE_COLUMNS = ["image_id", "lesion_id", "dx"]
+
+
+class Archive:
+    """Evaluated runs of a study, as a CSV file with one line per run and checkpoint.
+
+    ``decisions`` holds the class of each test image as a digit, its position in ``classes``, in the
+    order of ``test_<split>.csv`` beside the file. All metrics of decisions, with their intervals,
+    can be computed from these two files.
+
+    Args:
+        path: The CSV file, which need not exist yet.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.table = pd.DataFrame(columns=COLUMNS)
+        if path.exists():
+            self.table = pd.read_csv(path, dtype={"decisions": str, "split": str, "commit": str})
+
+    def add(self, runs: Iterable[tuple[str, Path]]) -> int:
+        """Add the runs of rows, each with its folder; a run that is there already is replaced.
+
+        Returns:
+            Number of runs that were evaluated, and so added.
+
+        Raises:
+            RunError: A run has other test images than those that the archive has for its split.
+        """
+        found = [(row, folder) for row, folder in runs if RunFolder(folder).results_file().exists()]
+        records = [record for row, folder in found for record in self._records(row, folder)]
+        if records:
+            parts = [part for part in (self.table, pd.DataFrame(records)) if len(part)]
+            merged = pd.concat(parts).drop_duplicates(KEY, keep="last")
+            self.table = merged.sort_values(KEY, ignore_index=True).reindex(columns=COLUMNS)
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            write_table(self.path, self.table)
+        return len(found)
+
+    def rows(self, order: Iterable[str], checkpoint: str = BEST) -> Iterator[Row]:
+        """Rows of a comparison, and for runs with a decision rule a second one of its classes.
+
+        Args:
+            order: Names of the rows.
+            checkpoint: ``best`` or ``last``.
+        """
+        for name in order:
+            mine = self.table[self.table["row"] == name]
+            for kind, suffix in ((checkpoint, ""), (checkpoint + BY_DECISION, BY_DECISION)):
+                lines = mine[mine["checkpoint"] == kind].sort_values("seed")
+                if len(lines):
+                    runs = tuple(self._run(name, line) for line in lines.to_dict("records"))
+                    yield Row(name + suffix, runs, decided=True)
+
+    def images(self, split: str) -> pd.DataFrame:
+        """Test images of a split, and how many images of each one's class the data set has."""
+        return pd.read_csv(self._images_file(split))
+
+    def _images_file(self, split: str) -> Path:
+        return self.path.with_name(f"test_{split}.csv")
+
+    def _records(self, row: str, folder: Path) -> Iterator[dict[str, Any]]:
+        for checkpoint, last in ((BEST, False), (LAST, True)):
+            if RunFolder(folder).results_file(last).exists():
+                run = read_run(folder, last)
+                self._keep_images(run)
+                record = _record(run, folder, last) | {"row": row, "checkpoint": checkpoint}
+                yield record | {"decisions": _digits(run.probability.argmax(1))}
+                if run.decision is not None:
+                    unknown = dict.fromkeys(RECORDED, np.nan)  # a decision has no probabilities
+                    rule = {"checkpoint": checkpoint + BY_DECISION}
+                    yield record | unknown | rule | {"decisions": _digits(run.decision)}
+
+    def _keep_images(self, run: TestedRun) -> None:
+        file = self._images_file(run.split)
+        images = run.predictions[IMAGE_COLUMNS]
+        if run.frequency is not None:
+            counts = dict(zip(run.classes, run.frequency.tolist(), strict=True))
+            images = images.assign(class_images=images["dx"].map(counts))
+        if not file.exists():
+            file.parent.mkdir(parents=True, exist_ok=True)
+            write_table(file, images)
+        elif self.images(run.split)["image_id"].tolist() != images["image_id"].tolist():
+            raise RunError(f"{run.source} has other test images than {file}: evaluate it again.")
+
+    def _run(self, name: str, line: Mapping[Any, Any]) -> TestedRun:
+        images = self.images(line["split"])
+        counts = images.drop_duplicates("dx").set_index("dx").get("class_images")
+        classes = tuple(line["classes"].split())
+        return TestedRun(
+            name=name,
+            seed=line["seed"],
+            source=f"{self.path} ({name}, seed {line['seed']})",
+            classes=classes,
+            split=line["split"],
+            synthetic=False,
+            parameters=line["parameters"],
+            metrics={metric: line[metric] for metric in (*RECORDED, "hours")},
+            remarks=(),
+            predictions=images.assign(decision=[classes[int(c)] for c in line["decisions"]]),
+            history=pd.DataFrame(),
+            config={},
+            frequency=None if counts is None else counts.loc[list(classes)].to_numpy(),
+        )
+
+
+def _record(run: TestedRun, folder: Path, last: bool) -> dict[str, Any]:
+    results = RunFolder(folder).results(last)
+    validated = run.history.get("val/balanced_accuracy", pd.Series(dtype=float)).dropna()
+    return {
+        "seed": run.seed,
+        "epoch": (results.get("checkpoint") or {}).get("epoch"),
+        "commit": results.get("commit"),
+        "split": run.split,
+        "classes": " ".join(run.classes),
+        "parameters": run.parameters,
+        "hours": resources((run,)).hours,
+        **{name: run.metrics.get(name, np.nan) for name in RECORDED},
+        "validation": " ".join(f"{value:.3f}" for value in validated),
+    }
+
+
+def _digits(classes: np.ndarray[Any, Any]) -> str:
+    return "".join(map(str, classes))

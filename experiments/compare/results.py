@@ -1,0 +1,146 @@
+"""Publishes a study: ``python -m experiments results STUDY``."""
+
+from __future__ import annotations
+
+import re
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import yaml
+
+from callbacks.atomic_files import write_text
+from callbacks.console import NO_VALUE, decimals
+from callbacks.errors import RunError
+from experiments.command_line.parser import CommandParser
+from experiments.compare import table
+from experiments.compare.archive import BEST, LAST, RECORDED, Archive
+from experiments.compare.comparison import Comparison, compare_rows, estimate
+from experiments.compare.rows import Row
+from experiments.running.study import Study, find_study
+
+PAGE = Path("docs/results.md")
+FOLDER = Path("docs/results")
+RESAMPLES = 20_000
+# Columns of the comparison's table that are not published.
+LEFT_OUT = ["macro precision", "difference over seeds", "lesions better : worse",
+            "p McNemar (Holm)"]  # fmt: skip
+
+
+def publish(study: Path, page: Path = PAGE, folder: Path = FOLDER) -> str:
+    """Add the finished runs of a study to its CSV file, and write its table into a page.
+
+    The table takes the place of what is between ``<!-- results: NAME -->`` and the next
+    ``<!-- end -->`` of the page. Runs that were added earlier need not exist any more.
+
+    Args:
+        study: File of the study, whose ``baseline`` names the row to compare with, if any.
+        page: Markdown page.
+        folder: Folder of the CSV files.
+
+    Returns:
+        The table in Markdown.
+
+    Raises:
+        RunError: No run of the study was ever evaluated, or the page has no place for its table.
+    """
+    archive = Archive(folder / f"{study.stem}.csv")
+    runs = Study.read(study).runs
+    added = archive.add((run.row, run.folder) for run in runs)
+    print(f"Added {added} runs to {archive.path}, which now has {len(archive.table)} results.")
+    record = yaml.safe_load(study.read_text("utf-8"))
+    text = markdown(archive, list(record["rows"]), record.get("baseline"))
+    write_text(page, _filled(page, study.stem, text))
+    return text
+
+
+def markdown(archive: Archive, order: list[str], baseline: str | None) -> str:
+    """The table of an archive in Markdown, with a line on what it is made of."""
+    best = _comparison(archive, order, baseline, BEST)
+    frame = table.compact(best).drop(columns=LEFT_OUT, errors="ignore")
+    if any(archive.table["checkpoint"] == LAST):
+        frame = _with_last(frame, _comparison(archive, order, baseline, LAST))
+    frame["minutes"] = [decimals(60 * _hours(row), 1) for row in best.rows]
+    alignment = ["---", *["---:"] * (frame.shape[1] - 1)]
+    lines: list[list[str]] = [list(map(str, frame)), alignment, *frame.to_numpy().tolist()]
+    body = ["| " + " | ".join(_cell(cell) for cell in line) + " |" for line in lines]
+    return "\n".join([_caption(archive, best), "", *body])
+
+
+def _comparison(
+    archive: Archive, order: list[str], baseline: str | None, checkpoint: str
+) -> Comparison:
+    rows = list(archive.rows(order, checkpoint))
+    if not rows:
+        raise RunError(
+            f"{archive.path} has no results: run `make study STUDY={archive.path.stem}`."
+        )
+    known = baseline if any(row.name == baseline for row in rows) else None
+    comparison = compare_rows(rows, RESAMPLES, known)
+    return replace(comparison, rows=tuple(map(_with_recorded, comparison.rows)))
+
+
+def _hours(row: Row) -> float:
+    return float(np.mean([run.metrics["hours"] for run in row.runs]))
+
+
+def _with_recorded(row: Row) -> Row:
+    """The row with the metrics that its runs recorded."""
+    values = {name: np.array([run.metrics[name] for run in row.runs], float) for name in RECORDED}
+    known = {name: estimate(each) for name, each in values.items() if not np.isnan(each).any()}
+    return replace(row, metrics=row.metrics | known)
+
+
+def _with_last(frame: pd.DataFrame, last: Comparison) -> pd.DataFrame:
+    columns = {"balanced accuracy [lesions]": "last epoch", "difference [lesions]": "difference"}
+    other = table.compact(last).rename(columns=columns).set_index("name")
+    added = other.reindex(columns=[c for c in columns.values() if c in other])
+    renamed = added.rename(columns={"difference": "difference at the last epoch"})
+    return frame.join(renamed, on="name").fillna(NO_VALUE)
+
+
+def _caption(archive: Archive, comparison: Comparison) -> str:
+    run, images = comparison.rows[0].runs[0], comparison.weight.shape[1]
+    commits = archive.table.groupby("commit")["row"].unique()
+    listed = "; ".join(
+        f"{str(commit)[:7]}" + (f" ({', '.join(rows)})" if len(commits) > 1 else "")
+        for commit, rows in commits.items()
+    )
+    return (
+        f"{images} test images of {run.lesion.max() + 1} lesions, split `{run.split}`; commit "
+        f"{listed}; [all runs as CSV](results/{archive.path.name}). Minutes are of one training, "
+        f"without validation."
+    )
+
+
+def _filled(page: Path, name: str, text: str) -> str:
+    begin, end = f"<!-- results: {name} -->", "<!-- end -->"
+    block = re.compile(f"{re.escape(begin)}.*?{re.escape(end)}", re.DOTALL)
+    whole = f"{begin}\n{text}\n{end}"
+    filled, count = block.subn(lambda _: whole, page.read_text("utf-8"))
+    if count != 1:
+        raise RunError(f"{page} has no place for the table: add the lines {begin} and {end} to it.")
+    return filled
+
+
+def _cell(text: object) -> str:
+    return str(text).replace("|", r"\|").replace("<", "&lt;")
+
+
+def main() -> None:
+    parser = CommandParser(
+        "Add the finished runs of a study to docs/results/STUDY.csv, and write its table into "
+        "docs/results.md. Earlier runs in the CSV file are kept."
+    )
+    parser.add_argument("study", help="name of a file in experiments/studies, or a path")
+    options, _ = parser.parse()
+    try:
+        print(publish(find_study(options.study)))
+    except RunError as error:
+        sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,80 @@
+import sys
+
+import pandas as pd
+import pytest
+
+from experiments.__main__ import main
+from experiments.compare.archive import Archive
+from experiments.compare.comparison import compare, compare_rows
+from experiments.compare.runs import read_run
+
+STUDY = """
+seeds: [0, 1]
+baseline: ce
+rows:
+  ce: {experiment: small_ce}
+  better: {experiment: small_ce, model.optimizer.lr: 0.1}
+"""
+PAGE = "Before.\n<!-- results: tiny -->\n<!-- end -->\nAfter.\n"
+
+
+@pytest.fixture
+def study(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs/results.md").write_text(PAGE)
+    (tmp_path / "tiny.yaml").write_text(STUDY)
+    return tmp_path
+
+
+@pytest.fixture
+def publish(study, monkeypatch):
+    def command():
+        monkeypatch.setattr(sys, "argv", ["experiments", "results", "tiny.yaml"])
+        main()
+
+    return command
+
+
+def split_of(folder, run):
+    """The split file that tells how many images each class has."""
+    table = run.predictions[["image_id", "lesion_id", "dx"]]
+    table.assign(split="test").to_csv(folder / "split.csv", index=False)
+
+
+def test_the_archive_gives_the_numbers_of_the_runs(make_run, tmp_path):
+    folders = [make_run("ce", seed=s, decide=s == 0) for s in range(2)]
+    for folder in folders:
+        split_of(folder, read_run(folder))
+    Archive(tmp_path / "a.csv").add(("ce", folder) for folder in folders)
+    kept = compare_rows(list(Archive(tmp_path / "a.csv").rows(["ce"])), resamples=50)
+    whole = compare([read_run(folder) for folder in folders], resamples=50)
+    assert [row.name for row in kept.rows] == [row.name for row in whole.rows]
+    for mine, other in zip(kept.rows, whole.rows, strict=True):
+        for name in ("balanced_accuracy", "natural_accuracy", "macro_f1", "few_accuracy"):
+            assert mine.metrics[name] == other.metrics[name]
+
+
+def test_a_study_is_published_and_outlives_its_runs(make_run, study, publish):
+    for seed in range(2):
+        make_run("tiny-ce", seed=seed)
+    publish()
+    make_run("tiny-better", seed=0, skill=3.0)
+    for old in (study / "runs/tiny-ce").glob("*/results.json"):
+        old.unlink()
+    publish()
+    page = (study / "docs/results.md").read_text()
+    assert page.startswith("Before.\n<!-- results: tiny -->\n90 test images of 60 lesions")
+    assert page.endswith("\n<!-- end -->\nAfter.\n")
+    names = [line.split("|")[1].strip() for line in page.splitlines() if line.startswith("| ")]
+    assert names == ["name", "---", "better", "ce"]
+    kept = pd.read_csv(study / "docs/results/tiny.csv")
+    assert kept[["row", "seed"]].to_numpy().tolist() == [["better", 0], ["ce", 0], ["ce", 1]]
+
+
+def test_a_page_without_a_place_is_left_alone(make_run, study, publish):
+    make_run("tiny-ce")
+    (study / "docs/results.md").write_text("Nothing.\n")
+    with pytest.raises(SystemExit, match="add the lines <!-- results: tiny -->"):
+        publish()
+    assert (study / "docs/results.md").read_text() == "Nothing.\n"
