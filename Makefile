@@ -30,6 +30,7 @@ demo: $(ENV) ## train and evaluate SPMix with a small network on drawn lesions, 
 	$(PYTHON) -m datamodules synthesize
 	$(PYTHON) -m experiments train demo
 	$(PYTHON) -m experiments evaluate runs/demo/seed0
+	@echo "Pictures of this run:"; ls runs/demo/seed0/*/*.png
 
 data: $(ENV) ## install HAM10000; SRC=folder takes archives that you have, SRC=archive.zip one
 	$(PYTHON) -m datamodules install $(if $(SRC),--src $(call quoted,$(SRC))) $(ARGS)

@@ -52,6 +52,7 @@ def read_saliency(path: Path, size: int) -> np.ndarray:
 
 
 READERS = {"image": read_image, "mask": read_mask, "saliency": read_saliency}
+PLURALS = {"image": "images", "mask": "masks", "saliency": "saliency maps"}
 
 
 def resize(pixels: np.ndarray, size: int) -> np.ndarray:
@@ -223,7 +224,7 @@ def _fill(rows: np.ndarray, name: str, files: Sequence[Path], size: int) -> None
     # Threads suffice, because decoding and resampling release the interpreter lock.
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         done = pool.map(read, range(len(files)))
-        for _ in track(done, f"Caching {name}s at {size} px", len(files)):
+        for _ in track(done, f"Caching {PLURALS[name]} at {size} px", len(files)):
             pass
     if failed:
         raise _unreadable(name, failed, len(files))

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from callbacks import run_folder
 from callbacks.atomic_files import write_json, write_table
-from callbacks.console import in_words
+from callbacks.console import decimals, in_words
 from callbacks.errors import RunError
 from callbacks.recording.course import course
 from callbacks.recording.decision import Decision, outcome
@@ -70,6 +70,9 @@ class Results(RunCallback):
             record["training"] = course(RunFolder(self.folder).metrics_file, images)
             record |= self.diagnosis(computed, metric.class_names, data.table, last)
         write_json(RunFolder(self.folder).results_file(last), record)
+        if pl_module.diagnoses:
+            found, chance = record["metrics"]["balanced_accuracy"], 1 / len(data.class_names)
+            print(f"Balanced accuracy {decimals(found)}; guessing has {decimals(chance)}.")
         files = [self.folder / name for name in UPLOADED_FILES]
         for dashboard in self.dashboards(trainer):
             dashboard.keep_files(files, self.folder.parents[1])
