@@ -31,7 +31,7 @@ class HybridViT(TimmNetwork):
         name: timm's name of a vision transformer, hybrid or plain.
         num_classes: Number of outputs; the command line takes it from the data.
         pretrained: Whether to start from timm's published weights of the model, or of ``cnn``.
-        weights: Local file of timm's weights to start from instead.
+        weights: Weights to start from instead, as for :class:`TimmNetwork`.
         drop_rate: Dropout probability before the classifier, in [0, 1).
         drop_path_rate: Probability of dropping a residual branch (stochastic depth), in [0, 1).
         options: Further arguments of ``timm.create_model``, such as {depth: 6, embed_dim: 192}.
@@ -54,7 +54,7 @@ class HybridViT(TimmNetwork):
         name: str,
         num_classes: int = 7,
         pretrained: bool = True,
-        weights: Path | None = None,
+        weights: str | Path | None = None,
         drop_rate: float = 0.0,
         drop_path_rate: float = 0.0,
         options: Mapping[str, Any] | None = None,

@@ -9,11 +9,11 @@ from typing import Any
 
 import timm
 import torch
-from timm.layers.pos_embed import resample_abs_pos_embed
 from torch import Tensor, nn
 
 from lightning_modules.errors import ModelError
 from lightning_modules.networks.network import Network
+from lightning_modules.networks.weights import load
 
 
 class TimmNetwork(Network):
@@ -23,7 +23,9 @@ class TimmNetwork(Network):
         name: timm's name of the model, with the tag of its weights if there are several.
         num_classes: Number of outputs; the command line takes it from the data.
         pretrained: Whether to start from timm's published weights.
-        weights: Local file of timm's weights to start from instead, for machines that are offline.
+        weights: Weights to start from instead, for machines that are offline: a file, a package of
+            the extra ``weights`` such as ``efficientnet_lite0``, or ``hf-hub:ORG/NAME`` in the
+            local cache of Hugging Face; see :func:`~lightning_modules.networks.weights.load`.
         drop_rate: Dropout probability before the classifier, in [0, 1).
         drop_path_rate: Probability of dropping a residual branch (stochastic depth), in [0, 1).
         options: Further arguments of ``timm.create_model``, such as {depth: 6} for a transformer.
@@ -47,7 +49,7 @@ class TimmNetwork(Network):
         name: str,
         num_classes: int = 7,
         pretrained: bool = True,
-        weights: Path | None = None,
+        weights: str | Path | None = None,
         drop_rate: float = 0.0,
         drop_path_rate: float = 0.0,
         options: Mapping[str, Any] | None = None,
@@ -127,7 +129,7 @@ class TimmNetwork(Network):
 
 
 def create_for(
-    size: int | None, name: str, pretrained: bool, weights: Path | None, **kwargs: Any
+    size: int | None, name: str, pretrained: bool, weights: str | Path | None, **kwargs: Any
 ) -> nn.Module:
     """A model as by :func:`create`, rebuilt for ``size`` if it rejects images of this size."""
     model: Any = create(name, pretrained, weights, **kwargs)
@@ -166,7 +168,7 @@ def _first_line(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
 
 
-def create(name: str, pretrained: bool, weights: Path | None, **kwargs: Any) -> nn.Module:
+def create(name: str, pretrained: bool, weights: str | Path | None, **kwargs: Any) -> nn.Module:
     """A model by ``timm.create_model``, with errors that name the options to change."""
     if not timm.is_model(name):
         near = difflib.get_close_matches(name, timm.list_models(), n=5, cutoff=0)
@@ -175,7 +177,7 @@ def create(name: str, pretrained: bool, weights: Path | None, **kwargs: Any) -> 
         )
     if weights is not None:
         model = timm.create_model(name, pretrained=False, **kwargs)
-        _load(model, name, weights)
+        load(model, name, weights)
         return model
     try:
         return timm.create_model(name, pretrained=pretrained, **kwargs)
@@ -184,40 +186,7 @@ def create(name: str, pretrained: bool, weights: Path | None, **kwargs: Any) -> 
             raise
         raise ModelError(
             f"The pretrained weights of {name} could not be loaded ({type(error).__name__}): start "
-            "from random weights with --model.network.pretrained=false, or from a file with "
-            "--model.network.weights=FILE. If the network has an encoder, set these options of "
-            "--model.network.encoder (BALLAD: --model.network.towers.encoder)."
+            "from random weights with --model.network.pretrained=false, or from a file or an "
+            "installed package with --model.network.weights=FILE. If the network has an encoder, "
+            "set these options of --model.network.encoder (BALLAD: --model.network.towers.encoder)."
         ) from error
-
-
-def _load(model: Any, name: str, file: Path) -> None:
-    """Load all weights except the classifier's from a file of timm or a checkpoint of a run."""
-    if not file.exists():
-        raise ModelError(f"{file} does not exist: correct --model.network.weights.")
-    try:
-        state = timm.models.load_state_dict(str(file))
-    except Exception as error:
-        raise ModelError(
-            f"{file} could not be read ({error}): set --model.network.weights to a file of weights."
-        ) from error
-    state = {key.removeprefix("network.model."): value for key, value in state.items()}
-    classifier = model.pretrained_cfg.get("classifier") or "head"
-    heads = (classifier,) if isinstance(classifier, str) else tuple(classifier)
-    wanted = {key for key in model.state_dict() if not key.startswith(heads)}
-    if lacking := wanted - state.keys():
-        raise ModelError(
-            f"{file} does not fit {name}: it lacks {len(lacking)} of {len(wanted)} weights, such "
-            f"as {min(lacking)}. Correct --model.network.weights or the network's name."
-        )
-    if "pos_embed" in wanted:  # may be for another image size
-        prefix = 0 if model.no_embed_class else model.num_prefix_tokens
-        state["pos_embed"] = resample_abs_pos_embed(
-            state["pos_embed"], list(model.patch_embed.grid_size), num_prefix_tokens=prefix
-        )
-    current = model.state_dict()
-    if misfits := [key for key in sorted(wanted) if state[key].shape != current[key].shape]:
-        raise ModelError(
-            f"{file} does not fit {name}: the shapes of its weights differ, such as {misfits[0]}. "
-            "Correct --model.network.weights or the options of the network."
-        )
-    model.load_state_dict({key: state[key] for key in wanted}, strict=False)
