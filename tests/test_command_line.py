@@ -6,8 +6,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
+import timm
 import torch
 import yaml
 from filelock import FileLock
@@ -16,6 +18,7 @@ from PIL import Image
 from callbacks.recording.decision import Decision
 from callbacks.safety.checkpoint_io import epochs_done
 from datamodules.layout import image_files
+from experiments import load
 from experiments.command_line.cli import main, run_command
 from experiments.command_line.failures import mendable
 from experiments.running.resume import resume_from
@@ -209,6 +212,14 @@ def test_how_a_network_was_initialised_may_change(lesions):
     fit(lesions)
     weights = f"--model.network.weights={RUN}/best.ckpt"
     fit(lesions, "--trainer.max_epochs=2", weights)
+
+
+def test_a_trained_run_is_used_without_its_initial_weights(lesions):
+    torch.save(timm.create_model("test_resnet").state_dict(), "initial.pth")
+    fit(lesions, "--model.network.weights=initial.pth")
+    Path("initial.pth").unlink()
+    use("test", "--trainer.limit_test_batches=1")
+    assert load(RUN).probabilities(np.zeros((1, 32, 32, 3), np.uint8)).shape == (1, 7)
 
 
 def test_a_run_is_trained_by_one_process_at_a_time(lesions, error):

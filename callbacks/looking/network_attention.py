@@ -41,7 +41,7 @@ def attention_maps(model: nn.Module, images: Tensor) -> tuple[Tensor, dict[str, 
         if (kept := _kept_attention(model, images)) is not None:
             return kept
         if (vit := _transformer(model)) is not None:
-            if hasattr(vit.patch_embed, "backbone"):
+            if hasattr(_patch_embedding(vit), "backbone"):
                 with _tracing_output(vit.blocks[-1].norm1) as leaves:
                     logits = model(images)
                     heat = grad_cam(leaves[0], logits, vit, images.shape[2:])
@@ -139,12 +139,18 @@ def _kept_attention(model: nn.Module, images: Tensor) -> tuple[Tensor, dict[str,
 def _transformer(model: nn.Module) -> Any:
     """The vision transformer of timm in a model, if its attention can be recorded, or None."""
     for module in model.modules():
-        blocks = getattr(module, "blocks", None)
-        if isinstance(blocks, nn.Sequential) and hasattr(module, "num_prefix_tokens"):
+        blocks: Any = getattr(module, "blocks", None)
+        listed = isinstance(blocks, nn.Sequential | nn.ModuleList)  # the latter in BEiT and DINOv3
+        if listed and hasattr(module, "num_prefix_tokens") and _patch_embedding(module):
             attentions = [getattr(block, "attn", None) for block in blocks]
             if all(hasattr(a, "fused_attn") and hasattr(a, "attn_drop") for a in attentions):
                 return module
     return None
+
+
+def _patch_embedding(vit: Any) -> Any:
+    """The layer that cuts images into patches, or None."""
+    return getattr(vit, "patch_embed", None) or getattr(vit, "embeds", None)  # the latter in NaFlex
 
 
 def _rollout(model: nn.Module, vit: Any, images: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
@@ -173,8 +179,8 @@ def _grid(patches: int, vit: Any, shape: Sequence[int]) -> tuple[int, int]:
     side = math.isqrt(patches)
     candidates = [(side, side)]
     if vit is not None:
-        embed = vit.patch_embed
-        candidates.insert(0, embed.grid_size or (0, 0))
+        embed = _patch_embedding(vit)
+        candidates.insert(0, getattr(embed, "grid_size", None) or (0, 0))
         if hasattr(embed, "dynamic_feat_size"):
             candidates.insert(0, embed.dynamic_feat_size(tuple(shape)))
     for rows, columns in candidates:

@@ -26,7 +26,11 @@ from callbacks.safety.preemption import Preemption
 from datamodules import HAM10000
 from experiments.command_line.failures import for_users
 from experiments.command_line.mistakes import clarified
-from experiments.command_line.options import refuse_training, refuse_values
+from experiments.command_line.options import (
+    refuse_training,
+    refuse_values,
+    without_initial_weights,
+)
 from experiments.recipes import BASE, layered
 from experiments.running.place import moved_from, refuse_contradictions, run_dir, run_group, run_id
 from experiments.running.resume import resume_from
@@ -124,6 +128,8 @@ class ExperimentCLI(LightningCLI):
             refuse_training(options)
         else:
             refuse_contradictions(options)
+            if options.ckpt_path:
+                without_initial_weights(options.model)
 
     def _parse_ckpt_path(self) -> None:
         """Lightning would build whatever classes a checkpoint names; config.yaml is the record."""

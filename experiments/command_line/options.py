@@ -52,6 +52,21 @@ def refuse_training(config: Any) -> None:
         )
 
 
+def without_initial_weights(model: Any) -> None:
+    """Keep a model from loading pretrained weights, which a checkpoint is about to replace.
+
+    A run can therefore be used where these weights are not.
+
+    Args:
+        model: Parsed options of the model, which are changed.
+    """
+    for key in list(model.keys()):
+        network, _, option = key.rpartition(".")
+        if option == "pretrained":
+            model[key] = False
+            model[f"{network}.weights"] = None
+
+
 def _at_least(config: Any, least: Mapping[str, int]) -> None:
     for key, bound in least.items():
         if (value := config.get(key)) is not None and value < bound:

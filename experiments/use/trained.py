@@ -31,6 +31,7 @@ from experiments.command_line.cli import (
     link_model_to_data,
     run_command,
 )
+from experiments.command_line.options import without_initial_weights
 from experiments.use.apply import ONE_PROCESS, recorded
 from lightning_modules import Compression
 
@@ -187,25 +188,17 @@ def build(settings: Mapping[str, Any], split: pd.DataFrame) -> tuple[HAM10000, L
     parser.add_lightning_class_args(RecordedData, "data")
     parser.add_lightning_class_args(LightningModule, "model", subclass_mode=True)
     link_model_to_data(parser)
-    model = _without_initial_weights(settings["model"])
     try:
-        config = parser.parse_object({"data": settings["data"], "model": model})
+        config = parser.parse_object({"data": settings["data"], "model": settings["model"]})
     except ArgumentError as error:
         raise RunError(
             f"These options are unknown to this version of the code "
             f"({' '.join(str(error).split())}): use the commit that trained the run."
         ) from error
+    without_initial_weights(config.model)
     with torch.random.fork_rng(devices=[]):
         built = parser.instantiate(config)
     return built.data, built.model
-
-
-def _without_initial_weights(options: Any) -> Any:
-    """The options of a model, without weights to download that its checkpoint replaces."""
-    if not isinstance(options, dict):
-        return options
-    kept = {name: _without_initial_weights(value) for name, value in options.items()}
-    return kept | ({"pretrained": False, "weights": None} if "pretrained" in kept else {})
 
 
 def _require_classifier(folder: Path, model: nn.Module) -> None:

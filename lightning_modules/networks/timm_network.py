@@ -133,8 +133,11 @@ def create_for(
 ) -> nn.Module:
     """A model as by :func:`create`, rebuilt for ``size`` if it rejects images of this size."""
     model: Any = create(name, pretrained, weights, **kwargs)
+    if size is None:
+        return model
+    _refuse_cut_patches(model, name, size)
     native = model.pretrained_cfg["input_size"][-1]
-    if size is None or size == kwargs.get("img_size", native):
+    if size == kwargs.get("img_size", native):
         return model
     if (reason := _refusal(model, size)) is None:
         return model
@@ -150,6 +153,21 @@ def create_for(
         f"{name} does not support images of {size} pixels ({_first_line(reason)}): set "
         f"--data.size={native}, or timm's options for another size in --model.network.options."
     ) from reason
+
+
+def _refuse_cut_patches(model: Any, name: str, size: int) -> None:
+    """Refuse images of no whole number of patches: most transformers would ignore the rest."""
+    embedding: Any = getattr(model, "patch_embed", None) or getattr(model, "embeds", None)
+    if not hasattr(embedding, "feat_ratio"):
+        return
+    patch = embedding.feat_ratio()
+    if remainder := size % patch:
+        smaller = size - remainder
+        sizes = " or ".join(str(x) for x in (smaller, smaller + patch) if x)
+        raise ModelError(
+            f"{name} cuts images into patches of {patch} pixels, and {size} pixels are no whole "
+            f"number of them: set --data.size={sizes}."
+        )
 
 
 @torch.no_grad()
