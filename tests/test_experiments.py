@@ -8,6 +8,7 @@ import timm
 
 from experiments.command_line.cli import run_command
 from experiments.recipes import read, recipes
+from lightning_modules.networks import timm_network
 
 ROOT = Path(__file__).parents[1]
 RECIPES = list(recipes().values())
@@ -26,6 +27,7 @@ def small_networks(monkeypatch):
         return create("test_resnet", pretrained=False, **options)
 
     monkeypatch.setattr(timm, "create_model", tiny)
+    monkeypatch.setattr(timm_network, "load", lambda model, name, weights: None)
 
 
 SMALL = {  # options of some experiments, which take long at their own values

