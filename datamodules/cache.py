@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import os
-import shutil
-import tempfile
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,16 +12,15 @@ import cv2
 import numpy as np
 import pandas as pd
 import torch
-from filelock import FileLock
 
 from datamodules.errors import MAX_LISTED, DataError
 from datamodules.layout import image_files, mask_files, missing_files
+from datamodules.memory_map import memory_map
 from datamodules.pixels import is_damage, read_inside, read_rgb, reason
 from datamodules.progress import track
 from datamodules.saliency import fine_grained_saliency
 
 VERSION = 2  # in every key; increase it when a reader changes
-NOT_PERMITTED = {errno.EACCES, errno.EPERM, errno.EROFS}  # another folder may be writable
 
 
 def read_image(path: Path, size: int) -> np.ndarray:
@@ -87,9 +83,14 @@ def release_arrays(
         raise DataError(f"data.size={size} is not an image size: set at least 1 pixel.")
     ids = table.loc[table["source"] == source, "image_id"]
     names = ["image", *(m for m in maps if m != "mask" or source == "ham10000")]
-    folder = cache_dir.expanduser() if cache_dir else root / "cache"
+    folder = cache_folder(root, cache_dir)
     fallback = None if cache_dir else user_cache()
     return {n: cached(folder, n, _files(root, n, ids), size, fallback) for n in names}
+
+
+def cache_folder(root: Path, cache_dir: Path | None) -> Path:
+    """The folder of the cache: ``cache_dir`` if set, else that of the release."""
+    return cache_dir.expanduser() if cache_dir else root / "cache"
 
 
 def user_cache() -> Path:
@@ -110,8 +111,7 @@ def cached(
 ) -> np.ndarray:
     """The output of ``READERS[name]`` for N ``files``, as a read-only memory map of N rows.
 
-    A missing map is built with all cores, under a temporary name until it is complete. The first
-    process builds it while others wait. The file name contains a digest of the names, sizes and
+    A missing map is built with all cores. The file name contains a digest of the names, sizes and
     times of the files, so that changed files give another map.
 
     Args:
@@ -126,47 +126,9 @@ def cached(
             writable, or the disk is too full.
     """
     file = f"{name}-{size}-{_digest(name, files)}.npy"
-    shape = _shape(name, files, size)
-    if (rows := _mapped(folder / file, shape)) is not None:
-        return rows
-    path = _writable(folder, fallback) / file
-    try:
-        with FileLock(path.with_suffix(".lock")):
-            if _mapped(path, shape) is None:
-                _build(path, name, files, size)
-        return np.load(path, mmap_mode="r")
-    except OSError as error:
-        raise _unwritable(path.parent, error) from error
-
-
-def _mapped(path: Path, shape: tuple[int, ...]) -> np.ndarray | None:
-    """The map in a file, or None if the file is missing, damaged or holds another array."""
-    try:
-        rows = np.load(path, mmap_mode="r")
-    except (OSError, ValueError, EOFError):
-        return None
-    return rows if rows.shape == shape and rows.dtype == np.uint8 else None
-
-
-def _writable(folder: Path, fallback: Path | None) -> Path:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            return folder
-    except OSError as error:
-        if fallback is None or error.errno not in NOT_PERMITTED:
-            raise _unwritable(folder, error) from error
-    print(
-        f"{folder} is not writable, so pixels are cached in {_writable(fallback, None)}. "
-        "Set data.cache_dir to use another folder."
-    )
-    return fallback
-
-
-def _unwritable(folder: Path, error: OSError) -> DataError:
-    return DataError(
-        f"The cache cannot be written to {folder} ({error.strerror or error}): set data.cache_dir "
-        "to a writable folder."
+    shape = (len(files), size, size, 3) if name == "image" else (len(files), size, size)
+    return memory_map(
+        folder, file, shape, np.uint8, lambda rows: _fill(rows, name, files, size), fallback
     )
 
 
@@ -183,33 +145,6 @@ def _digest(name: str, files: Sequence[Path]) -> str:
     if failed:
         raise _unreadable(name, failed, len(files))
     return digest.hexdigest()[:12]
-
-
-def _shape(name: str, files: Sequence[Path], size: int) -> tuple[int, ...]:
-    return (len(files), size, size, 3) if name == "image" else (len(files), size, size)
-
-
-def _build(path: Path, name: str, files: Sequence[Path], size: int) -> None:
-    shape = _shape(name, files, size)
-    free = shutil.disk_usage(path.parent).free
-    needed = int(np.prod(shape))
-    if free < needed:
-        raise DataError(
-            f"The {name} cache needs {needed / 1e9:.1f} GB in {path.parent}, where "
-            f"{free / 1e9:.1f} GB are free: free some space, lower data.size, or set "
-            "data.cache_dir to a folder on another disk."
-        )
-    partial = path.with_suffix(".partial")
-    try:
-        rows = np.lib.format.open_memmap(partial, mode="w+", dtype=np.uint8, shape=shape)
-        if hasattr(os, "posix_fallocate"):  # else a full quota kills the process while it writes
-            with partial.open("r+b") as file:
-                os.posix_fallocate(file.fileno(), 0, partial.stat().st_size)
-        _fill(rows, name, files, size)
-        rows.flush()
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _fill(rows: np.ndarray, name: str, files: Sequence[Path], size: int) -> None:

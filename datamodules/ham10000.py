@@ -18,18 +18,23 @@ from torch.utils.data import DataLoader
 
 from datamodules.cache import read_image, read_mask, release_arrays
 from datamodules.classes import CLASSES
-from datamodules.errors import MAX_LISTED, DataError
+from datamodules.encoded import (
+    EncodedDataset,
+    encoded_arrays,
+    frozen_encoder,
+    refuse_pixel_options,
+)
+from datamodules.errors import DataError
 from datamodules.folder_dataset import FolderDataset
-from datamodules.layout import NO_LESION, SYNTHETIC, image_files, mask_files
+from datamodules.layout import SYNTHETIC, mask_files
 from datamodules.lesion_dataset import LesionDataset
-from datamodules.loader import ResumableLoader, ignore_signals, keep_batch, to_floats
-from datamodules.metadata import read_table, without_lesion_id
+from datamodules.loader import keep_batch, make_loader, to_floats
+from datamodules.metadata import read_table, report_unused
 from datamodules.samplers import EpochSampler, Natural
 from datamodules.splits import SPLITS, Split
 from datamodules.transforms import Transform
 
 TASKS = {"diagnosis": CLASSES, "melanoma": ("nv", "mel")}
-GPU_WORKERS = 4
 
 
 class HAM10000(LightningDataModule):
@@ -54,6 +59,10 @@ class HAM10000(LightningDataModule):
             none on a CPU, which copies a batch from the cache faster than from another process.
         mask: Whether batches hold lesion masks. The official sets have none.
         saliency: Whether batches hold the fine-grained saliency of the image.
+        encoded: Whether ``image`` is the output of the network's frozen encoder, computed once and
+            kept in the cache. Training batches hold it in V orientations, (B, V, ...), of which
+            ``datamodules.transforms.RandomOrientation`` chooses; others hold that of the image
+            itself, (B, ...). Images to predict, and batches without a trainer, are never encoded.
         sampler: Sampler of the training images. By default every image once per epoch, shuffled.
         train_transform: Augmentation of the training batches, on the model's device.
         predict_folder: Folder of photos to predict, or a single photo.
@@ -86,6 +95,7 @@ class HAM10000(LightningDataModule):
         num_workers: int | None = None,
         mask: bool = False,
         saliency: bool = False,
+        encoded: bool = False,
         sampler: Callable[[Sequence[int]], EpochSampler] | None = None,
         train_transform: Transform | None = None,
         predict_folder: Path | None = None,
@@ -96,18 +106,22 @@ class HAM10000(LightningDataModule):
         if size < 1:
             raise DataError(f"data.size={size} is not an image size: set at least 1 pixel.")
         self.root = Path(root).expanduser()
+        if encoded:
+            refuse_pixel_options(train_transform, mask or saliency)
         self.split = split
         self.class_names = TASKS[task]
         self.size = size
         self.batch_size = batch_size
         self.num_workers = num_workers
         self.maps = [name for name, on in (("mask", mask), ("saliency", saliency)) if on]
+        self.encoded = encoded
         self.make_sampler = sampler or Natural
         self.train_transform = train_transform or nn.Identity()
         self.predict_folder = predict_folder
         self.seed = seed
         self.cache_dir = cache_dir
         self._open_arrays: dict[str, dict[str, np.ndarray]] = {}
+        self._open_encoded: dict[str, dict[str, np.ndarray]] = {}
 
     @cached_property
     def table(self) -> pd.DataFrame:
@@ -153,21 +167,11 @@ class HAM10000(LightningDataModule):
 
     def prepare_data(self) -> None:
         if self.trainer is None or self.trainer.state.fn != "predict":
-            self._report_unused()
+            report_unused(self.root, self.table, self._release)
             for source in self.table.loc[self.table["split"] != "", "source"].unique():
                 self._arrays(source)
-
-    def _report_unused(self) -> None:
-        """Prints how many images lack a lesion id, and which ones have no row in the metadata."""
-        if lone := without_lesion_id(self.table):
-            print(f"{lone:,} images have no lesion_id: each counts as a lesion of its own.")
-        known = {NO_LESION, *self._release["image_id"]}
-        if unlisted := sorted(image_files(self.root).keys() - known):
-            more = " ..." if len(unlisted) > MAX_LISTED else ""
-            print(
-                f"{len(unlisted):,} images are left out, because the metadata has no row for them: "
-                f"{', '.join(unlisted[:MAX_LISTED])}{more}"
-            )
+                if self.encoded and self.trainer:
+                    self._encoded_arrays(source)
 
     def setup(self, stage: str) -> None:
         self.train_transform.to(self._device)
@@ -253,18 +257,8 @@ class HAM10000(LightningDataModule):
     ) -> DataLoader[dict[str, Tensor]]:
         # A trainer calls on_after_batch_transfer, which converts the pixels on the device.
         collate: Callable[..., dict[str, Tensor]] = keep_batch if self.trainer else to_floats
-        on_gpu = self._device.type == "cuda"
-        workers = self.num_workers if self.num_workers is not None else GPU_WORKERS * on_gpu
-        return (ResumableLoader if train else DataLoader)(
-            dataset,
-            batch_size=self._share,
-            sampler=order,
-            drop_last=train,
-            num_workers=workers,
-            persistent_workers=workers > 0,
-            pin_memory=on_gpu,
-            collate_fn=collate,
-            worker_init_fn=ignore_signals,
+        return make_loader(
+            dataset, order, self._share, self._device, self.num_workers, train, collate
         )
 
     def gather(self, index: Sequence[int]) -> dict[str, Tensor]:
@@ -285,7 +279,23 @@ class HAM10000(LightningDataModule):
         table = self.table[self.table["split"] == split]
         if table.empty:
             raise DataError(f"The {split} split has no images: choose another data.split.")
-        return LesionDataset(self._arrays(table["source"].iloc[0]), table)
+        source = table["source"].iloc[0]
+        if not (self.encoded and self.trainer):
+            return LesionDataset(self._arrays(source), table)
+        arrays = self._encoded_arrays(source)
+        return EncodedDataset(arrays, table, oriented=split == "train")
+
+    def _encoded_arrays(self, source: str) -> dict[str, np.ndarray]:
+        if source not in self._open_encoded:
+            assert self.trainer is not None
+            self._open_encoded[source] = encoded_arrays(
+                self._arrays(source)["image"],
+                frozen_encoder(self.trainer.lightning_module),
+                self._device,
+                self.cache_dir,
+                self.train_transform.number,
+            )
+        return self._open_encoded[source]
 
     def _arrays(self, source: str) -> dict[str, np.ndarray]:
         # Opened once, so that a running training needs no files besides its memory maps.

@@ -49,12 +49,15 @@ class LesionDataset(Dataset[dict[str, Tensor]]):
 
     def __getitems__(self, items: Sequence[int]) -> dict[str, Tensor]:
         """A whole batch by one indexing of each array, which DataLoader prefers to single items."""
-        rows = self.rows[items]
-        batch = {name: channels_first(array[rows]) for name, array in self.arrays.items()}
-        return batch | {
+        return {
+            **self.fetch(self.rows[items]),
             "label": torch.from_numpy(self.labels[items]),
             "index": torch.from_numpy(self.index[items]),
         }
+
+    def fetch(self, rows: np.ndarray) -> Mapping[str, Tensor]:
+        """What the arrays hold of some rows, as tensors (B, ...) by name."""
+        return {name: channels_first(array[rows]) for name, array in self.arrays.items()}
 
 
 def channels_first(pixels: np.ndarray) -> Tensor:

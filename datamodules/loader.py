@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
+
+GPU_WORKERS = 4
 
 
 class ResumableLoader(DataLoader[dict[str, Tensor]]):
@@ -20,6 +23,41 @@ class ResumableLoader(DataLoader[dict[str, Tensor]]):
 
     def load_state_dict(self, state: dict[str, object]) -> None:
         pass
+
+
+def make_loader(
+    dataset: Dataset[dict[str, Tensor]],
+    order: Iterable[int],
+    batch_size: int,
+    device: torch.device,
+    workers: int | None,
+    train: bool,
+    collate: Callable[..., dict[str, Tensor]],
+) -> DataLoader[dict[str, Tensor]]:
+    """A loader of whole batches.
+
+    Args:
+        dataset: Data set that fetches a batch at a time.
+        order: Items in the order in which they are served.
+        batch_size: Images per batch of this process.
+        device: Device of the model.
+        workers: Loading processes; None is 4 for a GPU and none for a CPU.
+        train: Whether the batches are for training: complete, and resumable within an epoch.
+        collate: Function of the batch as the data set returns it.
+    """
+    on_gpu = device.type == "cuda"
+    workers = workers if workers is not None else GPU_WORKERS * on_gpu
+    return (ResumableLoader if train else DataLoader)(
+        dataset,
+        batch_size=batch_size,
+        sampler=order,
+        drop_last=train,
+        num_workers=workers,
+        persistent_workers=workers > 0,
+        pin_memory=on_gpu,
+        collate_fn=collate,
+        worker_init_fn=ignore_signals,
+    )
 
 
 def keep_batch(batch: dict[str, Tensor]) -> dict[str, Tensor]:

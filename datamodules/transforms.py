@@ -10,7 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from datamodules.errors import DataError
+
 GEOMETRIC = ("image", "mask", "saliency")
+ORIENTATIONS = 8  # flips and quarter turns: a lesion has no canonical orientation
 LUMA = (0.299, 0.587, 0.114)  # weights of red, green and blue
 
 
@@ -127,6 +130,59 @@ class Augment(RandomTransform):
         c = 1 + self.contrast * (2 * contrast - 1)
         s = 1 + self.saturation * (2 * saturation - 1)
         return torch.stack([b, c, s], dim=1)
+
+
+class RandomOrientation(Transform):
+    """One of the eight flips and quarter turns of each image.
+
+    Of images that a frozen encoder has encoded in all orientations (``data.encoded``), it chooses
+    the encoding of the same orientation as it would turn the image to.
+
+    Args:
+        number: Number of orientations to choose from, 1 to 8. 1 leaves the images as they are, up
+            to 4 are flips only, 8 are all symmetries of the square.
+
+    Shape:
+        ``image``, ``mask`` and ``saliency`` (B, C, H, W), same out; or ``image`` (B, 8, ...), out
+        (B, ...).
+
+    Example:
+        >>> batch = {"image": torch.rand(4, 8, 1280).half(), "label": torch.zeros(4)}
+        >>> RandomOrientation()(batch)["image"].shape
+        torch.Size([4, 1280])
+    """
+
+    def __init__(self, number: int = ORIENTATIONS) -> None:
+        super().__init__()
+        if not 1 <= number <= ORIENTATIONS:
+            raise DataError(
+                f"data.train_transform.number={number} is out of range: set 1 to {ORIENTATIONS}."
+            )
+        self.number = number
+
+    def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        image = batch["image"]
+        chosen = torch.randint(self.number, (len(image),), device=image.device)
+        if image.ndim != 4:  # encoded
+            return batch | {"image": image[torch.arange(len(image)), chosen].float()}
+        turned = {name: batch[name].clone() for name in GEOMETRIC if name in batch}
+        for number in range(1, self.number):
+            rows = (chosen == number).nonzero().flatten()
+            for planes in turned.values():
+                planes[rows] = orient(planes[rows], number)
+        return batch | turned
+
+
+def orient(images: Tensor, number: int) -> Tensor:
+    """Images (B, C, H, W) in one of eight orientations, numbered as for ``VIEWS``.
+
+    Args:
+        images: Images (B, C, H, W); H = W from number 4 on.
+        number: 0 is the image itself, 1 to 3 are its flips, 4 to 7 the transposes of 0 to 3.
+    """
+    flips = [(), (-1,), (-2,), (-1, -2)][number % 4]
+    images = images.flip(flips) if flips else images
+    return images.transpose(-1, -2) if number >= 4 else images
 
 
 def adjust(image: Tensor, factors: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ from lightning_modules.contrastive import ContrastiveClassifier
 from lightning_modules.errors import ModelError
 from lightning_modules.hierarchical import HierarchicalClassifier, PathClassifier
 from lightning_modules.learner import Learner
+from lightning_modules.one_pass import OnePassClassifier
 from lightning_modules.paco import PaCo
 from lightning_modules.proco import ProCo
 from lightning_modules.reslt import ResLT
@@ -27,6 +28,7 @@ __all__ = [
     "LatentClassifier",
     "Learner",
     "ModelError",
+    "OnePassClassifier",
     "PaCo",
     "PathClassifier",
     "ProCo",

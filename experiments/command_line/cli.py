@@ -75,6 +75,7 @@ def link_model_to_data(parser: LightningArgumentParser) -> None:
         ("size", "network.init_args.size"),
         ("size", "network.init_args.encoder.init_args.size"),
         ("size", "network.init_args.network.init_args.size"),
+        ("size", "network.init_args.network.init_args.encoder.init_args.size"),
         ("size", "network.init_args.towers.init_args.encoder.init_args.size"),
         ("num_classes", "mix.init_args.num_classes"),
         ("class_counts", "mix.init_args.class_counts"),

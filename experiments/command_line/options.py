@@ -14,6 +14,7 @@ LARGEST_SEED = 2**32 - 1  # that NumPy takes
 LEAST = {"data.size": 1, "data.batch_size": 1, "data.num_workers": 0}
 LEAST_IN_TRAINING = {"trainer.accumulate_grad_batches": 1}
 LIMITS = ("trainer.max_epochs", "trainer.max_steps")
+PROBE = "lightning_modules.networks.Probe"
 
 
 def refuse_values(config: Any) -> None:
@@ -55,14 +56,20 @@ def refuse_training(config: Any) -> None:
 def without_initial_weights(model: Any) -> None:
     """Keep a model from loading pretrained weights, which a checkpoint is about to replace.
 
-    A run can therefore be used where these weights are not.
+    A run can therefore be used where these weights are not, unless its network is a probe: its
+    checkpoint lacks the frozen encoder.
 
     Args:
         model: Parsed options of the model, which are changed.
     """
+    probes = [
+        key.removesuffix("class_path")
+        for key, value in model.items()
+        if key.endswith("class_path") and value == PROBE
+    ]
     for key in list(model.keys()):
         network, _, option = key.rpartition(".")
-        if option == "pretrained":
+        if option == "pretrained" and not key.startswith(tuple(probes)):
             model[key] = False
             model[f"{network}.weights"] = None
 

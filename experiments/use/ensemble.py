@@ -69,7 +69,9 @@ def evaluate(
     write_text(members_file, "".join(f"{run}\n" for run in runs) + f"views {views}\n")
     command = ["predict", f"--data.predict_folder={folder}"] if folder else ["test"]
     recorded = [f"--config={target.config}", f"--ckpt_path={members_file}"]
-    run_command([command[0], *recorded, *ONE_PROCESS, *command[1:], *options], EnsembleCLI)
+    # Members of several kinds have their images in common, not the outputs of an encoder.
+    pixels = "--data.encoded=false"
+    run_command([command[0], *recorded, *ONE_PROCESS, pixels, *command[1:], *options], EnsembleCLI)
 
 
 def averaged(members: Sequence[ExperimentCLI], views: int) -> Classifier:

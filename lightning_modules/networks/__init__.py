@@ -6,11 +6,19 @@ from lightning_modules.networks.bbn import BBNNetwork
 from lightning_modules.networks.cbam import CBAMNetwork, MultiHeadNetwork
 from lightning_modules.networks.contrastive import BCLNetwork, ContrastiveNetwork
 from lightning_modules.networks.ensemble import Ensemble
+from lightning_modules.networks.heads import (
+    CosineHead,
+    KNearestNeighbors,
+    LinearHead,
+    MLPHead,
+    NearestClassMean,
+)
 from lightning_modules.networks.hybrid_vit import HybridViT
 from lightning_modules.networks.latent_resnet import LatentResNet
 from lightning_modules.networks.learnable_weight_scaling import LearnableWeightScaling
 from lightning_modules.networks.momentum_queue import MomentumPrototypes, MomentumQueue
 from lightning_modules.networks.network import HierarchicalNetwork, Network
+from lightning_modules.networks.probe import Probe
 from lightning_modules.networks.reslt import ResLTNetwork
 from lightning_modules.networks.timm_network import TimmNetwork
 
@@ -22,15 +30,21 @@ __all__ = [
     "CBAMNetwork",
     "CLIPTowers",
     "ContrastiveNetwork",
+    "CosineHead",
     "Ensemble",
     "HierarchicalNetwork",
     "HybridViT",
+    "KNearestNeighbors",
     "LatentResNet",
     "LearnableWeightScaling",
+    "LinearHead",
+    "MLPHead",
     "MomentumPrototypes",
     "MomentumQueue",
     "MultiHeadNetwork",
+    "NearestClassMean",
     "Network",
+    "Probe",
     "ResLTNetwork",
     "SmallTowers",
     "TimmNetwork",

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from datamodules import cache, progress
+from datamodules import cache, memory_map, progress
 from datamodules.cache import cached, read_image, read_mask, release_arrays
 from datamodules.errors import DataError
 from datamodules.layout import image_files, mask_files
@@ -40,8 +40,10 @@ def test_area_average_of_a_mask(tmp_path):
 
 def test_built_once_and_again_when_a_file_changes(files, tmp_path, monkeypatch):
     built = []
-    build = cache._build
-    monkeypatch.setattr(cache, "_build", lambda path, *a: (built.append(path), build(path, *a)))
+    build = memory_map._compute
+    monkeypatch.setattr(
+        memory_map, "_compute", lambda path, *a: (built.append(path), build(path, *a))
+    )
     for _ in range(2):
         cached(tmp_path / "cache", "image", files, 8)
     Image.new("RGB", (20, 15)).save(files[0])
@@ -52,8 +54,10 @@ def test_built_once_and_again_when_a_file_changes(files, tmp_path, monkeypatch):
 
 def test_several_that_start_at_once_build_once(files, tmp_path, monkeypatch):
     built = []
-    build = cache._build
-    monkeypatch.setattr(cache, "_build", lambda path, *a: (built.append(path), build(path, *a)))
+    build = memory_map._compute
+    monkeypatch.setattr(
+        memory_map, "_compute", lambda path, *a: (built.append(path), build(path, *a))
+    )
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(lambda _: cached(tmp_path / "cache", "image", files, 8), range(4)))
     assert len(built) == 1
@@ -71,7 +75,7 @@ def test_all_unreadable_files_are_named_and_nothing_is_left(files, tmp_path):
 
 
 def test_too_little_space(files, tmp_path, monkeypatch):
-    monkeypatch.setattr(cache.shutil, "disk_usage", lambda _: Usage())
+    monkeypatch.setattr(memory_map.shutil, "disk_usage", lambda _: Usage())
     with pytest.raises(DataError, match="GB are free"):
         cached(tmp_path / "cache", "image", files, 8)
 
@@ -113,20 +117,20 @@ def test_a_damaged_map_is_built_again(files, tmp_path, damage):
 @pytest.fixture
 def read_only(monkeypatch):
     """A folder that refuses files, even from root."""
-    temporary = cache.tempfile.TemporaryFile
+    temporary = memory_map.tempfile.TemporaryFile
 
     def refusing(dir):
         if "share" in dir.parts:
             raise OSError(errno.EROFS, "Read-only file system")
         return temporary(dir=dir)
 
-    monkeypatch.setattr(cache.tempfile, "TemporaryFile", refusing)
+    monkeypatch.setattr(memory_map.tempfile, "TemporaryFile", refusing)
 
 
 def test_data_that_cannot_be_written_are_cached_elsewhere(files, tmp_path, read_only, capsys):
     share, other = tmp_path / "share" / "cache", tmp_path / "home"
     rows = cached(share, "image", files, 8, other)
-    assert f"{share} is not writable, so pixels are cached in {other}" in capsys.readouterr().out
+    assert f"{share} is not writable, so the cache is kept in {other}" in capsys.readouterr().out
     assert [path.suffix for path in sorted(other.iterdir())] == [".lock", ".npy"]
     with pytest.raises(DataError, match=r"share/cache \(Read-only.*data\.cache_dir"):
         cached(share, "image", files, 8)
