@@ -18,11 +18,13 @@ from lightning_modules.networks.probe import Probe
 class OnePassClassifier(DiagnosticLearner):
     """Computes the head of a probe from its training vectors: class means, or all of them.
 
-    Set ``trainer.max_epochs`` to 1; a further epoch would start from the beginning.
+    Set ``trainer.max_epochs`` to 1; a further epoch would start from the beginning. Optimizer and
+    schedule have no effect.
 
     Args:
         network: Probe whose head gathers vectors, such as
             :class:`~lightning_modules.networks.heads.NearestClassMean`.
+        *args: As for :class:`~lightning_modules.learner.Learner`.
         **kwargs: As for :class:`~lightning_modules.classifier.DiagnosticLearner`.
 
     Raises:
@@ -31,8 +33,8 @@ class OnePassClassifier(DiagnosticLearner):
 
     network: Probe
 
-    def __init__(self, network: Probe, **kwargs: Any) -> None:
-        super().__init__(network, optimizer=torch.optim.SGD, **kwargs)
+    def __init__(self, network: Probe, *args: Any, **kwargs: Any) -> None:
+        super().__init__(network, *args, **kwargs)
         if not isinstance(network.head, GatheringHead):
             raise ModelError(
                 f"A {type(network.head).__name__} is trained by gradients: set model to "

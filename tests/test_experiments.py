@@ -15,7 +15,7 @@ RECIPES = list(recipes().values())
 
 
 @pytest.fixture
-def small_networks(monkeypatch):
+def small_networks(_alone, monkeypatch):
     """timm's tiny networks in place of every model, and never any published weights."""
     create = timm.create_model
     understood = {"num_classes", "features_only", "out_indices"}

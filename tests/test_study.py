@@ -2,7 +2,6 @@
 
 import shutil
 from pathlib import Path
-from subprocess import CompletedProcess
 
 import pytest
 import yaml
@@ -41,20 +40,20 @@ def machine(monkeypatch):
     class Machine:
         told, fails = [], ()
 
-        def run(self, command, stdout, **_):
-            verb, options = command[3], " ".join(command)
-            self.told.append(options.split("experiments ", 1)[1])
+        def execute(self, command, log, _):
+            verb, options = command[0], " ".join(command)
+            self.told.append(options)
             if any(name in options for name in self.fails):
-                stdout.write("error: out of luck\n")
-                return CompletedProcess(command, 1)
+                log.write_text("error: out of luck\n")
+                return 1
             if verb == "test":
                 folder = Path(command[command.index("--config") + 1]).parent
                 (folder / "results.json").write_text("{}")
-            return CompletedProcess(command, 0)
+            return 0
 
     stand_in = Machine()
     stand_in.told = []
-    monkeypatch.setattr(study.subprocess, "run", stand_in.run)
+    monkeypatch.setattr(study, "execute", stand_in.execute)
     return stand_in
 
 

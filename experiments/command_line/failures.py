@@ -54,6 +54,7 @@ LIBRARIES = ("pytorch_lightning", "lightning_fabric", "torch.optim", "torch.nn.m
 SIGNS = ("DefaultCPUAllocator", "is killed by signal: Killed", "insufficient shared memory")
 NOISE = (
     r".*LeafSpec",  # Lightning 2.6 asks torch 2.15 in the old way
+    r"Found \d+ module\(s\) in eval mode at the start of training",  # a frozen encoder
     r"Checkpoint directory .* is not empty",  # normal when a run is resumed
     r".*does not have many workers",  # batches come from memory maps
     r"The number of training batches",

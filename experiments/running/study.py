@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -20,6 +19,7 @@ from callbacks.errors import RunError
 from callbacks.run_folder import RunFolder
 from experiments.command_line.parser import CommandParser
 from experiments.recipes import find
+from experiments.running.processes import execute
 
 STUDIES = Path(__file__).parents[1] / "studies"
 RECORD = "study.txt"
@@ -104,19 +104,8 @@ class StudyRun:
             return True
         self.folder.mkdir(parents=True, exist_ok=True)
         write_text(record, self.record)
-        environment = os.environ | ({"OMP_NUM_THREADS": str(threads)} if threads else {})
         start, log = perf_counter(), self.folder / "log.txt"
-        with log.open("a") as file:
-            done = all(
-                subprocess.run(
-                    [sys.executable, "-m", "experiments", *command],
-                    stdout=file,
-                    stderr=subprocess.STDOUT,
-                    env=environment,
-                ).returncode
-                == 0
-                for command in self.commands()
-            )
+        done = all(execute(command, log, threads) == 0 for command in self.commands())
         said = f"{perf_counter() - start:.0f} s" if done else f"failed: {_last_line(log)} ({log})"
         print(f"{self.name} seed {self.seed}: {said}", flush=True)
         return done
