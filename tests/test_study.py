@@ -1,6 +1,10 @@
 """Studies: every row takes its options, and no run is lost or repeated."""
 
+import os
 import shutil
+import signal
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -9,7 +13,7 @@ import yaml
 from callbacks.errors import RunError
 from experiments.command_line.cli import run_command
 from experiments.recipes import find
-from experiments.running import study
+from experiments.running import processes, study
 from experiments.running.study import STUDIES as FOLDER
 from experiments.running.study import Study, StudyRun
 
@@ -30,7 +34,7 @@ def test_options_of_every_row_are_taken(run, capsys):
     assert end.value.code == 0
     config = yaml.safe_load(capsys.readouterr().out)
     assert config["name"] == run.name
-    assert config["data"]["size"] == 64
+    assert config["data"]["size"] == (224 if run.study == "probe" else 64)
 
 
 @pytest.fixture
@@ -143,6 +147,48 @@ def test_a_failure_is_named_and_the_rest_goes_on(two_rows, machine, capsys):
     said = capsys.readouterr().out
     assert "t-first seed 0: failed: error: out of luck (runs/t-first/seed0/log.txt)" in said
     assert "t-bbn seed 0: not started, for first failed" in said
+
+
+@pytest.mark.slow
+def test_runs_are_trained_and_tested_in_processes_that_have_all_imports(lesions, tmp_path):
+    small = {"test_images": 3, "val_images": 2}
+    record = {
+        "seeds": [0, 1],
+        "options": {
+            "data.root": str(lesions),
+            "data.size": 32,
+            "trainer.max_epochs": 1,
+            "trainer.accelerator": "cpu",
+            **{f"data.split.{name}": number for name, number in small.items()},
+        },
+        "rows": {
+            "good": {"experiment": "small_ce"},
+            "bad": {"experiment": "small_ce", "data.x": 1},
+        },
+    }
+    path = tmp_path / "t.yaml"
+    path.write_text(yaml.safe_dump(record, sort_keys=False))
+    failed = Study.read(path).complete(jobs=2)
+    assert [run.row for run in failed] == ["bad", "bad"]
+    assert "error: There is no option --data.x" in Path("runs/t-bad/seed0/log.txt").read_text()
+    assert "Test of runs/t-good/seed1/best.ckpt" in Path("runs/t-good/seed1/log.txt").read_text()
+    assert Path("runs/t-good/seed1/results.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("function", "arguments", "code"),
+    [(sys.exit, [75], 75), (sys.exit, ["error: x"], 1), (os.abort, [], -signal.SIGABRT)],
+)
+def test_a_process_gives_the_exit_code_of_its_command(monkeypatch, function, arguments, code):
+    monkeypatch.setattr(processes, "PRELOADED", [])
+    assert processes.forked(function, *arguments) == code
+
+
+def test_each_of_many_processes_gives_its_own_exit_code(monkeypatch):
+    monkeypatch.setattr(processes, "PRELOADED", [])
+    with ThreadPoolExecutor(4) as pool:
+        codes = list(pool.map(lambda n: processes.forked(sys.exit, n % 5), range(40)))
+    assert codes == [n % 5 for n in range(40)]
 
 
 def test_options_are_flags():

@@ -7,9 +7,10 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from multiprocessing.connection import wait
 from pathlib import Path
+from typing import Any
 
 from callbacks import HOMES
 
@@ -45,11 +46,14 @@ def execute(arguments: Sequence[str], log: Path, threads: int | None = None) -> 
             return subprocess.run(
                 command, stdout=file, stderr=subprocess.STDOUT, env=environment
             ).returncode
+    return forked(_main, list(arguments), log.absolute(), threads, os.getcwd(), environment)
+
+
+def forked(function: Callable[..., object], *args: Any) -> int:
+    """Call a function in a process that has all imports; returns the exit code of the process."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOADED)
-    process = context.Process(
-        target=_main, args=(list(arguments), log.absolute(), threads, os.getcwd(), environment)
-    )
+    process = context.Process(target=function, args=args)
     with LOCK:
         process.start()
     wait([process.sentinel])
