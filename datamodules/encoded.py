@@ -11,6 +11,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 import pandas as pd
 import torch
+from pytorch_lightning import Trainer
 from torch import Tensor, nn
 
 from datamodules.cache import user_cache
@@ -41,13 +42,14 @@ class FrozenEncoder(Protocol):
         """Moves the network to a device."""
 
 
-def frozen_encoder(module: nn.Module | None) -> FrozenEncoder:
-    """The network with a frozen encoder in a module.
+def frozen_encoder(trainer: Trainer | None) -> FrozenEncoder:
+    """The network with a frozen encoder in the module that is trained or evaluated.
 
     Raises:
         DataError: There is none.
     """
-    for network in module.modules() if module is not None else ():
+    module = trainer.lightning_module if trainer else nn.Identity()
+    for network in module.modules():
         if isinstance(network, FrozenEncoder):
             return network
     raise DataError(
@@ -56,22 +58,23 @@ def frozen_encoder(module: nn.Module | None) -> FrozenEncoder:
     )
 
 
-def refuse_pixel_options(transform: Transform | None, maps: bool) -> None:
-    """Refuses options of the training batches that need pixels.
+def orientations_of(transform: Transform | None, maps: bool) -> int:
+    """The number of orientations that the transform of encoded training images chooses from.
 
     Args:
         transform: Transform of the training batches.
-        maps: Whether batches hold masks or saliency.
+        maps: Whether batches are to hold masks or saliency.
 
     Raises:
         DataError: An option needs pixels.
     """
-    if maps or not isinstance(transform, RandomOrientation):
-        raise DataError(
-            "Encoded images have no pixels to augment, and neither masks nor saliency: set "
-            "--data.train_transform=datamodules.transforms.RandomOrientation, --data.mask=false "
-            "and --data.saliency=false, or --data.encoded=false."
-        )
+    if isinstance(transform, RandomOrientation) and not maps:
+        return transform.number
+    raise DataError(
+        "Encoded images have no pixels to augment, and neither masks nor saliency: set "
+        "--data.train_transform=datamodules.transforms.RandomOrientation, --data.mask=false and "
+        "--data.saliency=false, or --data.encoded=false."
+    )
 
 
 def encoded_arrays(

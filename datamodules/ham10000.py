@@ -22,7 +22,7 @@ from datamodules.encoded import (
     EncodedDataset,
     encoded_arrays,
     frozen_encoder,
-    refuse_pixel_options,
+    orientations_of,
 )
 from datamodules.errors import DataError
 from datamodules.folder_dataset import FolderDataset
@@ -106,15 +106,13 @@ class HAM10000(LightningDataModule):
         if size < 1:
             raise DataError(f"data.size={size} is not an image size: set at least 1 pixel.")
         self.root = Path(root).expanduser()
-        if encoded:
-            refuse_pixel_options(train_transform, mask or saliency)
         self.split = split
         self.class_names = TASKS[task]
         self.size = size
         self.batch_size = batch_size
         self.num_workers = num_workers
         self.maps = [name for name, on in (("mask", mask), ("saliency", saliency)) if on]
-        self.encoded = encoded
+        self.orientations = orientations_of(train_transform, bool(self.maps)) if encoded else 0
         self.make_sampler = sampler or Natural
         self.train_transform = train_transform or nn.Identity()
         self.predict_folder = predict_folder
@@ -170,7 +168,7 @@ class HAM10000(LightningDataModule):
             report_unused(self.root, self.table, self._release)
             for source in self.table.loc[self.table["split"] != "", "source"].unique():
                 self._arrays(source)
-                if self.encoded and self.trainer:
+                if self.orientations and self.trainer:
                     self._encoded_arrays(source)
 
     def setup(self, stage: str) -> None:
@@ -280,20 +278,19 @@ class HAM10000(LightningDataModule):
         if table.empty:
             raise DataError(f"The {split} split has no images: choose another data.split.")
         source = table["source"].iloc[0]
-        if not (self.encoded and self.trainer):
+        if not (self.orientations and self.trainer):
             return LesionDataset(self._arrays(source), table)
         arrays = self._encoded_arrays(source)
         return EncodedDataset(arrays, table, oriented=split == "train")
 
     def _encoded_arrays(self, source: str) -> dict[str, np.ndarray]:
         if source not in self._open_encoded:
-            assert self.trainer is not None
             self._open_encoded[source] = encoded_arrays(
                 self._arrays(source)["image"],
-                frozen_encoder(self.trainer.lightning_module),
+                frozen_encoder(self.trainer),
                 self._device,
                 self.cache_dir,
-                self.train_transform.number,
+                self.orientations,
             )
         return self._open_encoded[source]
 

@@ -1,5 +1,7 @@
 """Encoded images: computed once, of the right orientation, and of these images and this encoder."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -89,6 +91,8 @@ def test_options_that_need_pixels_are_refused(tmp_path, options):
 
 
 def test_a_network_without_an_encoder_is_refused():
-    assert frozen_encoder(nn.Sequential(Corner())).encoder_key == "a"
+    trainer = SimpleNamespace(lightning_module=nn.Sequential(Corner()))
+    assert frozen_encoder(trainer).encoder_key == "a"
+    trainer.lightning_module = nn.Linear(2, 2)
     with pytest.raises(DataError, match="does not have"):
-        frozen_encoder(nn.Linear(2, 2))
+        frozen_encoder(trainer)
