@@ -15,6 +15,7 @@ from torchmetrics import MeanMetric, Metric
 
 from lightning_modules.batches import Batch
 from lightning_modules.errors import ModelError
+from lightning_modules.layers import Layer, layers
 
 SPLITS = ("val", "test")
 
@@ -31,6 +32,12 @@ class Learner(LightningModule):
             steps; it is advanced every step. None keeps the learning rate.
         lr_factors: Factors of the learning rate by name of a submodule; the longest matching name
             counts.
+        layer_decay: Factor of the learning rate from each layer of a timm model to the one before
+            it (https://arxiv.org/abs/2106.08254, section 4.1), in (0, 1]. The last layer, usually
+            the classifier, learns at the full rate; 1 gives all layers the same rate. Multiplied
+            by ``lr_factors``.
+        decay_norm_and_bias: Whether weight decay also applies to biases, to the scales of norms
+            and to what timm lists for a model, such as position embeddings and class tokens.
         batches_per_epoch: Number of training batches per epoch; the command line takes it from the
             data.
 
@@ -46,12 +53,18 @@ class Learner(LightningModule):
         optimizer: OptimizerCallable,
         lr_scheduler: Callable[[Optimizer, int], LRScheduler] | None = None,
         lr_factors: Mapping[str, float] | None = None,
+        layer_decay: float = 1.0,
+        decay_norm_and_bias: bool = True,
         batches_per_epoch: int = 1,
     ) -> None:
         super().__init__()
         self.make_optimizer = optimizer
         self.make_scheduler = lr_scheduler
+        if not 0 < layer_decay <= 1:
+            raise ModelError(f"model.layer_decay={layer_decay} is out of range: set it in (0, 1].")
         self.lr_factors = lr_factors or {}
+        self.layer_decay = layer_decay
+        self.decay_norm_and_bias = decay_norm_and_bias
         self.batches_per_epoch = batches_per_epoch
         self.losses = nn.ModuleDict({split: MeanMetric() for split in SPLITS})
 
@@ -113,8 +126,10 @@ class Learner(LightningModule):
                 "All parameters of this model are frozen or fixed: unfreeze a part to train it."
             )
         optimizer = self.make_optimizer([{"params": group} for group in groups.values()])
-        for group, factor in zip(optimizer.param_groups, groups, strict=True):
+        for group, (factor, decayed) in zip(optimizer.param_groups, groups, strict=True):
             group["lr"] *= factor
+            if not decayed:
+                group["weight_decay"] = 0.0
         if self.make_scheduler is None:
             return optimizer
         steps = self.steps
@@ -129,18 +144,25 @@ class Learner(LightningModule):
         schedule: LRSchedulerConfigType = {"scheduler": scheduler, "interval": "step"}
         return {"optimizer": optimizer, "lr_scheduler": schedule}
 
-    def parameter_groups(self) -> dict[float, list[nn.Parameter]]:
-        """Trainable parameters by the factor of their learning rate."""
+    def parameter_groups(self) -> dict[Layer, list[nn.Parameter]]:
+        """Trainable parameters by the factor of their learning rate and their weight decay."""
         if unknown := self.lr_factors.keys() - dict(self.named_modules()):
             raise ModelError(
                 f"The model has no submodule {min(unknown)!r}: correct model.lr_factors."
             )
-        groups: dict[float, list[nn.Parameter]] = {}
+        known = layers(self, self.layer_decay)
+        if self.layer_decay != 1 and not known:
+            raise ModelError(
+                "The model has no trainable layers of a timm model: leave out model.layer_decay."
+            )
+        groups: dict[Layer, list[nn.Parameter]] = {}
         for name, parameter in self.named_parameters():
             if parameter.requires_grad:
                 matching = [m for m in self.lr_factors if name.startswith(f"{m}.")]
                 factor = self.lr_factors[max(matching, key=len)] if matching else 1.0
-                groups.setdefault(factor, []).append(parameter)
+                layer = known.get(parameter, Layer(1.0, decayed=parameter.ndim > 1))
+                decayed = layer.decayed or self.decay_norm_and_bias
+                groups.setdefault(Layer(factor * layer.factor, decayed), []).append(parameter)
         return groups
 
     @property
