@@ -11,6 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from datamodules.errors import DataError
+from datamodules.rand_augment import affine, rand_augment
+from datamodules.random_erasing import erase
 
 GEOMETRIC = ("image", "mask", "saliency")
 ORIENTATIONS = 8  # flips and quarter turns: a lesion has no canonical orientation
@@ -68,7 +70,7 @@ def make_views(
 
 
 class Augment(RandomTransform):
-    """Random flips, rotation, zoom, shift and colors.
+    """Random flips, rotation, zoom, shift and colors; optionally RandAugment and random erasing.
 
     Args:
         rotation: Largest angle, in degrees. The default allows any, because lesions have no
@@ -81,6 +83,10 @@ class Augment(RandomTransform):
             image, in [0, 1]. 0 leaves the contrast unchanged.
         saturation: Half width of the range of the saturation factor, about the luminance of each
             pixel, in [0, 1]. 0 leaves the saturation unchanged.
+        operations: Number of operations of RandAugment, which follow. 0 turns RandAugment off.
+        magnitude: Strength of these operations, in [0, 1].
+        erasing: Probability that a rectangle of an image is replaced by noise, in [0, 1]. Mask and
+            saliency are not erased. 0 turns random erasing off.
 
     Example:
         >>> batch = {"image": torch.rand(8, 3, 64, 64), "label": torch.zeros(8)}
@@ -96,6 +102,9 @@ class Augment(RandomTransform):
         brightness: float = 0.2,
         contrast: float = 0.2,
         saturation: float = 0.2,
+        operations: int = 0,
+        magnitude: float = 0.5,
+        erasing: float = 0.0,
     ) -> None:
         super().__init__()
         self.rotation = math.radians(rotation)
@@ -104,10 +113,22 @@ class Augment(RandomTransform):
         self.brightness = brightness
         self.contrast = contrast
         self.saturation = saturation
+        self.operations = operations
+        self.magnitude = magnitude
+        self.erasing = erasing
 
     def draw(self, image: Tensor) -> tuple[Tensor, Tensor]:
         draws = torch.rand(len(image), 9, device=image.device).unbind(1)
-        return self.geometry(*draws[:6]), self.colors(*draws[6:])
+        inverse, factors = self.geometry(*draws[:6]), self.colors(*draws[6:])
+        if not self.operations:
+            return inverse, factors
+        drawn = rand_augment(image, self.operations, self.magnitude)
+        motion, more = drawn.split([5, 3], dim=1)
+        return inverse @ affine(motion), factors * more
+
+    def finish(self, image: Tensor) -> None:
+        if self.erasing:
+            erase(image, self.erasing)
 
     def geometry(
         self, angle: Tensor, zoom: Tensor, dx: Tensor, dy: Tensor, flip_x: Tensor, flip_y: Tensor

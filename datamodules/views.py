@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from typing import cast
 
 import torch
-import torch.nn.functional as F
 from kornia.filters import gaussian_blur2d
 from torch import Tensor, nn
 
+from datamodules.rand_augment import affine, rand_augment
 from datamodules.transforms import RandomTransform, Transform, make_views
 
 
@@ -45,20 +45,15 @@ class RandomCrop(RandomTransform):
     and with all three GPaCo's ``randclsstack`` (https://arxiv.org/abs/2107.12028, published code).
     There are three differences. Images are flipped in both directions, because lesions have no
     canonical orientation. A crop that would be wider or higher than the image is as wide or
-    high as the image. RandAugment has only the operations that leave dermoscopic colors
-    plausible: no inversion, solarization, posterization or equalization.
+    high as the image. RandAugment is that of :func:`~datamodules.rand_augment.rand_augment`.
 
     Args:
         area: Range of the crop's share of the image's area, in (0, 1]. 1 is the whole image.
         ratio: Range of the crop's width over its height, drawn uniformly on a log scale.
         jitter: Half width j of the range [1 - j, 1 + j] of the factors of brightness, contrast
             and saturation, in [0, 1]. 0 leaves the colors unchanged.
-        operations: Number of operations of RandAugment (https://arxiv.org/abs/1909.13719), drawn
-            with replacement from rotation, shear and translation along both axes, brightness,
-            contrast and saturation. Each is applied with probability 1/2. 0 turns RandAugment off.
-        magnitude: Strength of these operations, in [0, 1], which varies by timm's mstd of 0.5 (a
-            twentieth of the range). 1 is the published m10, whose brightness goes down to a tenth,
-            so that lesions become invisible.
+        operations: Number of operations of RandAugment. 0 turns RandAugment off.
+        magnitude: Strength of these operations, in [0, 1].
         gray: Probability that an image loses its colors. 0 keeps all colors.
         blur: Share of the batch that is blurred by a Gaussian, drawn anew each time. 0 blurs none.
         sigma: Range of the Gaussian's standard deviation, in 224ths of the image's height.
@@ -92,7 +87,8 @@ class RandomCrop(RandomTransform):
 
     def draw(self, image: Tensor) -> tuple[Tensor, Tensor]:
         draws = torch.rand(len(image), 10, device=image.device).unbind(1)
-        motion, factors = self.rand_augment(image).split([5, 3], dim=1)
+        drawn = rand_augment(image, self.operations, self.magnitude)
+        motion, factors = drawn.split([5, 3], dim=1)
         factors = (1 + self.jitter * (2 * torch.stack(draws[6:9], dim=1) - 1)) * factors
         factors[:, 2] *= draws[9] >= self.gray
         return self.crop(*draws[:6]) @ affine(motion), factors
@@ -114,23 +110,6 @@ class RandomCrop(RandomTransform):
         rows = (width, torch.zeros_like(x), x), (torch.zeros_like(y), height, y)
         return torch.stack([torch.stack(row, dim=1) for row in rows], dim=1)
 
-    def rand_augment(self, image: Tensor) -> Tensor:
-        """Draws the operations of each image, (B, 8).
-
-        Returns:
-            Angle, two shears and two translations (0 for none), and three color factors (1 for
-            none).
-        """
-        size = (len(image), self.operations)
-        chosen = torch.randint(8, size, device=image.device)
-        strength = self.magnitude + 0.05 * torch.randn(size, device=image.device)
-        sign = torch.randint(4, size, device=image.device)  # 0: minus, 1: plus, else not applied
-        strength = strength.clamp(0, 1) * (2 * sign - 1) * (sign < 2)
-        strengths = (strength[..., None] * F.one_hot(chosen, 8)).sum(1)
-        angle, shears, shifts, colors = strengths.split([1, 2, 2, 3], dim=1)
-        colors = (1 + 0.9 * colors).clamp(min=0)
-        return torch.cat([math.radians(30) * angle, 0.3 * shears, 0.45 * shifts, colors], dim=1)
-
     def finish(self, image: Tensor) -> None:
         number = round(self.blur * len(image))
         if number == 0:
@@ -141,21 +120,3 @@ class RandomCrop(RandomTransform):
         sigma = low + (high - low) * torch.rand(number, 1).expand(-1, 2)
         size = 2 * math.ceil(3 * high) + 1
         image.index_copy_(0, chosen, gaussian_blur2d(image[chosen], size, sigma))
-
-
-def affine(motion: Tensor) -> Tensor:
-    """Affine maps (B, 3, 3) from angles, shears and translations (B, 5).
-
-    Args:
-        motion: Angle in radians, two shears, and two translations as shares of the sides.
-    """
-    angle, shear_x, shear_y, dx, dy = motion.unbind(1)
-    cos = angle.cos()
-    sin = angle.sin()
-    zero = torch.zeros_like(angle)
-    rows = (  # affine_grid's image is two units wide
-        (cos, shear_x - sin, 2 * dx),
-        (shear_y + sin, cos, 2 * dy),
-        (zero, zero, torch.ones_like(angle)),
-    )
-    return torch.stack([torch.stack(row, dim=1) for row in rows], dim=1)

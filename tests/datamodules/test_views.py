@@ -5,8 +5,9 @@ import torch
 import torchvision.transforms.v2.functional as TF
 
 from datamodules import transforms
+from datamodules.rand_augment import affine, rand_augment
 from datamodules.transforms import Augment, RandomTransform, warp
-from datamodules.views import RandomCrop, Views, affine
+from datamodules.views import RandomCrop, Views
 
 PLAIN = {"jitter": 0.0}
 
@@ -73,7 +74,7 @@ def test_crops_stay_within_the_picture_and_have_the_area_asked_for():
 def test_operations_are_drawn_evenly_and_half_of_them_carried_out():
     torch.manual_seed(0)
     image = torch.zeros(4000, 3, 2, 2)
-    drawn = RandomCrop(operations=1, magnitude=1.0).rand_augment(image)
+    drawn = rand_augment(image, operations=1, magnitude=1.0)
     neutral = torch.tensor([0.0] * 5 + [1.0] * 3)
     done = drawn != neutral
     assert done.sum(1).max() == 1
@@ -81,7 +82,7 @@ def test_operations_are_drawn_evenly_and_half_of_them_carried_out():
     largest = (drawn - neutral).abs().max(0).values.tolist()
     assert largest == pytest.approx([math.pi / 6, 0.3, 0.3, 0.45, 0.45, 0.9, 0.9, 0.9])
     assert (drawn[:, 5:] >= 0).all()
-    assert torch.equal(RandomCrop().rand_augment(image), neutral.expand(4000, 8))
+    assert torch.equal(rand_augment(image, 0, 1.0), neutral.expand(4000, 8))
 
 
 def test_neutral_operations_move_nothing():
