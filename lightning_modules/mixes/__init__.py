@@ -3,6 +3,7 @@
 from lightning_modules.mixes.cutmix import CutMix
 from lightning_modules.mixes.mix import Mix
 from lightning_modules.mixes.mixup import Mixup
+from lightning_modules.mixes.mixup_or_cutmix import MixupOrCutMix
 from lightning_modules.mixes.saliencymix import SaliencyMix
 from lightning_modules.mixes.spmix import (
     FillingPatchMix,
@@ -18,6 +19,7 @@ __all__ = [
     "FillingPatchMix",
     "Mix",
     "Mixup",
+    "MixupOrCutMix",
     "PairMixup",
     "PatchMix",
     "RandomPatchMix",

@@ -3,7 +3,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from lightning_modules.mixes import CutMix, Mixup, SaliencyMix
+from lightning_modules.mixes import CutMix, Mixup, MixupOrCutMix, SaliencyMix
 from lightning_modules.mixes.cutmix import paste, spanned
 from lightning_modules.mixes.mixup import blend, draw_lambda
 
@@ -14,6 +14,7 @@ MIXES = {
     "mixup, per image": Mixup(1.0, per_image=True),
     "CutMix": CutMix(),
     "CutMix, per image": CutMix(per_image=True),
+    "mixup or CutMix": MixupOrCutMix(),
     "SaliencyMix": SaliencyMix(probability=1.0),
     "SaliencyMix, per image": SaliencyMix(probability=1.0, per_image=True),
 }
@@ -267,3 +268,27 @@ def test_saliencymix_says_what_it_lacks():
     del batch["saliency"]
     with pytest.raises(ValueError, match="set --data.saliency=true"):
         SaliencyMix()(batch)
+
+
+def test_a_batch_is_mixed_by_mixup_by_cutmix_or_not_at_all():
+    """Pixels of a mixup are sums of two images, those of CutMix come from one or the other."""
+    torch.manual_seed(0)
+    mix = MixupOrCutMix(probability=0.8, switch_probability=0.25)
+    counts = dict.fromkeys(("not", "cutmix", "mixup"), 0)
+    for _ in range(1000):
+        mixed = mix(an_indexed_batch(size=4) | {"label": torch.arange(4)})
+        if mixed["label"].amax(1).eq(1).all():
+            counts["not"] += 1
+            continue
+        whole = mixed["image"].frac().eq(0).all()
+        counts["cutmix" if whole else "mixup"] += 1
+    # One permutation in 24 mixes each image with itself, and a CutMix box may be empty.
+    shares = [count / 1000 for count in counts.values()]
+    assert shares == pytest.approx([0.2 + 0.8 / 24, 0.2 * 23 / 24, 0.6 * 23 / 24], abs=0.05)
+
+
+def test_without_probability_the_labels_are_one_hot_and_the_images_as_they_were():
+    batch = a_batch()
+    mixed = MixupOrCutMix(probability=0.0)(batch)
+    assert torch.equal(mixed["image"], batch["image"])
+    assert torch.equal(mixed["label"], F.one_hot(batch["label"], K).float())
