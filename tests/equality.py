@@ -51,9 +51,8 @@ def describe(lesions: Path) -> dict[str, dict[str, Any]]:
         known = {"num_classes", "features_only", "out_indices"}
         if "vit" in name and "img_size" in options:
             return create("test_vit", pretrained=False, **options)
-        return create(
-            "test_resnet", pretrained=False, **{k: options[k] for k in known & {*options}}
-        )
+        small = "test_efficientnet" if "efficientnet" in name else "test_resnet"
+        return create(small, pretrained=False, **{k: options[k] for k in known & {*options}})
 
     described = {}
     for name, path in sorted(recipes().items()):

@@ -23,8 +23,9 @@ def small_networks(_alone, monkeypatch):
     def tiny(name: str, pretrained: bool = False, **options: object):
         if "vit" in name and "img_size" in options:
             return create("test_vit", pretrained=False, **options)
+        small = "test_efficientnet" if "efficientnet" in name else "test_resnet"
         options = {key: options[key] for key in understood & options.keys()}
-        return create("test_resnet", pretrained=False, **options)
+        return create(small, pretrained=False, **options)
 
     monkeypatch.setattr(timm, "create_model", tiny)
     monkeypatch.setattr(timm_network, "load", lambda model, name, weights: None)

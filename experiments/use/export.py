@@ -17,6 +17,7 @@ from callbacks.recording.log_config import commit
 from experiments.command_line.failures import for_users
 from experiments.command_line.parser import CommandParser
 from experiments.use.trained import restore
+from lightning_modules.networks import AdaptedNetwork
 
 TOLERANCE = 1e-4  # of a probability, between torch and onnxruntime
 NOTICE = "Research only. Not a medical device, and gives no diagnosis."
@@ -67,6 +68,9 @@ def export(run: Path, out: Path, *options: str) -> dict[str, str]:
     """
     cli = restore(run, *options)
     decision = Decision.load(run) or Decision(tuple(cli.datamodule.class_names))
+    for module in cli.model.modules():
+        if isinstance(module, AdaptedNetwork):
+            module.merge()
     deployed = Deployed(cli.model, decision).eval()
     deployed.to(memory_format=torch.contiguous_format)  # torch warns of weights in another
     size = int(cli.datamodule.size)

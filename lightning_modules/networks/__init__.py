@@ -1,5 +1,6 @@
 """Networks from images to logits."""
 
+from lightning_modules.networks.adapters import AdaptedNetwork, Adapter, AdaptFormer, LoRA
 from lightning_modules.networks.attention_decoder import AttentionDecoder
 from lightning_modules.networks.ballad import BALLADNetwork, CLIPTowers, SmallTowers
 from lightning_modules.networks.bbn import BBNNetwork
@@ -23,6 +24,9 @@ from lightning_modules.networks.reslt import ResLTNetwork
 from lightning_modules.networks.timm_network import TimmNetwork
 
 __all__ = [
+    "AdaptFormer",
+    "AdaptedNetwork",
+    "Adapter",
     "AttentionDecoder",
     "BALLADNetwork",
     "BBNNetwork",
@@ -38,6 +42,7 @@ __all__ = [
     "LatentResNet",
     "LearnableWeightScaling",
     "LinearHead",
+    "LoRA",
     "MLPHead",
     "MomentumPrototypes",
     "MomentumQueue",
