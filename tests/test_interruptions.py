@@ -114,7 +114,7 @@ def plotted(experiment):
 
 
 def kinds():
-    """An experiment for each set of classes but for splits, mixes, and what has no state.
+    """An experiment for each set of classes but for splits, mixes, optimizers and the stateless.
 
     ``-m kills`` tries every experiment.
     """
@@ -123,6 +123,7 @@ def kinds():
         config = read(path.stem)
         config["data"].pop("split", None)
         config["model"]["init_args"].pop("mix", None)
+        config["model"]["init_args"].pop("optimizer", None)
         if "SelfPaced" not in str(config["model"]["init_args"].get("criterion")):
             config["model"]["init_args"].pop("criterion", None)
         if re.search("KMeans|JPEG|WebP", str(config["model"]["init_args"].get("codec"))):
@@ -188,6 +189,20 @@ def test_told_within_an_accumulation(lesions):
     assert fit(PLAIN, lesions, "told", more=more) == 0
     assert fit(PLAIN, lesions, "whole", more=more) == 0
     assert_same_run("whole", "told")
+
+
+@pytest.mark.usefixtures("small_networks")
+def test_a_moving_average_and_the_weights_beside_it(lesions):
+    more = ["--trainer.callbacks+=callbacks.EMA", "--trainer.callbacks.decay=0.5"]
+    assert fit(PLAIN, lesions, "whole", more=more) == 0
+    assert fit(PLAIN, lesions, "told", Tell(STEPS + 1), more=more) == 75
+    assert fit(PLAIN, lesions, "told", more=more) == 0
+    assert_same_run("whole", "told")
+    one, other = (torch.load(f"runs/{name}/seed0/last.ckpt") for name in ("whole", "told"))
+    for part in ("current_model_state", "averaging_state"):
+        torch.testing.assert_close(one[part], other[part], rtol=0, atol=0)
+    weight = "network.model.fc.weight"
+    assert not torch.equal(one["state_dict"][weight], one["current_model_state"][weight])
 
 
 @pytest.mark.usefixtures("small_networks")

@@ -3,7 +3,7 @@ import timm
 import torch
 
 from lightning_modules import ModelError
-from lightning_modules.networks import TimmNetwork
+from lightning_modules.networks import HybridViT, TimmNetwork
 
 
 def test_it_normalises_its_own_input():
@@ -107,3 +107,27 @@ def test_a_model_of_any_size_stays_as_it_is(name):
 def test_a_size_other_than_that_of_the_options_is_refused():
     with pytest.raises(ModelError, match=r"--data.size=160.*--model.network.options"):
         TimmNetwork("test_vit3", pretrained=False, options={"img_size": 64}, size=96)
+
+
+DROPPING = {
+    "vit": lambda **options: TimmNetwork("test_vit", pretrained=False, **options),
+    "EfficientNet": lambda **options: TimmNetwork(
+        "tf_efficientnet_lite0", pretrained=False, **options
+    ),
+    "hybrid": lambda **options: HybridViT(
+        "test_vit", pretrained=False, cnn="test_resnet", cnn_stages=2, size=32, **options
+    ),
+}
+
+
+@pytest.mark.parametrize("make", DROPPING.values(), ids=DROPPING.keys())
+def test_drop_path_drops_branches_in_training_only(make):
+    torch.manual_seed(0)
+    network = make(drop_path_rate=0.5)
+    images = torch.rand(8, 3, 32, 32)
+    one, other = network.train()(images), network(images)
+    assert not torch.allclose(one, other, atol=1e-3 * one.std().item())
+    one, other = network.eval()(images), network(images)
+    assert torch.equal(one, other)
+    network = make().train()
+    torch.testing.assert_close(network(images), network(images))
