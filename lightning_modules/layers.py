@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from timm.optim import param_groups_layer_decay
+from timm import optim
 from torch import nn
 
 
@@ -32,11 +32,12 @@ def layers(module: nn.Module, layer_decay: float) -> dict[nn.Parameter, Layer]:
         layer_decay: Factor of the learning rate from each layer to the one before it, in (0, 1].
     """
     found: dict[nn.Parameter, Layer] = {}
+    model: Any
     for model in module.modules():
         if not hasattr(model, "group_matcher"):
             continue
         listed = model.no_weight_decay() if hasattr(model, "no_weight_decay") else ()
-        for group in param_groups_layer_decay(
+        for group in optim.param_groups_layer_decay(  # type: ignore[attr-defined]
             model, weight_decay=1.0, no_weight_decay_list=listed, layer_decay=layer_decay
         ):
             layer = Layer(group["lr_scale"], decayed=group["weight_decay"] > 0)

@@ -54,7 +54,7 @@ class Results(RunCallback):
             return
         self.folder.mkdir(parents=True, exist_ok=True)
         last = Path(trainer.ckpt_path or "").name == run_folder.LAST
-        record = {
+        record: dict[str, Any] = {
             "name": self.folder.parent.name,
             "seed": data.seed,
             "synthetic": data.synthetic,
