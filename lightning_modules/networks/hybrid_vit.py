@@ -9,7 +9,7 @@ from typing import Any
 
 from timm.layers.hybrid_embed import HybridEmbed
 from timm.models.vision_transformer import VisionTransformer
-from torch import Tensor
+from torch import Tensor, nn
 
 from lightning_modules.errors import ModelError
 from lightning_modules.networks.timm_network import TimmNetwork, create
@@ -67,6 +67,7 @@ class HybridViT(TimmNetwork):
         stage: Any = None
         if cnn is not None:
             stage = create(cnn, pretrained, weights, features_only=True, out_indices=[cnn_stages])
+            _drop_later_stages(stage)
             options |= {"patch_size": 1, "embed_layer": partial(HybridEmbed, backbone=stage)}
             pretrained, weights = False, None
         try:
@@ -114,6 +115,14 @@ class HybridViT(TimmNetwork):
 
     def encode(self, images: Tensor) -> Tensor:
         return self.encode_tokens(self.tokens(images))
+
+
+def _drop_later_stages(cnn: Any) -> None:
+    """Remove stages after the last one used, which timm's EfficientNets would compute."""
+    (last,) = cnn.feature_info.get_dicts(keys=["module"])
+    stages, _, number = last["module"].partition(".")
+    if stages == "blocks" and isinstance(getattr(cnn, "blocks", None), nn.Sequential):
+        cnn.blocks = cnn.blocks[: int(number) + 1]
 
 
 def _no_patches(name: str, size: int) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 import huggingface_hub
 import timm
 import torch
+from timm.models import FeatureDictNet
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
@@ -139,6 +140,9 @@ def _converted(state: State, model: nn.Module) -> State:
             state = {key.removeprefix(prefix): state[key] for key in inner}
     if type(model) is VisionTransformer:
         state = _from_beit(state)
+    if isinstance(model, FeatureDictNet):  # stages of a network, such as stages_0 for stages.0
+        flat = {key.replace("_", "."): key for key in model.state_dict()}
+        state = {flat.get(key.replace("_", "."), key): value for key, value in state.items()}
     convert: Any = getattr(inspect.getmodule(type(model)), "checkpoint_filter_fn", None)
     return state if convert is None else convert(state, model)
 

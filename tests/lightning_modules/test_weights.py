@@ -11,7 +11,7 @@ from torchvision.transforms.functional import center_crop, resize, to_tensor
 
 from lightning_modules import ModelError
 from lightning_modules.networks import HybridViT, TimmNetwork
-from lightning_modules.networks.weights import PACKAGES, locate, named_as_in_timm, read
+from lightning_modules.networks.weights import PACKAGES, load, locate, named_as_in_timm, read
 
 PALACE = 698  # of ImageNet's classes
 
@@ -65,6 +65,19 @@ def test_convolutional_stages_of_a_hybrid():
     stages = whole.model.forward_intermediates(whole.normalize(images), intermediates_only=True)
     found = hybrid.model.patch_embed.backbone(hybrid.normalize(images))[0]
     torch.testing.assert_close(found, next(x for x in stages if x.shape[-1] == 6))
+    with torch.enable_grad():
+        hybrid(images).sum().backward()
+    backbone = hybrid.model.patch_embed.backbone  # without the stages that are not used
+    assert all(x.grad is not None for x in backbone.parameters())
+
+
+def test_stages_whose_names_timm_flattens(tmp_path):
+    options = {"depths": [1, 1, 1, 1], "dims": [8, 16, 24, 32]}
+    whole = timm.create_model("convnext_atto", **options)
+    stages = timm.create_model("convnext_atto", features_only=True, out_indices=[1], **options)
+    torch.save(whole.state_dict(), tmp_path / "cnn.pth")
+    load(stages, "convnext_atto", tmp_path / "cnn.pth")
+    assert torch.equal(stages.stem_0.weight, whole.stem[0].weight)
 
 
 def test_a_network_of_another_architecture_is_told_its_name():
