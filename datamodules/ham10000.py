@@ -18,12 +18,7 @@ from torch.utils.data import DataLoader
 
 from datamodules.cache import read_image, read_mask, release_arrays
 from datamodules.classes import CLASSES
-from datamodules.encoded import (
-    EncodedDataset,
-    encoded_arrays,
-    frozen_encoder,
-    orientations_of,
-)
+from datamodules.encoded import EncodedDataset, encoded_arrays, frozen_encoder, orientations_of
 from datamodules.errors import DataError
 from datamodules.folder_dataset import FolderDataset
 from datamodules.layout import SYNTHETIC, mask_files
@@ -280,17 +275,17 @@ class HAM10000(LightningDataModule):
         source = table["source"].iloc[0]
         if not (self.orientations and self.trainer):
             return LesionDataset(self._arrays(source), table)
-        arrays = self._encoded_arrays(source)
-        return EncodedDataset(arrays, table, oriented=split == "train")
+        return EncodedDataset(self._encoded_arrays(source), table, oriented=split == "train")
 
     def _encoded_arrays(self, source: str) -> dict[str, np.ndarray]:
         if source not in self._open_encoded:
+            fitting = self.trainer is not None and self.trainer.state.fn == "fit"
             self._open_encoded[source] = encoded_arrays(
                 self._arrays(source)["image"],
                 frozen_encoder(self.trainer),
                 self._device,
                 self.cache_dir,
-                self.orientations,
+                self.orientations if fitting else 1,
             )
         return self._open_encoded[source]
 

@@ -59,8 +59,10 @@ def test_a_probe_of_encoded_images_is_one_of_their_pixels(lesions, tmp_path):
     assert "network.digest" in (state := torch.load(RUN / "last.ckpt")["state_dict"])
     assert not [key for key in state if "encoder" in key]
 
-    run_command(["test", *USED])
+    run_command(["test", *USED, f"--data.cache_dir={tmp_path / 'elsewhere'}"])
     encoded = predictions()
+    (made,) = (tmp_path / "elsewhere").glob("encoded-*.npy")  # of the images as they are
+    assert made.name.endswith("-0.npy")
     run_command(["test", *USED, "--data.encoded=false"])
     np.testing.assert_allclose(encoded, predictions(), atol=5e-3)
     assert encoded.std().max() > 0.1
