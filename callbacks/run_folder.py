@@ -28,6 +28,7 @@ PREDICTIONS = "predictions.csv"
 OF_LAST_EPOCH = "last_"  # prefix of the files about a run's last epoch
 
 TRAIN = "train it with `make train` until an epoch is validated"
+RESTORE = "restore it from a copy, or save it as comma-separated values in UTF-8"
 EVALUATE = "evaluate it with `python -m experiments evaluate {path}{option}`"
 SEED = re.compile(r"seed(\d+)")
 
@@ -98,16 +99,26 @@ class RunFolder:
         """Path of the test predictions, of the best epoch or of the last one."""
         return self.path / f"{OF_LAST_EPOCH * last}{TEST_PREDICTIONS}"
 
+    def checkpoint(self, name: str = "best") -> Path:
+        """The checkpoint ``best`` or ``last``.
+
+        Raises:
+            RunError: The run has no such checkpoint.
+        """
+        file = self.path / f"{name}.ckpt"
+        how = f"{TRAIN}, or score its last epoch with `make evaluate CKPT=last`"
+        return self._existing(file, how if self.last.exists() else TRAIN)
+
     def settings(self) -> dict[str, Any]:
         """The options that the run was trained with.
 
         Raises:
             RunError: The run has not been trained, or its options cannot be read.
         """
-        text = self._existing(self.config, TRAIN).read_text("utf-8")
+        file = self._existing(self.config, TRAIN)
         try:
-            settings = yaml.safe_load(text)
-        except yaml.YAMLError:
+            settings = yaml.safe_load(file.read_text("utf-8"))
+        except (OSError, UnicodeDecodeError, yaml.YAMLError):
             settings = None
         if not isinstance(settings, dict):
             raise RunError(f"{self.config} cannot be read: restore it from a copy.")
@@ -125,7 +136,7 @@ class RunFolder:
         file = self._existing(self.results_file(last), self._evaluate(last))
         try:
             results: dict[str, Any] = json.loads(file.read_text("utf-8"))
-        except ValueError as error:
+        except (OSError, ValueError) as error:
             raise RunError(
                 f"{file} cannot be read ({reason(error)}): {self._evaluate(last)}."
             ) from None
@@ -138,17 +149,19 @@ class RunFolder:
             last: Whether to read the predictions of the last epoch instead of those of the best.
 
         Raises:
-            RunError: The run has not been evaluated.
+            RunError: The run has not been evaluated, or its predictions cannot be read.
         """
-        return self._table(self._existing(self.predictions_file(last), self._evaluate(last)))
+        how = self._evaluate(last)
+        return _table(self._existing(self.predictions_file(last), how), ["image_id", "dx"], how)
 
     def split(self) -> pd.DataFrame:
         """One row per image: ``image_id``, ``lesion_id``, ``dx`` and ``split``.
 
         Raises:
-            RunError: The run has not been trained.
+            RunError: The run has not been trained, or its split cannot be read.
         """
-        table = self._table(self._existing(self.split_file, TRAIN))
+        columns = ["image_id", "lesion_id", "dx"]
+        table = _table(self._existing(self.split_file, TRAIN), columns, RESTORE)
         return table.rename(columns={"part": "split"})  # the column's name up to 0.1.0
 
     def history(self) -> pd.DataFrame:
@@ -161,11 +174,6 @@ class RunFolder:
 
         return read_history(self._existing(self.metrics_file, TRAIN))
 
-    def _table(self, file: Path) -> pd.DataFrame:
-        import pandas as pd
-
-        return pd.read_csv(file)
-
     def _evaluate(self, last: bool) -> str:
         return EVALUATE.format(path=self.path, option=" --checkpoint=last" if last else "")
 
@@ -173,5 +181,22 @@ class RunFolder:
         if not self.path.is_dir():
             raise RunError(f"There is no run folder {self.path}: list the runs with `make status`.")
         if not file.exists():
+            if seeds := sorted(folder for folder in self.path.glob("seed*") if folder.is_dir()):
+                raise RunError(
+                    f"{self.path} is the folder of several seeds: name one, such as {seeds[0]}."
+                )
             raise RunError(f"{self.path} has no {file.name}: {how}.")
         return file
+
+
+def _table(file: Path, columns: list[str], how: str) -> pd.DataFrame:
+    """A table of a run, with ``how`` to get another one if it cannot be read."""
+    import pandas as pd
+
+    try:
+        table = pd.read_csv(file)
+        if missing := [name for name in columns if name not in table]:
+            raise ValueError(f"it has no column {', '.join(missing)}")
+    except (OSError, ValueError) as error:
+        raise RunError(f"{file} cannot be read ({reason(error)}): {how}.") from None
+    return table

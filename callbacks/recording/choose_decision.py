@@ -45,7 +45,14 @@ class ChooseDecision(RunCallback):
         if not pl_module.diagnoses:
             raise RunError("A codec has no class probabilities to decide on: use a classifier.")
         probability, label = computed["probability"].cpu(), computed["label"].cpu()
-        counts = self.data(trainer).class_counts
+        data = self.data(trainer)
+        images = int((data.table["split"] == "val").sum())
+        if len(label) < images:
+            raise RunError(
+                f"No decision was chosen: {len(label)} of {images} validation images were scored. "
+                "Leave out --trainer.limit_val_batches, or set it to 1.0."
+            )
+        counts = data.class_counts
         temperature = fit_temperature(probability, label, counts) if self.temperature else 1.0
         classes = tuple(metric.class_names)
         calibrated = Decision(classes, temperature).calibrated(probability)

@@ -81,5 +81,11 @@ class Predictions(RunCallback):
         if len(unreadable):
             named = ", ".join(unreadable[:MAX_UNREADABLE_NAMED])
             print(f"{len(unreadable)} images cannot be read: {named}")
-        if remark := self.photos(trainer).remark:
-            print(remark)
+        photos = self.photos(trainer)
+        if len(table) < len(photos):
+            print(
+                f"{len(photos) - len(table)} images were not predicted: leave out "
+                "--trainer.limit_predict_batches, or set it to 1.0."
+            )
+        if photos.remark:
+            print(photos.remark)

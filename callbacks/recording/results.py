@@ -49,8 +49,14 @@ class Results(RunCallback):
         data = self.data(trainer)
         metric = self.metric(pl_module, "test")
         computed = metric.compute()
-        complete = len(computed["label"]) == (data.table["split"] == "test").sum()
-        if not trainer.is_global_zero or not complete:  # a trial has no results
+        if not trainer.is_global_zero:
+            return
+        tested, all_images = len(computed["label"]), int((data.table["split"] == "test").sum())
+        if tested < all_images:
+            print(
+                f"No results were written: {tested} of {all_images} test images were scored. Leave "
+                "out --trainer.limit_test_batches, or set it to 1.0."
+            )
             return
         self.folder.mkdir(parents=True, exist_ok=True)
         last = Path(trainer.ckpt_path or "").name == run_folder.LAST

@@ -6,7 +6,6 @@ import textwrap
 from pathlib import Path
 
 import torch
-import yaml
 from pytorch_lightning import LightningModule, Trainer
 
 from callbacks.errors import RunError
@@ -75,7 +74,7 @@ class WarmStart(RunCallback):
         last = RunFolder(run).last
         if not record.exists() or not last.exists():
             return
-        config = yaml.safe_load(record.read_text("utf-8"))["trainer"]
+        config = RunFolder(run).settings()["trainer"]
         state = load_state(last)
         max_epochs, max_steps = config["max_epochs"], config["max_steps"]
         unlimited = max_epochs is None and max_steps < 0

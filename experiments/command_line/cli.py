@@ -17,6 +17,7 @@ from pytorch_lightning.loggers import Logger
 from callbacks.errors import RunError
 from callbacks.recording.history import History
 from callbacks.recording.log_config import LogConfig, refuse_changes
+from callbacks.run_callback import RunCallback
 from callbacks.run_folder import RunFolder
 from callbacks.safety.checkpoint_io import epochs_done, reached
 from callbacks.safety.ending import Ending, ended
@@ -176,9 +177,12 @@ class ExperimentCLI(LightningCLI):
             more = (
                 f"with a larger --trainer.{limit}" if limit else "without it, or with a wider bound"
             )
+            score = "it with `make evaluate`"
+            if not RunFolder(folder).best.exists():  # it was never validated
+                score = "its last epoch with `make evaluate CKPT=last`"
             print(
-                f"{folder} is finished: {epochs} epochs, {steps} steps, ended by {end}. Score it "
-                f"with `make evaluate`, or train on {more}."
+                f"{folder} is finished: {epochs} epochs, {steps} steps, ended by {end}. Score "
+                f"{score}, or train on {more}."
             )
             sys.exit(0)
         print(f"Going on from {path}: {epochs} epochs, {steps} steps.")
@@ -204,6 +208,9 @@ class ExperimentCLI(LightningCLI):
     def fit(self, **kwargs: Any) -> None:
         """Trains, unless another process is training the same run."""
         folder = Path(self.trainer.default_root_dir)
+        if RunCallback.is_trial(self.trainer):
+            self.trainer.fit(**kwargs)
+            return
         folder.mkdir(parents=True, exist_ok=True)
         lock = FileLock(folder / ".lock", timeout=0)
         try:

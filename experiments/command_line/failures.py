@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import linecache
+import re
 import sys
 import warnings
 from collections.abc import Iterator
@@ -52,6 +53,7 @@ MISFIT = (
 )
 LIBRARIES = ("pytorch_lightning", "lightning_fabric", "torch.optim", "torch.nn.modules.dropout")
 SIGNS = ("DefaultCPUAllocator", "is killed by signal: Killed", "insufficient shared memory")
+HINT = re.compile(r"pip install -U '([\w-]+)'(?!.*pip install)", re.DOTALL)  # Lightning's last
 NOISE = (
     r".*LeafSpec",  # Lightning 2.6 asks torch 2.15 in the old way
     r"Found \d+ module\(s\) in eval mode at the start of training",  # a frozen encoder
@@ -115,6 +117,11 @@ def explained(error: BaseException) -> RunError | None:
         if isinstance(cause, OSError) and cause.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
             where = cause.filename or "A file of the run"
             return RunError(f"{where} cannot be opened ({cause.strerror}): correct its rights.")
+        if isinstance(cause, ModuleNotFoundError) and (missing := HINT.search(str(cause))):
+            return RunError(
+                f"An option needs the package {missing[1]}, which is not installed: run "
+                f"`pip install {missing[1]}`, or leave the option out."
+            )
         if refusal := _refusal(cause):
             return RunError(f"These options do not go together or are out of range: {refusal}.")
     return None

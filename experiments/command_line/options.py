@@ -41,6 +41,7 @@ def refuse_training(config: Any) -> None:
     for key in LIMITS:
         if (limit := config.get(key)) is not None and limit < 1 and limit != -1:
             raise RunError(f"--{key}={limit} trains nothing: set 1 or more, or -1 for no limit.")
+    _refuse_no_validation(config.trainer)
     if config.trainer.enable_checkpointing is False:
         raise RunError(
             "--trainer.enable_checkpointing=false would leave a run that can neither be resumed "
@@ -72,6 +73,21 @@ def without_initial_weights(model: Any) -> None:
         if option == "pretrained" and not key.startswith(tuple(probes)):
             model[key] = False
             model[f"{network}.weights"] = None
+
+
+def _refuse_no_validation(trainer: Any) -> None:
+    """Refuses a run that would have no best epoch."""
+    if trainer.limit_val_batches == 0 and not trainer.fast_dev_run:
+        raise RunError(
+            "--trainer.limit_val_batches=0 validates nothing, so the run would have no best.ckpt: "
+            "leave it out, or set it to 1 or more."
+        )
+    interval, epochs = trainer.check_val_every_n_epoch, trainer.max_epochs
+    if interval and epochs and 0 < epochs < interval:
+        raise RunError(
+            f"--trainer.check_val_every_n_epoch={interval} validates none of {epochs} epochs, so "
+            f"the run would have no best.ckpt: set it to {epochs} or less."
+        )
 
 
 def _at_least(config: Any, least: Mapping[str, int]) -> None:

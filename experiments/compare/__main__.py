@@ -47,6 +47,8 @@ def write(comparison: Comparison, folder: Path) -> None:
 
 def main() -> None:
     options = parser().parse_args()
+    if options.resamples < 0:
+        sys.exit(f"error: --resamples={options.resamples}: set it to 0 or more.")
     try:
         project, last = options.project, options.last
         runs, left_out = read_project(project, last) if project else read_runs(options.runs, last)

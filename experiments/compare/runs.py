@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import yaml
 from numpy.typing import NDArray
 
 from callbacks.errors import RunError, reason
@@ -112,8 +111,10 @@ def read_runs(patterns: Iterable[str], last: bool = False) -> tuple[list[TestedR
         RunError: No run could be read, or two have the same name and seed.
     """
     patterns = list(patterns)
-    runs, left_out = [], []
-    for folder in _folders(patterns):
+    runs: list[TestedRun] = []
+    folders = {pattern: _folders(pattern) for pattern in patterns}
+    left_out = [f"{pattern} matches no run folder." for pattern in patterns if not folders[pattern]]
+    for folder in dict.fromkeys(folder for found in folders.values() for folder in found):
         try:
             runs.append(read_run(folder, last))
         except RunError as error:
@@ -161,14 +162,14 @@ def read_run(folder: Path, last: bool = False) -> TestedRun:
         raise RunError(
             f"{folder}/results.json has no {missing}: only classifiers can be compared."
         ) from None
-    except (ValueError, TypeError, OSError, yaml.YAMLError) as error:
+    except (ValueError, TypeError, OSError) as error:
         raise RunError(f"{folder} is incomplete ({reason(error)}): evaluate it again.") from None
 
 
 def _read(folder: Path, last: bool) -> TestedRun:
     files = RunFolder(folder)
     results = json.loads(files.results_file(last).read_text("utf-8"))
-    config = yaml.safe_load(files.config.read_text("utf-8"))
+    config = files.settings()
     predictions = _predictions(files.predictions_file(last), results)
     return TestedRun(
         name=folder.absolute().parent.name,
@@ -183,16 +184,16 @@ def _read(folder: Path, last: bool) -> TestedRun:
         predictions=predictions,
         history=read_history(files.metrics_file),
         config=config,
-        frequency=_frequency(files.split_file, results["classes"]),
+        frequency=_frequency(files, results["classes"]),
         fidelity=_fidelity(files.fidelity_file, predictions["image_id"]),
         folder=None if last else folder,
     )
 
 
-def _frequency(path: Path, classes: Sequence[str]) -> Array | None:
-    if not path.exists():
+def _frequency(files: RunFolder, classes: Sequence[str]) -> Array | None:
+    if not files.split_file.exists():
         return None
-    diagnosis = pd.read_csv(path)["dx"]
+    diagnosis = files.split()["dx"]
     return np.array([(diagnosis == name).sum() for name in classes])
 
 
@@ -232,12 +233,12 @@ def _differences(one: TestedRun, other: TestedRun) -> Iterator[str]:
         yield "different splits"
 
 
-def _folders(patterns: Iterable[str]) -> list[Path]:
-    hits = [Path(hit) for pattern in patterns for hit in sorted(glob(pattern))]
+def _folders(pattern: str) -> list[Path]:
+    hits = map(Path, sorted(glob(pattern)))
     folders = [
         folder for hit in hits for folder in ([hit] if hit.name.startswith("seed") else _in(hit))
     ]
-    return list(dict.fromkeys(path for path in folders if path.is_dir()))
+    return [path for path in folders if path.is_dir()]
 
 
 def _in(folder: Path) -> list[Path]:
@@ -255,4 +256,7 @@ def _predictions(path: Path, results: dict[str, Any]) -> pd.DataFrame:
         raise ValueError(f"{path.name} is empty")
     if len(table) != np.sum(results["confusion"]) or table[columns].isna().any(axis=None):
         raise ValueError(f"{path.name} lacks predictions")
+    for name in ("dx", "decision"):
+        if name in table and not table[name].isin(results["classes"]).all():
+            raise ValueError(f"{path.name} has other classes in its column {name}")
     return table

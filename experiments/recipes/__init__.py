@@ -54,7 +54,7 @@ def read(config: str) -> dict[str, Any]:
     """The settings of a recipe with those of its family, as they stand in the files."""
     settings: dict[str, Any] = {}
     for layer in layers(config):
-        settings = _merged(settings, yaml.safe_load(layer.read_text()))
+        settings = _merged(settings, yaml.safe_load(layer.read_text("utf-8")))
     return settings
 
 

@@ -13,8 +13,6 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from callbacks.errors import RunError
 from callbacks.run_folder import CONFIG, RunFolder
 
@@ -89,9 +87,9 @@ def refuse_contradictions(config: Any) -> None:
 def recorded(folder: Path) -> tuple[str, int] | None:
     """Name and seed that a run folder was trained as; None where its record has none."""
     try:
-        record = yaml.safe_load(RunFolder(folder).config.read_text())
+        record = RunFolder(folder).settings()
         return record["name"], record["seed_everything"]
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError):
+    except (RunError, KeyError):
         return None
 
 

@@ -114,7 +114,7 @@ class Job:
     def run(self) -> str:
         if self.name is not None:
             refuse_name(self.name)
-        return self.name or str(yaml.safe_load(self._file.read_text())["name"])
+        return self.name or str(yaml.safe_load(self._file.read_text("utf-8"))["name"])
 
     @property
     def each_seed(self) -> list[int]:

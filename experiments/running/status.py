@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import yaml
 
 from callbacks.console import print_table
 from callbacks.errors import RunError
@@ -32,7 +31,7 @@ def status() -> pd.DataFrame:
 
 def _row(folder: Path, queue: Queue) -> dict[str, Any]:
     name, seed = folder.parent.name, folder.name.removeprefix("seed")
-    found, (wanted, steps) = resume_from(folder), _limits(RunFolder(folder).config)
+    found, (wanted, steps) = resume_from(folder), _limits(RunFolder(folder))
     done = epochs_done(found[1]) if found else 0
     best = best_values(RunFolder(folder).metrics_file).get("val/balanced_accuracy", float("nan"))
     if (name, seed) in queue:
@@ -47,11 +46,12 @@ def _row(folder: Path, queue: Queue) -> dict[str, Any]:
     return {"run": name, "seed": seed, "epochs": epochs, "best val": best, "state": state}
 
 
-def _limits(config: Path) -> tuple[int | None, int | None]:
+def _limits(folder: RunFolder) -> tuple[int | None, int | None]:
     """Epochs and steps that a run is to have; None where there is no such limit."""
-    if not config.exists():
+    try:
+        trainer = folder.settings().get("trainer") or {}
+    except RunError:  # of a run that has not started, or whose record is damaged
         return None, None
-    trainer = (yaml.safe_load(config.read_text("utf-8")) or {}).get("trainer", {})
     return trainer.get("max_epochs"), trainer.get("max_steps")
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from callbacks.errors import RunError
+from callbacks.run_folder import RunFolder
 from experiments.command_line.parser import CommandParser
 
 # A run is used in one process on this machine, wherever it was trained.
@@ -22,7 +23,10 @@ ONE_PROCESS = (
 def evaluate() -> None:
     parser = _parser("Score a run on the test split: results.json and test_predictions.csv.")
     parser.add_argument(
-        "--checkpoint", default="best", help="best, or last for last_results.json (default: best)"
+        "--checkpoint",
+        choices=("best", "last"),
+        default="best",
+        help="best, or last for last_results.json (default: best)",
     )
     options, more = parser.parse()
     _apply("test", options.run, more, checkpoint=options.checkpoint)
@@ -63,12 +67,10 @@ def recorded(run: Path, checkpoint: str = "best") -> Iterator[str]:
     Raises:
         RunError: The folder lacks the configuration or the checkpoint.
     """
-    for flag, name in (("--config", "config.yaml"), ("--ckpt_path", f"{checkpoint}.ckpt")):
-        if not (run / name).exists():
-            raise RunError(
-                f"{run} has no {name}: train it with `make train` until an epoch is validated."
-            )
-        yield f"{flag}={run / name}"
+    folder = RunFolder(run)
+    folder.settings()  # refuses what cannot be read
+    yield f"--config={folder.config}"
+    yield f"--ckpt_path={folder.checkpoint(checkpoint)}"
 
 
 def _parser(description: str) -> CommandParser:

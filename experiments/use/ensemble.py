@@ -59,19 +59,34 @@ def evaluate(
             self.trainer.predict(**kwargs | {"model": averaged(members, views), "ckpt_path": None})
 
     target = RunFolder.of(name, seed)
-    if target.best.exists():
-        raise RunError(f"{target.path} is a trained run: give the ensemble another --name.")
+    contents = "".join(f"{run}\n" for run in runs) + f"views {views}\n"
+    _refuse_taken(target, contents)
     target.path.mkdir(parents=True, exist_ok=True)
     for file in (target.config, target.split_file):
         with replacing(file) as partial:
             partial.write_bytes((first / file.name).read_bytes())
     members_file = target.path / MEMBERS
-    write_text(members_file, "".join(f"{run}\n" for run in runs) + f"views {views}\n")
+    write_text(members_file, contents)
     command = ["predict", f"--data.predict_folder={folder}"] if folder else ["test"]
     recorded = [f"--config={target.config}", f"--ckpt_path={members_file}"]
     # Members of several kinds have their images in common, not the outputs of an encoder.
     pixels = "--data.encoded=false"
     run_command([command[0], *recorded, *ONE_PROCESS, pixels, *command[1:], *options], EnsembleCLI)
+
+
+def _refuse_taken(target: RunFolder, contents: str) -> None:
+    """Refuses a folder that holds a run, or another ensemble with results."""
+    members = target.path / MEMBERS
+    if not members.exists():
+        if target.config.exists():
+            raise RunError(f"{target.path} is a trained run: give the ensemble another --name.")
+        return
+    kept = members.read_text("utf-8")
+    if kept != contents and (target.results_file().exists() or target.new_predictions.exists()):
+        raise RunError(
+            f"{target.path} holds the results of another ensemble "
+            f"({', '.join(kept.splitlines())}): give this one another --name."
+        )
 
 
 def averaged(members: Sequence[ExperimentCLI], views: int) -> Classifier:
