@@ -20,6 +20,7 @@ from datamodules.folders import listed, visible
 from datamodules.layout import IMAGE_FOLDERS, MASK_FOLDER, METADATA, released_name
 from datamodules.verify import IMAGE, MASK, TEST, VAL
 
+COPY = re.compile(r" ?\(\d+\)(?=\.\w+$|$)")  # that browsers add to the name of a second download
 MAX_UNPACKED = 20 * 10**9  # bytes that an archive may unpack to; the release's need 1.5e9
 
 
@@ -115,7 +116,7 @@ def find(piece: Piece, paths: list[Path]) -> list[Path]:
     stems = {name.split(".")[0].lower() for name in (piece.target, piece.remote)}
     for ending in (".zip", ".csv", ".tab", "") if piece.table else (".zip", ""):
         names = {stem + ending for stem in stems}
-        for path in (path for path in paths if path.name.lower() in names):
+        for path in (path for path in paths if COPY.sub("", path.name.lower()) in names):
             if path.is_dir():
                 files = _matching(piece, below(path))
                 files = _with_ids(piece, files) or files

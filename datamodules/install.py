@@ -6,6 +6,7 @@ import csv
 import os
 import re
 import shutil
+import zipfile
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
@@ -72,14 +73,14 @@ def _from_folder(root: Path, src: Path, pieces: Iterable[Piece]) -> None:
     paths = list(below(src)) if src.is_dir() else [src]
     sources = {piece: find(piece, paths) for piece in pieces}
     absent = [piece for piece in pieces if not sources[piece] and not piece.installed(root)]
-    names = [piece.target for piece in absent]
-    if names == [MASK_FOLDER]:  # some copies of HAM10000 lack it, and few methods need it
-        print(f"Note: {src} and its subfolders contain neither {MASK_FOLDER} nor its archive.")
-    elif names:
+    # Some copies of HAM10000 lack the masks, and few methods need them.
+    if names := [piece.target for piece in absent if piece.target != MASK_FOLDER]:
         raise DataError(
             f"{src} and its subfolders contain neither {', '.join(names)} nor the archives: "
             f"{_advice(paths, absent)}"
         )
+    if absent:
+        print(f"Note: {src} and its subfolders contain neither {MASK_FOLDER} nor its archive.")
     todo = {}
     for piece in sources:
         with entries(piece, sources[piece]) as contents:  # all are opened before any is unpacked
@@ -100,6 +101,9 @@ def _advice(paths: Iterable[Path], absent: Iterable[Piece]) -> str:
             "add them. The training set of the ISIC challenge lacks the metadata: download "
             f"{METADATA} from {REMOTES[METADATA].url}."
         )
+    for path in paths:
+        if path.suffix.lower() == ".zip" and not zipfile.is_zipfile(path):
+            return f"add them. {path} is not a complete archive: download it again."
     return "add them."
 
 

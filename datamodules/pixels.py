@@ -96,7 +96,8 @@ def read_inside(path: Path) -> np.ndarray:
 
     Raises:
         OSError: The file is missing, truncated or not an image.
-        ValueError: The brightest value is neither 0 nor 1 nor bright, so it is not a mask.
+        ValueError: The brightest value is neither 0 nor 1 nor bright, so it is not a mask, or all
+            pixels are transparent.
     """
     with _opened(path) as image:
         upright = ImageOps.exif_transpose(image)
@@ -107,6 +108,8 @@ def read_inside(path: Path) -> np.ndarray:
             rgba = np.asarray(upright.convert("RGBA"))
             opaque = rgba[..., 3] > 127
             values = rgba[..., :3].max(axis=2)
+    if not opaque.any():
+        raise ValueError("it is entirely transparent")
     brightest = values[opaque].max(initial=0)
     if not np.isfinite(values).all() or values.min() < 0 or 1 < brightest < MIN_WHITE:
         raise ValueError(f"not a mask: its brightest value is {brightest}, not 0, 1 or 255")

@@ -76,6 +76,8 @@ def load_state(path: str | os.PathLike[str], map_location: Any = "cpu") -> dict[
         raise RunError(
             f"There is no checkpoint {path}: train until the first epoch is validated."
         ) from None
+    except IsADirectoryError:
+        raise RunError(f"{path} is a folder: name a checkpoint in it, such as {LAST}.") from None
     except (torch.OutOfMemoryError, MemoryError):
         raise
     except Exception as error:  # a truncated zip raises half a dozen types

@@ -17,6 +17,11 @@ UNKNOWN_CLASS = re.compile(
     r"(?:module '\S+' has no attribute|No module named)"
 )
 
+UNION = re.compile(
+    r"Subtypes: .*?\n\s*Errors:\n(.*?)\n\s*Given value type.*?Given value: (.*)", re.DOTALL
+)
+EXPECTED = re.compile(r"- Expected an? (?:<class '(\w+)'>|typing\.Literal\[(.*)\])$", re.MULTILINE)
+NULL = {"NoneType": "null", "bool": "true or false"}
 HIDDEN = ("help", "print_shtab")
 
 
@@ -34,6 +39,8 @@ def clarified(parser: ArgumentParser, message: str, described: type | None = Non
         return message
     key, details = refused.groups()
     option = _typed(key)
+    if plain := _plain(details):
+        return f"{option}: {plain}"
     if not (unknown := UNKNOWN_CLASS.search(details)):
         return f"{option}: {details}"
     value = unknown[1] or unknown[2]
@@ -46,6 +53,18 @@ def clarified(parser: ArgumentParser, message: str, described: type | None = Non
     near = _nearest(name, known)
     hint = f"Did you mean {near}?" if near else f"Known classes: {', '.join(paths)}."
     return f"There is no class {value} for {option}. {hint}"
+
+
+def _plain(details: str) -> str | None:
+    """A value that no type of an option takes, in one sentence; None if it may be a class."""
+    if not (union := UNION.search(details)) or "Problem with given class_path" in details:
+        return None
+    errors, value = union.groups()
+    expected = [NULL.get(kind, kind) or choices for kind, choices in EXPECTED.findall(errors)]
+    a_class = re.search(r"[A-Za-z_]\.[A-Za-z_]", value) or "dot import path" in errors
+    if not expected or (a_class and not re.search("<class '(int|float|bool)'>", errors)):
+        return None
+    return f"Expected {' or '.join(dict.fromkeys(expected))}. Got value: {value.strip()}"
 
 
 def _unknown_option(parser: ArgumentParser, name: str, described: type | None) -> str:

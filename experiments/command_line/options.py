@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -42,10 +43,11 @@ def refuse_training(config: Any) -> None:
         if (limit := config.get(key)) is not None and limit < 1 and limit != -1:
             raise RunError(f"--{key}={limit} trains nothing: set 1 or more, or -1 for no limit.")
     _refuse_no_validation(config.trainer)
-    if config.trainer.enable_checkpointing is False:
+    _refuse_unsaved(config.trainer)
+    if re.fullmatch("[0:]+", str(config.trainer.max_time)):
         raise RunError(
-            "--trainer.enable_checkpointing=false would leave a run that can neither be resumed "
-            "nor evaluated: leave it out, or try the options with --trainer.fast_dev_run=true."
+            f"--trainer.max_time={config.trainer.max_time} trains nothing: write DD:HH:MM:SS, or "
+            "leave it out."
         )
     if "spawn" in str(config.trainer.strategy):
         raise RunError(
@@ -73,6 +75,22 @@ def without_initial_weights(model: Any) -> None:
         if option == "pretrained" and not key.startswith(tuple(probes)):
             model[key] = False
             model[f"{network}.weights"] = None
+
+
+def _refuse_unsaved(trainer: Any) -> None:
+    """Refuses a run that would keep no checkpoints, or not where they are looked for."""
+    if trainer.enable_checkpointing is False:
+        raise RunError(
+            "--trainer.enable_checkpointing=false would leave a run that can neither be resumed "
+            "nor evaluated: leave it out, or try the options with --trainer.fast_dev_run=true."
+        )
+    kinds = [str(callback.get("class_path")) for callback in trainer.callbacks or ()]
+    if not any("ModelCheckpoint" in kind for kind in kinds) and not trainer.fast_dev_run:
+        raise RunError(
+            "trainer.callbacks without a ModelCheckpoint would leave a run that can neither be "
+            "resumed nor evaluated: add callbacks with --trainer.callbacks+=CLASS, which keeps "
+            "those of base.yaml."
+        )
 
 
 def _refuse_no_validation(trainer: Any) -> None:

@@ -150,6 +150,7 @@ def main() -> None:
     parser.add_argument("run", type=Path, help="run folder, runs/<name>/seed<seed>")
     folder = parser.parse_args().run
     try:
+        RunFolder(folder).results()  # says how to get them
         run = read_run(folder)
         write_text(folder / "card.md", card(run, folder))
     except RunError as error:

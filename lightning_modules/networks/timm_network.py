@@ -193,14 +193,18 @@ def create(name: str, pretrained: bool, weights: str | Path | None, **kwargs: An
         raise ModelError(
             f"timm has no model {name!r}: choose another name, such as {', '.join(near)}."
         )
-    if weights is not None:
-        model = timm.create_model(name, pretrained=False, **kwargs)
-        load(model, name, weights)
-        return model
     try:
-        return timm.create_model(name, pretrained=pretrained, **kwargs)
+        model = timm.create_model(name, pretrained=pretrained and weights is None, **kwargs)
+        if weights is not None:
+            load(model, name, weights)
+        return model
+    except TypeError as error:
+        raise ModelError(
+            f"timm cannot build {name} with these options ({_first_line(error)}): correct "
+            "--model.network.options."
+        ) from error
     except Exception as error:
-        if not pretrained or isinstance(error, TypeError):
+        if not pretrained or weights is not None:
             raise
         raise ModelError(
             f"The pretrained weights of {name} could not be loaded ({type(error).__name__}): start "
