@@ -376,6 +376,8 @@ def test_checkpoints_hold_state_only(lesions):
         ("--data.sampler=SquareRot", "Did you mean datamodules.samplers.SquareRoot?"),
         ("--trainer.callbacks+=callbacks.Overlay", "Did you mean callbacks.Overlays?"),
         ("--data.split.test_images=abc", "--data.split.test_images: Expected a <class 'int'>"),
+        ("--model.optimizer.lr=0,001", "--model.optimizer.lr: Expected float. Got value: 0,001"),
+        ("--trainer.max_epochs=1.5", "max_epochs: Expected int or null. Got value: 1.5"),
         ("--data.root=nowhere", "No data in nowhere. Install HAM10000 with `make data`"),
         ("--model.network.name=resnet81", "timm has no model 'resnet81'"),
         ("--model.network.pretrained=true", "--model.network.pretrained=false"),

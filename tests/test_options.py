@@ -9,9 +9,10 @@ import timm
 import torch
 from pytorch_lightning import Callback
 
+from callbacks.errors import RunError
 from experiments.command_line.cli import main
 from tests.processes import execute, start
-from tests.test_command_line import RUN, arguments, fit
+from tests.test_command_line import RUN, arguments, fit, use
 
 SCHEDULE = "--model.lr_scheduler=torch.optim.lr_scheduler."
 
@@ -60,6 +61,11 @@ def said(lesions, monkeypatch):
         (f"{SCHEDULE}ReduceLROnPlateau", "set it to a schedule over the steps"),
         ("--model.optimizer.lr=-1", "out of range: Invalid learning rate: -1"),
         ("--trainer.val_check_interval=1000", "out of range"),
+        ("--trainer.limit_val_batches=0", "would have no best.ckpt: leave it out"),
+        ("--trainer.check_val_every_n_epoch=9", "validates none of 1 epochs"),
+        ("--trainer.callbacks=[]", "add callbacks with --trainer.callbacks+=CLASS"),
+        ("--trainer.max_time=00:00:00:00", "trains nothing"),
+        ("--model.network.options={no_such: 1}", "'no_such'): correct --model.network.options"),
     ],
 )
 def test_one_sentence_and_nothing_made(said, flag, sentence):
@@ -90,6 +96,27 @@ def test_weights_of_another_shape(said):
 def test_every_run_keeps_its_own_record(lesions, logger):
     fit(lesions, f"--trainer.logger={logger}", "--trainer.limit_train_batches=2")
     assert "val/balanced_accuracy" in (RUN / "metrics.jsonl").read_text()
+
+
+def test_what_covers_a_part_of_the_images_says_so(lesions, capsys):
+    fit(lesions, "--trainer.limit_train_batches=2", "--data.batch_size=8")
+    part = "--trainer.limit_{}_batches=1"
+    use("test", part.format("test"))
+    assert "No results were written: 8 of 21 test images were scored" in capsys.readouterr().out
+    assert not (RUN / "results.json").exists()
+    photos = f"--data.predict_folder={lesions}/HAM10000_images_part_1"
+    use("predict", photos, part.format("predict"))
+    assert "8 predictions in" in (said := capsys.readouterr().out)
+    assert "192 images were not predicted: leave out --trainer.limit_predict_batches" in said
+    rule = ["--trainer.callbacks+=callbacks.ChooseDecision", "--trainer.callbacks.rule=ArgMax"]
+    with pytest.raises(RunError, match="8 of 14 validation images were scored"):
+        use("validate", *rule, part.format("val"))
+    assert not (RUN / "decision.json").exists()
+
+
+def test_a_trial_leaves_no_run(lesions):
+    fit(lesions, "--trainer.fast_dev_run=true")
+    assert not RUN.exists()
 
 
 def test_the_epoch_whose_numbers_are_shown(lesions, capsys):

@@ -17,6 +17,7 @@ from callbacks.errors import RunError
 from callbacks.recording.decision import Decision
 from datamodules.classes import CLASSES
 from experiments import RunFolder, load
+from experiments.use.apply import recorded
 from tests.test_command_line import RUN, fit, use
 
 ROOT = Path(__file__).parents[1]
@@ -198,6 +199,37 @@ def test_what_a_run_folder_lacks_is_said_with_the_command(run):
     folder.config.write_text("- no options")
     with pytest.raises(RunError, match="cannot be read: restore it from a copy"):
         folder.settings()
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda file: file.write_text(file.read_text().replace(",", ";")),
+        lambda file: file.write_bytes(file.read_text().encode("utf-16")),
+        lambda file: file.write_bytes(b""),
+        lambda file: (file.unlink(), file.mkdir()),
+    ],
+)
+def test_a_damaged_table_or_record_is_named(run, damage):
+    folder = RunFolder(run)
+    damage(folder.split_file)
+    with pytest.raises(RunError, match=r"split.csv cannot be read \(.*: restore it from a copy"):
+        folder.split()
+    damage(folder.predictions_file())
+    with pytest.raises(RunError, match=r"test_predictions.csv cannot be read .* evaluate it with"):
+        folder.predictions()
+    damage(folder.config)
+    with pytest.raises(RunError, match=r"config.yaml cannot be read: restore it from a copy"):
+        list(recorded(run))
+
+
+def test_a_folder_of_seeds_is_no_run(run):
+    with pytest.raises(RunError, match=r"several seeds: name one, such as .*demo/seed0"):
+        list(recorded(run.parent))
+    RunFolder(run).best.unlink()
+    with pytest.raises(RunError, match=r"score its last epoch with `make evaluate CKPT=last`"):
+        list(recorded(run))
+    assert list(recorded(run, "last"))[1] == f"--ckpt_path={run}/last.ckpt"
 
 
 def test_the_folder_of_a_name_and_a_seed():

@@ -420,7 +420,14 @@ def backslashes(src):
                 file.writestr(info, picture())
 
 
+def downloaded_twice(src):
+    for name in (f"{IMAGE_FOLDERS[0]}.zip", METADATA):
+        file = src / name
+        file.rename(file.with_stem(f"{file.stem} (1)"))
+
+
 LAYOUTS = [
+    downloaded_twice,
     upper_case,
     linked,
     backslashes,
@@ -477,6 +484,9 @@ def test_install_names_what_src_lacks(tmp_path):
     (src / METADATA).unlink()
     lacking = f"{METADATA}, {IMAGE_FOLDERS[1]}"
     with pytest.raises(DataError, match=f"contain neither {lacking} nor the archives: add them"):
+        install.install(tmp_path / "root", src)
+    (src / "archive.zip").write_bytes(b"no archive")
+    with pytest.raises(DataError, match="archive.zip is not a complete archive: download it again"):
         install.install(tmp_path / "root", src)
     assert not (tmp_path / "root").exists()
     with pytest.raises(DataError, match="does not exist"):

@@ -212,6 +212,9 @@ def test_what_is_no_mask_is_refused(tmp_path):
     Image.new("L", (8, 8), 7).save(tmp_path / "a.png")
     with pytest.raises(ValueError, match="brightest value is 7"):
         read_inside(tmp_path / "a.png")
+    Image.new("RGBA", (8, 8)).save(tmp_path / "a.png")
+    with pytest.raises(ValueError, match="entirely transparent"):
+        read_inside(tmp_path / "a.png")
 
 
 @pytest.mark.parametrize(

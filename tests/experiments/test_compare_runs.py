@@ -75,6 +75,19 @@ def test_half_written_runs_are_named_and_left_out(make_run, break_it, said):
     assert said in left_out[0]
 
 
+def test_a_pattern_without_runs_is_named(make_run):
+    make_run("ce")
+    assert read_runs(["runs/ce", "runs/typo"])[1] == ["runs/typo matches no run folder."]
+
+
+def test_diagnoses_that_the_run_does_not_know(make_run):
+    file = make_run("ce") / "test_predictions.csv"
+    table = pd.read_csv(file)
+    table.assign(dx=table["dx"].str.upper()).to_csv(file, index=False)
+    with pytest.raises(RunError, match="other classes in its column dx"):
+        read_run(file.parent)
+
+
 def test_no_runs_says_how_to_make_one():
     with pytest.raises(RunError, match="No evaluated run in runs/.*make train EXP=small_ce"):
         read_runs(["runs/*"])

@@ -51,6 +51,8 @@ def test_runs_decide_by_their_mean_probability_and_are_compared_like_runs():
     both = "--config=runs/both/seed0/config.yaml", "--ckpt_path=runs/both/seed0/best.ckpt"
     with pytest.raises(RunError, match="both/seed0 is an ensemble"):
         run_command(["test", *both])
+    with pytest.raises(RunError, match="results of another ensemble .*views 1.*another --name"):
+        ensemble.evaluate(SEEDS, "both", 2, None)
     with pytest.raises(RunError, match="small_ce/seed0 is a trained run"):
         ensemble.evaluate(SEEDS, "small_ce", 1, None)
     with pytest.raises(RunError, match="different splits"):
