@@ -25,7 +25,7 @@ def cache(
     saliency: bool = False,
     cache_dir: Path | None = None,
 ) -> None:
-    """Decodes all pixels in advance, for example before submitting cluster jobs.
+    """Decode all pixels in advance, for example before submitting cluster jobs.
 
     Args:
         root: Folder of the installed release.

@@ -138,7 +138,7 @@ def _with_ids(piece: Piece, files: list[Path]) -> list[Path]:
 
 @contextmanager
 def entries(piece: Piece, files: list[Path]) -> Iterator[dict[str, Entry]]:
-    """Opens ``files``, an archive or unpacked files, as the entries of ``piece`` by final name."""
+    """Open ``files``, an archive or unpacked files, as the entries of ``piece`` by final name."""
     if len(files) == 1 and files[0].suffix.lower() == ".zip":
         try:
             with zipfile.ZipFile(files[0]) as archive:

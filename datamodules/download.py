@@ -93,7 +93,7 @@ def byte_bar() -> Progress:
 
 
 def fetch(remote: Remote, folder: Path) -> Path:
-    """Downloads ``remote`` into ``folder``, resuming an interrupted download.
+    """Download ``remote`` into ``folder``, resuming an interrupted download.
 
     Returns:
         The downloaded file, whose size and MD5 are the published ones.

@@ -41,7 +41,7 @@ GLINT = 0xFFFFFF
 
 
 class Artist:
-    """Draws a lesion and the skin around it, with any number of images of the same lesion.
+    """Draw a lesion and the skin around it, with any number of images of the same lesion.
 
     Args:
         rng: Source of all randomness.
@@ -138,7 +138,7 @@ class Artist:
         return _over(skin, freckles, self.tone * _f32([0.75, 0.55, 0.45]))
 
     def _photograph(self, picture: np.ndarray) -> np.ndarray:
-        """Adds hair, glints of the gel, light, and the dark corners of some dermatoscopes."""
+        """Add hair, glints of the gel, light, and the dark corners of some dermatoscopes."""
         rng = self.rng
         height, width = self.shape
         hairs = rng.uniform(2, 20) if rng.random() < 0.25 else 0

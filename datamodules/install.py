@@ -28,7 +28,7 @@ DOWNLOADS = "downloads"  # below the root, during an installation
 def install(
     root: Path = Path("data/ham10000"), src: Path | None = None, official: bool = False
 ) -> None:
-    """Installs HAM10000: images, metadata and lesion masks. Run it again after an interruption.
+    """Install HAM10000: images, metadata and lesion masks. Run it again after an interruption.
 
     Args:
         root: Target folder. It needs 4.2 GB during the installation and 2.8 GB afterwards.
@@ -144,7 +144,7 @@ def _move(unpacked: Path, folder: Path) -> None:
 
 
 def _as_csv(path: Path, origin: Path) -> None:
-    """Rewrites a table of any encoding and separator, such as tabs, in the release's format."""
+    """Rewrite a table of any encoding and separator, such as tabs, in the release's format."""
     header, *body = rows(path, origin)
     if not {"image_id", "image"} & set(header):
         raise DataError(f"{origin} is not a table of images: download it again.")

@@ -72,6 +72,6 @@ def to_floats(batch: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def ignore_signals(_: int) -> None:
-    """Leaves signals to the trainer, which needs its workers until it has saved a checkpoint."""
+    """Leave signals to the trainer, which needs its workers until it has saved a checkpoint."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(number, signal.SIG_IGN)

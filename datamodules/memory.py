@@ -11,7 +11,7 @@ OLD_MAX_THRESHOLD = 2**25  # bytes; older releases of glibc refuse larger ones
 
 
 def keep_freed_memory() -> None:
-    """Makes glibc keep large freed blocks instead of returning them to the system.
+    """Make glibc keep large freed blocks instead of returning them to the system.
 
     Otherwise the system clears the same pages again for every step. No-op without glibc.
     """

@@ -50,7 +50,7 @@ def is_photo(path: Path) -> bool:
 
 
 def read_rgb(path: Path) -> np.ndarray:
-    """Decodes an image file to (H, W, 3) uint8, upright.
+    """Decode an image file to (H, W, 3) uint8, upright.
 
     - Gray of more than 8 bits is scaled down from the smallest of 8, 10, 12, 14 and 16 bits that
       holds its brightest pixel, and floating-point gray from 1 or 255.
@@ -66,7 +66,7 @@ def read_rgb(path: Path) -> np.ndarray:
 
 
 def to_rgb(image: Image.Image) -> np.ndarray:
-    """Converts an image of Pillow as :func:`read_rgb` does a file.
+    """Convert an image of Pillow as :func:`read_rgb` does a file.
 
     Raises:
         OSError: The file that the image was opened from is truncated.
@@ -88,7 +88,7 @@ def to_rgb(image: Image.Image) -> np.ndarray:
 
 
 def read_inside(path: Path) -> np.ndarray:
-    """Decodes a mask file to (H, W) uint8: 255 inside the lesion, 0 outside.
+    """Decode a mask file to (H, W) uint8: 255 inside the lesion, 0 outside.
 
     Pixels are inside if any channel exceeds half of the mask's brightest value. So masks of 0 and
     1, of 0 and 255, of colors, of 16 bits and with JPEG noise are read alike. Transparent pixels

@@ -14,7 +14,7 @@ INTERVAL = 10.0  # seconds between two lines
 
 
 def track(work: Iterable[T], title: str, total: int) -> Iterator[T]:
-    """Yields the items of ``work`` and prints the progress, beginning before the first item.
+    """Yield the items of ``work`` and print the progress, beginning before the first item.
 
     Args:
         work: Results of slow work, computed when iterated.

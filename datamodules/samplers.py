@@ -36,7 +36,7 @@ class EpochSampler(Sampler[int], ABC):
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
-        """Sets the point of the run from which the next iteration continues.
+        """Set the point of the run from which the next iteration continues.
 
         Args:
             seed: Seed of the run.
@@ -85,7 +85,7 @@ class Natural(EpochSampler):
 
 
 class _ByClass(EpochSampler):
-    """Draws a class by ``class_probabilities``, then one of its images, with replacement."""
+    """Draw a class by ``class_probabilities``, then one of its images, with replacement."""
 
     @abstractmethod
     def class_probabilities(self, counts: np.ndarray) -> np.ndarray:

@@ -32,7 +32,7 @@ class Split(ABC):
 
 
 class _ByClass(Split):
-    """Splits the lesions of each class separately, in a seeded order."""
+    """Split the lesions of each class separately, in a seeded order."""
 
     def __init__(self, seed: int = 0) -> None:
         self.seed = seed

@@ -31,7 +31,7 @@ MEAN_AGES = (61, 46, 67, 67, 64, 53, 51)
 def synthesize(
     root: Path = Path("data/demo"), images: int = 1000, seed: int = 0, width: int = 200
 ) -> None:
-    """Draws synthetic lesions in the layout of HAM10000, to try everything out without the data.
+    """Draw synthetic lesions in the layout of HAM10000, to try everything out without the data.
 
     The classes are as imbalanced as in HAM10000, but none is too rare to be split. Some lesions
     have several images. The same arguments give the same files, which are not drawn again.

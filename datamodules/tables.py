@@ -25,7 +25,7 @@ UNKNOWN = ["", "unknown", "none", "nan", "na", "n/a", "null", "-", "?"]
 
 
 def read_csv(path: Path) -> pd.DataFrame:
-    """Reads a table, with numbers as numbers, and ids and classes as strings.
+    """Read a table, with numbers as numbers, and ids and classes as strings.
 
     The file may be in UTF-8, UTF-16, UTF-32 or Latin-1, separated by commas, tabs, semicolons or
     bars.

@@ -42,7 +42,7 @@ class RandomTransform(Transform):
 
     @abstractmethod
     def draw(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """Draws the warp and the color change of each image (B, 3, H, W).
+        """Draw the warp and the color change of each image (B, 3, H, W).
 
         Returns:
             The inverse affine maps (B, 2, 3), as in ``F.affine_grid``, and the factors (B, 3) of
@@ -50,7 +50,7 @@ class RandomTransform(Transform):
         """
 
     def finish(self, image: Tensor) -> None:
-        """Applies further changes to the images, in place, after warp and colors."""
+        """Apply further changes to the images, in place, after warp and colors."""
 
 
 @torch.no_grad()
@@ -207,7 +207,7 @@ def orient(images: Tensor, number: int) -> Tensor:
 
 
 def adjust(image: Tensor, factors: Tensor) -> Tensor:
-    """Changes brightness, contrast and saturation by one affine map of each image's colors.
+    """Change brightness, contrast and saturation by one affine map of each image's colors.
 
     The contrast is about the mean luminance of the image, saturation about that of each pixel.
 
@@ -226,7 +226,7 @@ def adjust(image: Tensor, factors: Tensor) -> Tensor:
 
 
 def warp(batch: dict[str, Tensor], inverse: Tensor) -> dict[str, Tensor]:
-    """Warps image, mask and saliency together by inverse affine maps, as in ``F.affine_grid``.
+    """Warp image, mask and saliency together by inverse affine maps, as in ``F.affine_grid``.
 
     Args:
         batch: Batch of B images.

@@ -1,4 +1,4 @@
-"""Checks an installed release for missing, broken and unexpected files."""
+"""Check an installed release for missing, broken and unexpected files."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ RELEASED_COUNTS = (10_015, 7_470)  # images and lesions
 
 
 def verify(root: Path = Path("data/ham10000"), duplicates: Path | None = None) -> None:
-    """Decodes every image and mask, and lists files that are missing, broken or unexpected.
+    """Decode every image and mask, and list files that are missing, broken or unexpected.
 
     Also lists pairs of images that show the same skin under different lesion ids, or both in
     HAM10000 and in an official set. These are no fault of the files, and no file is changed.
@@ -194,7 +194,7 @@ def _decode(path: Path) -> Fingerprint | str | None:
 
 
 def report(root: Path, problems: dict[str, list[str]]) -> None:
-    """Prints the problems, and raises :class:`DataError` if there are any."""
+    """Print the problems, and raise :class:`DataError` if there are any."""
     problems = {problem: names for problem, names in problems.items() if names}
     for problem, names in problems.items():
         more = [f"... and {len(names) - MAX_LISTED:,} more"] if len(names) > MAX_LISTED else []

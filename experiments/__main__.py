@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 
 class Command(NamedTuple):
-    """A command: what it does, and the function that carries it out."""
+    """A command: its description for the help page, and the function that runs it."""
 
     sentence: str
     module: str
@@ -17,23 +17,23 @@ class Command(NamedTuple):
 
 
 COMMANDS = {
-    "train": Command("train a recipe, or resume its run", "command_line.train"),
+    "train": Command("train a recipe or resume its run", "command_line.train"),
     "recipes": Command("list the recipes", "recipes.index"),
-    "show": Command("print a recipe with every option explained", "command_line.show"),
-    "evaluate": Command("score a run on the test split", "use.apply", "evaluate"),
+    "show": Command("print a recipe and explain its options", "command_line.show"),
+    "evaluate": Command("evaluate a run on the test split", "use.apply", "evaluate"),
     "decide": Command("choose a decision rule on the validation split", "use.apply", "decide"),
-    "predict": Command("classify the images of a folder", "use.apply", "predict"),
-    "export": Command("write a run as ONNX and torch.export files", "use.export"),
-    "ensemble": Command("average the probabilities of several runs", "use.ensemble"),
+    "predict": Command("classify one image or all images of a folder", "use.apply", "predict"),
+    "export": Command("export a run to ONNX and torch.export", "use.export"),
+    "ensemble": Command("average runs, or orientations of the images", "use.ensemble"),
     "card": Command("write the model card of an evaluated run", "use.card"),
-    "study": Command("train and evaluate all runs of a comparison", "running.study"),
-    "compare": Command("compare runs in a table and on a page", "compare.__main__"),
+    "study": Command("train and evaluate all runs of a study", "running.study"),
+    "compare": Command("compare runs in a table and an HTML page", "compare.__main__"),
     "results": Command("publish a study's table in docs/results.md", "compare.results"),
-    "status": Command("list runs, how far they are, and who is training them", "running.status"),
+    "status": Command("list all runs, their progress and their Slurm jobs", "running.status"),
     "submit": Command("train on a Slurm cluster", "running.slurm"),
     "dashboard": Command("create the project's workspace on W&B", "use.dashboard"),
 }
-LIGHTNING = ("fit", "validate", "test", "predict")  # with --config FILE and every option
+LIGHTNING = ("fit", "validate", "test", "predict")  # take --config FILE and all options
 
 
 def main() -> None:
@@ -53,7 +53,7 @@ def main() -> None:
 
 
 def overview() -> str:
-    """The help page: every command with its sentence."""
+    """The help page, which lists the commands."""
     lines = [f"  {name:10} {command.sentence}" for name, command in COMMANDS.items()]
     return "\n".join(
         [

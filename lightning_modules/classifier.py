@@ -55,7 +55,7 @@ class DiagnosticLearner(Learner):
 
 
 class Classifier(DiagnosticLearner):
-    """Trains a network with one criterion, optionally on mixed images.
+    """Train a network with one criterion, optionally on mixed images.
 
     Logs ``train/loss`` of the batches of the first process.
 

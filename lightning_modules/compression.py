@@ -48,7 +48,7 @@ class WithCodec(Learner):
 
 
 class Compression(WithCodec):
-    """Trains a codec to reconstruct images.
+    """Train a codec to reconstruct images.
 
     Logs ``train/loss`` and the metrics of :class:`~lightning_modules.fidelity.Fidelity`.
 
@@ -96,7 +96,7 @@ class Compression(WithCodec):
 
 
 class CompressedClassifier(WithCodec, Classifier):
-    """Trains a network on the reconstructions of a codec.
+    """Train a network on the reconstructions of a codec.
 
     The callbacks ``Freeze`` and ``StartFrom`` determine the parts that are trained:
 
@@ -176,7 +176,7 @@ class CompressedClassifier(WithCodec, Classifier):
 
 
 class LatentClassifier(CompressedClassifier):
-    """Trains a network on the latents of a codec; reconstructions are only evaluated.
+    """Train a network on the latents of a codec; reconstructions are only evaluated.
 
     With several processes, freeze the decoder, which is not used in training.
 

@@ -19,7 +19,7 @@ from lightning_modules.networks.momentum_queue import MomentumQueue, follow
 
 
 class ContrastiveClassifier(DiagnosticLearner):
-    """Compares two views of each image with each other and with a queue of earlier views.
+    """Compare two views of each image with each other and with a queue of earlier views.
 
     Needs batches of :class:`datamodules.views.Views`. With a key network the first views are the
     anchors. The key network is an exponential moving average, updated after each optimizer step; it

@@ -21,7 +21,7 @@ from lightning_modules.networks.network import HierarchicalNetwork
 
 
 class HierarchicalClassifier(Classifier):
-    """Trains one criterion per level: the sum of w_l L_l over the levels l.
+    """Train one criterion per level: the sum of w_l L_l over the levels l.
 
     The last level are the classes, which are evaluated as those of a flat classifier. Accuracy and
     balanced accuracy are also logged for every level, ``val/level1_accuracy`` being the coarsest.
@@ -109,7 +109,7 @@ class HierarchicalClassifier(Classifier):
 
 
 class PathClassifier(HierarchicalClassifier):
-    """Trains a decoder of paths with teacher forcing, as Barata et al.
+    """Train a decoder of paths with teacher forcing, as Barata et al.
 
     The loss is the mean of the criterion over the steps, for nodes of the shared vocabulary, plus
     the path loss (https://doi.org/10.1016/j.patcog.2020.107413).

@@ -17,7 +17,7 @@ if "OMP_NUM_THREADS" not in os.environ:  # one test process per core
 
 @pytest.fixture
 def float64(monkeypatch):
-    """Widens halves as ever, and leaves what is float64 as it is.
+    """Widen halves as ever, and leave what is float64 as it is.
 
     In float32 two ways to compute a number differ by their order of summation, which is another
     one on every processor; in float64 they agree to nine digits.

@@ -1,4 +1,4 @@
-"""Compares every recipe at two commits: ``python -m tests.equality COMMIT [--moved FILE]``.
+"""Compare every recipe at two commits: ``python -m tests.equality COMMIT [--moved FILE]``.
 
 A change of structure must not change what is trained. At each commit every recipe is resolved to
 its whole configuration and trained for three steps with tiny networks on synthetic lesions. The
@@ -119,7 +119,7 @@ def described_at(folder: Path, lesions: Path) -> dict[str, dict[str, Any]]:
 
 
 def compare(before: Any, after: Any, moved: dict[str, str]) -> int:
-    """Prints what differs; returns how many recipes do."""
+    """Print what differs; return how many recipes do."""
     differing = 0
     for name in sorted({*before, *after}):
         if name not in before or name not in after:

@@ -120,7 +120,7 @@ def some_bytes(path: Path, chance: random.Random) -> str:
 
 
 def metadata(chance: random.Random) -> str:
-    """Damages the table of images."""
+    """Damage the table of images."""
     path = Path("data", METADATA)
     table = pd.read_csv(path, dtype=str)
     column, rows = chance.choice(list(table)), chance.sample(range(len(table)), 20)
@@ -144,7 +144,7 @@ def metadata(chance: random.Random) -> str:
 
 
 def a_picture(path: Path, chance: random.Random) -> str:
-    """Damages an image, or stores it in another way."""
+    """Damage an image, or stores it in another way."""
     how = chance.choice(["bytes", "mode", "size", "remove", "link", "folder", "hidden", "name"])
     if how == "bytes":
         return some_bytes(path, chance)
@@ -178,7 +178,7 @@ def photo(chance: random.Random) -> str:
 
 
 def run_folder(chance: random.Random) -> str:
-    """Damages a file of the run, or the place of the run."""
+    """Damage a file of the run, or the place of the run."""
     how = chance.choice(["bytes", "remove", "move", "copy", "beside"])
     if how == "beside":
         shutil.copytree(OTHER, RUN.with_name("seed1"))
@@ -265,7 +265,7 @@ def digests(but: Path) -> dict[str, str]:
 
 
 def try_one(installation: Path, number: int, seed: int) -> str | None:
-    """Damages a copy and carries out a command on it; what must not have happened, or None."""
+    """Damage a copy and carry out a command on it; what must not have happened, or None."""
     chance = random.Random(f"{seed}/{number}")
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary, "copy")

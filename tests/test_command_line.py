@@ -20,7 +20,7 @@ from callbacks.safety.checkpoint_io import epochs_done
 from datamodules.layout import image_files
 from experiments import load
 from experiments.command_line.cli import main, run_command
-from experiments.command_line.failures import mendable
+from experiments.command_line.failures import fixable
 from experiments.running.resume import resume_from
 from experiments.running.status import status
 
@@ -130,7 +130,7 @@ def test_the_same_command_goes_on_and_says_when_it_is_finished(lesions, capsys):
     assert finished.value.code == 0
     assert "runs/demo/seed0 is finished: 1 epochs" in capsys.readouterr().out
     cli = fit(lesions, "--trainer.max_epochs=2")
-    assert "Going on from runs/demo/seed0/last.ckpt: 1 epochs" in capsys.readouterr().out
+    assert "Resuming from runs/demo/seed0/last.ckpt: 1 epochs" in capsys.readouterr().out
     assert cli.trainer.current_epoch == 2
 
 
@@ -335,7 +335,7 @@ def test_a_checkpoint_that_does_not_fit_or_is_damaged(lesions, error):
     checkpoint = torch.load(best)
     checkpoint["state_dict"].popitem()
     torch.save(checkpoint, best)
-    assert "The checkpoint is of another network" in error("test", *run_)
+    assert "The checkpoint does not fit the network" in error("test", *run_)
     best.write_bytes(best.read_bytes()[:5000])
     assert f"{best} is damaged" in error("test", *run_)
     assert "There is no checkpoint none.ckpt" in error(
@@ -412,7 +412,7 @@ def test_a_folder_without_images(lesions, error, tmp_path):
 
 
 def test_other_errors_keep_their_traceback():
-    assert mendable(ValueError("a defect")) is None
+    assert fixable(ValueError("a defect")) is None
 
 
 def test_binary_task_end_to_end(lesions):

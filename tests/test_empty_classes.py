@@ -168,7 +168,7 @@ def test_a_comparison_of_runs_with_an_odd_test_part(odd, make_odd_run):
 
 @pytest.fixture
 def make_odd_run(tmp_path):
-    """Writes a run folder with given labels and probabilities, all images of a class a lesion."""
+    """Write a run folder with given labels and probabilities, all images of a class a lesion."""
 
     def make(name, classes, label, probability):
         folder = tmp_path / "runs" / name / "seed0"

@@ -45,7 +45,7 @@ def whole(lesions, tmp_path_factory):
 
 @pytest.fixture
 def said(monkeypatch):
-    """Trains with ``strike`` at the sixth step, as a user does; what the command line says."""
+    """Train with ``strike`` at the sixth step, as a user does; what the command line says."""
 
     def of(lesions, strike=None, more=()):
         command = []
@@ -133,9 +133,9 @@ def worker_killed(trainer, module):
 @pytest.mark.parametrize(
     ("strike", "sentence"),
     [
-        (out_of_memory, "error: The memory of the GPU is full: lower data.batch_size"),
-        (no_main_memory, "error: The main memory is full: lower data.num_workers"),
-        (worker_killed, "error: The main memory is full: lower data.num_workers"),
+        (out_of_memory, "error: GPU memory is full: lower data.batch_size"),
+        (no_main_memory, "error: Main memory is full: lower data.num_workers"),
+        (worker_killed, "error: Main memory is full: lower data.num_workers"),
     ],
 )
 def test_out_of_memory_says_what_to_lower(lesions, whole, said, strike, sentence):
@@ -232,7 +232,7 @@ def test_metadata_that_are_wrong(own, said, change, sentence):
 @pytest.mark.skipif(torch.cuda.is_available(), reason="here its wish is granted")
 @pytest.mark.parametrize("wish", ["--trainer.strategy=fsdp", "--trainer.accelerator=gpu"])
 def test_a_wish_for_a_gpu(lesions, said, wish):
-    assert "asks for a GPU, and there is none" in said(lesions, more=[wish])
+    assert "A GPU is required, and this machine has none" in said(lesions, more=[wish])
 
 
 def test_more_gpus_than_there_are():

@@ -36,7 +36,7 @@ def _quick(monkeypatch):
 
 
 class Tell(Callback):
-    """Sends this process a signal when it stands at ``step``."""
+    """Send this process a signal when it stands at ``step``."""
 
     def __init__(self, step, number=signal.SIGTERM, hook="on_train_batch_start"):
         setattr(self, hook, self.tell)
@@ -91,7 +91,7 @@ def assert_same_run(one, other, lost=0):
 
 
 def prepare(experiment, lesions):
-    """Trains the runs that the experiment starts from, which its callbacks name."""
+    """Train the runs that the experiment starts from, which its callbacks name."""
     without_comments = str(read(experiment.stem))
     for first in re.findall(r"runs/(\w+)/seed\{seed\}", without_comments):
         file = recipes().get(first)

@@ -39,8 +39,8 @@ def said(lesions, monkeypatch):
 @pytest.mark.parametrize(
     ("flag", "sentence"),
     [
-        ("--name=a/b", "error: --name 'a/b' is no name of a run: use 1 to 100 letters"),
-        ("--name=", "error: --name '' is no name"),
+        ("--name=a/b", "error: --name 'a/b' is not a valid name: use 1 to 100 letters"),
+        ("--name=", "error: --name '' is not a valid name"),
         ("--seed_everything=-1", "from 0 to 4294967295"),
         ("--seed_everything=4294967296", "from 0 to 4294967295"),
         ("--data.size=0", "error: --data.size=0: set it to 1 or more"),
@@ -75,14 +75,14 @@ def test_one_sentence_and_nothing_made(said, flag, sentence):
 
 @pytest.mark.skipif(torch.backends.mps.is_available(), reason="here its wish is granted")
 def test_an_accelerator_that_is_not_there(said):
-    assert "does not have the accelerator" in said("--trainer.accelerator=mps")
+    assert "does not have the requested accelerator" in said("--trainer.accelerator=mps")
 
 
 def test_tasks_that_slurm_does_not_spread(said, monkeypatch):
     job = {"JOB_ID": "1", "NTASKS": "8", "JOB_NAME": "train", "NODELIST": "node1", "PROCID": "0"}
     for name, value in (job | {"NNODES": "1", "LOCALID": "0"}).items():
         monkeypatch.setenv(f"SLURM_{name}", value)
-    assert "ask for --ntasks-per-node" in said()
+    assert "set --ntasks-per-node" in said()
 
 
 def test_weights_of_another_shape(said):

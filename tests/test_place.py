@@ -53,13 +53,13 @@ def test_a_renamed_run_is_used_where_it_lies(lesions, capsys, tmp_path):
         assert len(pd.read_csv(folder / "predictions.csv")) == 1
         assert list((folder / "attention").iterdir())
         assert f"{folder} was trained as {old}" in capsys.readouterr().out
-    with pytest.raises(RunError, match="are of two runs"):
+    with pytest.raises(RunError, match="belong to two runs"):
         run_command(["test", f"--config={copied}/config.yaml", f"--ckpt_path={archived}/best.ckpt"])
-    with pytest.raises(RunError, match="leave out --name"):
+    with pytest.raises(RunError, match="omit --name"):
         use("test", archived, "--name=other")
-    with pytest.raises(RunError, match=r"Name the checkpoint to use: --ckpt_path"):
+    with pytest.raises(RunError, match=r"No checkpoint is given: set --ckpt_path"):
         run_command(["test", f"--config={archived}/config.yaml"])
-    with pytest.raises(RunError, match="says that its run is runs/demo/seed0, which is there"):
+    with pytest.raises(RunError, match="still names the run runs/demo/seed0, which is another run"):
         run_command(["fit", f"--config={archived}/config.yaml"])
     assert content(old) == before
 

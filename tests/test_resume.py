@@ -63,7 +63,7 @@ def finish(folder: Path, lesions: Path, *more: str) -> None:
 def kill_after_lines(
     process: BaseProcess, metrics: Path, lines: int, number: int = signal.SIGKILL
 ) -> bool:
-    """Kills the process and its workers once it has logged so much; False if it ended before."""
+    """Kill the process and its workers once it has logged so much; False if it ended before."""
     before = len(metrics.read_text().splitlines()) if metrics.exists() else 0
     while process.is_alive():
         now = len(metrics.read_text().splitlines()) if metrics.exists() else 0
@@ -97,7 +97,7 @@ def test_killed_three_times_equals_never_killed(lesions, tmp_path):
     finish(tmp_path / "killed", lesions, every_step)
 
     log = (tmp_path / "killed" / "log").read_text()
-    assert log.count("Going on from") == 4
+    assert log.count("Resuming from") == 4
     assert "step.ckpt" in log  # at least once from within an epoch
 
     expected, found = weights(tmp_path / "whole"), weights(tmp_path / "killed")

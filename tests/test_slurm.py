@@ -78,7 +78,7 @@ def test_a_container_and_a_setup():
     ("option", "instead"), [("--name=a", "--name"), ("--seed_everything", "--seeds")]
 )
 def test_what_the_job_gives_to_each_training_is_not_an_option(option, instead):
-    with pytest.raises(RunError, match=f"use {instead} instead"):
+    with pytest.raises(RunError, match=f"use {instead} of submit instead"):
         Job("demo", options=(option, "1")).script()
 
 
@@ -92,7 +92,7 @@ def test_submitted_and_not_twice(cluster, monkeypatch, capsys):
     command = ["slurm", "demo", "--seeds=0,2", "--", "--trainer.max_epochs=3"]
     monkeypatch.setattr("sys.argv", command)
     main()
-    assert "Job 77: demo, seeds 0,2" in capsys.readouterr().out
+    assert "Submitted job 77: demo, seeds 0,2" in capsys.readouterr().out
     assert "sbatch --parsable runs/demo/submit.sh" in (cluster / "calls").read_text()
     assert "--trainer.max_epochs=3" in Path("runs/demo/submit.sh").read_text()
     assert Path("runs/demo/seed2").is_dir()  # or Slurm could not write its log
@@ -100,7 +100,10 @@ def test_submitted_and_not_twice(cluster, monkeypatch, capsys):
     (cluster / "answers" / "squeue").write_text(f"demo|2|77_2|PENDING|{Path.cwd()}\n")
     with pytest.raises(SystemExit) as exit_:
         main()
-    assert exit_.value.code == "error: demo seed 2 is already in the queue, as job 77_2."
+    assert (
+        exit_.value.code
+        == "error: demo seed 2 is already in the queue: wait for job 77_2, or cancel it."
+    )
 
 
 @pytest.mark.parametrize(("code", "requeued"), [(75, True), (0, False), (1, False), (137, False)])
@@ -163,7 +166,7 @@ def test_seeds_are_understood_or_refused():
     assert Job("vgg_ce", seeds="0,2,5-7").each_seed == [0, 2, 5, 6, 7]
     assert Job("vgg_ce", seeds="0-2%2").each_seed == [0, 1, 2]
     for seeds in ("a", "0-", "0-6:2", ""):
-        with pytest.raises(RunError, match="is no list of seeds"):
+        with pytest.raises(RunError, match="is not a list of seeds"):
             Job("vgg_ce", seeds=seeds).each_seed  # noqa: B018
 
 

@@ -146,7 +146,7 @@ def test_a_failure_is_named_and_the_rest_goes_on(two_rows, machine, capsys):
     assert Path("runs/t-bbn/seed1/results.json").exists()
     said = capsys.readouterr().out
     assert "t-first seed 0: failed: error: out of luck (runs/t-first/seed0/log.txt)" in said
-    assert "t-bbn seed 0: not started, for first failed" in said
+    assert "t-bbn seed 0: not started, because first failed" in said
 
 
 @pytest.mark.slow
@@ -207,5 +207,5 @@ def test_an_unknown_study_names_those_there_are(monkeypatch):
 def test_a_row_cannot_come_before_what_it_starts_from(two_rows):
     text = two_rows.read_text()
     two_rows.write_text(text.replace("after: first", "after: last"))
-    with pytest.raises(RunError, match="bbn comes after last: put it below"):
+    with pytest.raises(RunError, match="bbn starts from last, which is not above it"):
         Study.read(two_rows)

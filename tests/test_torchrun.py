@@ -57,6 +57,6 @@ def test_a_rank_that_is_killed_costs_five_steps(lesions, tmp_path):
         time.sleep(0.05)
     os.kill(rank(1, process.pid), signal.SIGKILL)
     assert process.wait(300) == 0, (folder / "log").read_text()
-    assert "Going on from" in (folder / "log").read_text()
+    assert "Resuming from" in (folder / "log").read_text()
     states = [torch.load(f / RUN / "last.ckpt")["state_dict"] for f in (tmp_path, folder)]
     torch.testing.assert_close(*states, rtol=0, atol=0)

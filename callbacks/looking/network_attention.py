@@ -20,8 +20,8 @@ def attention_maps(model: nn.Module, images: Tensor) -> tuple[Tensor, dict[str, 
     - A model with an attention module (``keep_attention``), such as CBAM: the maps of that module.
     - A vision transformer: attention rollout (https://arxiv.org/abs/2005.00928, eq. 1).
     - A hybrid vision transformer: Grad-CAM (https://arxiv.org/abs/1610.02391, eq. 1 and 2) of the
-      likeliest class at the tokens that enter the last block.
-    - Any other network with ``features``: Grad-CAM of the likeliest class at these.
+      most likely class at the tokens that enter the last block.
+    - Any other network with ``features``: Grad-CAM of the most likely class at these.
 
     Leaves the gradients of parameters and the random numbers unchanged. Works within
     ``torch.inference_mode``.

@@ -165,7 +165,7 @@ class Rule(ABC):
 
 
 class ArgMax(Rule):
-    """The likeliest class; only the temperature is fitted."""
+    """The most likely class; only the temperature is fitted."""
 
     def choose(self, validation: Validation) -> dict[str, Any]:
         return {}

@@ -21,7 +21,7 @@ MAX_UNREADABLE_NAMED = 20
 class Predictions(RunCallback):
     """Write ``predictions.csv``: for each image the class probabilities and the decision.
 
-    The decision is the likeliest class, or follows the rule that was chosen for the run. Bytes of a
+    The decision is the most likely class, or follows the rule chosen for the run. Bytes of a
     file name that are not UTF-8 are escaped, see :func:`~callbacks.atomic_files.as_text`.
 
     An image that cannot be read has no probabilities and the decision ``unreadable``; the column

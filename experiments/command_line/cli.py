@@ -1,4 +1,4 @@
-"""The command line: ``python -m experiments fit|validate|test|predict --config FILE``."""
+"""Lightning's commands: ``python -m experiments fit|validate|test|predict --config FILE``."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ from experiments.running.place import moved_from, refuse_contradictions, run_dir
 from experiments.running.resume import resume_from
 
 DEFAULTS = {"default_config_files": [str(BASE)]}
-MEMBERS = "members.txt"  # of an ensemble, in the place of a checkpoint
+MEMBERS = "members.txt"  # lists the runs of an ensemble, in place of a checkpoint
 COMMANDS = ("fit", "validate", "test", "predict")
 
 
 class Parser(LightningArgumentParser):
-    """Reports errors in one sentence, with the nearest option; accepts no abbreviations."""
+    """Report errors in one sentence, with the nearest option; accept no abbreviations."""
 
     described: type | None = None
 
@@ -52,14 +52,14 @@ class Parser(LightningArgumentParser):
     def add_class_arguments(
         self, theclass: type, nested_key: str | None = None, *args: Any, **kwargs: Any
     ) -> list[str]:
-        """Notes the class, which error messages name."""
+        """Add options and remember the class, because error messages name it."""
         if nested_key is None:
             self.described = theclass
         return super().add_class_arguments(theclass, nested_key, *args, **kwargs)
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        # Also where jsonargparse would continue with a parser around this one, whose message is
-        # longer and lacks the option.
+        # Exits even where jsonargparse would pass the error to an outer parser, whose message is
+        # longer and does not name the option.
         sys.stderr.write(f"error: {clarified(self, message, self.described)}\n")
         sys.exit(2)
 
@@ -89,11 +89,13 @@ def link_model_to_data(parser: LightningArgumentParser) -> None:
 
 
 class ExperimentCLI(LightningCLI):
-    """Lightning's command line; names each run once and tells the model about the data."""
+    """Lightning's command line; names each run once and links the model to the data."""
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        parser.add_argument("--name", type=str, default="dev", help="Runs live in runs/<name>/.")
-        # Not in base.yaml, whose list of callbacks an experiment may replace.
+        parser.add_argument(
+            "--name", type=str, default="dev", help="Name of the run, in the folder runs/<name>/."
+        )
+        # Not in base.yaml, because a recipe may replace its list of callbacks.
         parser.add_lightning_class_args(Preemption, "preemption")
         parser.add_lightning_class_args(FiniteLoss, "finite_loss")
 
@@ -103,9 +105,9 @@ class ExperimentCLI(LightningCLI):
     def _prepare_subcommand_parser(
         self, klass: type, subcommand: str, **kwargs: Any
     ) -> LightningArgumentParser:
-        """Tells all that writes to a run folder which one it is."""
+        """Link the run folder to every callback and logger that writes to it."""
         parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
-        # A training may start from a checkpoint of another run; all else is about its checkpoint.
+        # Training may start from another run's checkpoint; other commands use that of their run.
         run = ("name", "seed_everything", *(["ckpt_path"] if subcommand != "fit" else []))
         for target, place in (
             ("trainer.default_root_dir", run_dir),
@@ -121,7 +123,7 @@ class ExperimentCLI(LightningCLI):
         return parser
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-        # Lightning's own warns where a program passes ``args`` and was itself given arguments.
+        # Lightning's method warns if ``args`` is passed while ``sys.argv`` has arguments, too.
         given = sys.argv[1:] if args is None else args
         self.config = parser.parse_args(list(layered(given)))
         options = self.config[self.config.subcommand]
@@ -134,7 +136,7 @@ class ExperimentCLI(LightningCLI):
                 without_initial_weights(options.model)
 
     def _parse_ckpt_path(self) -> None:
-        """Lightning would build whatever classes a checkpoint names; config.yaml is the record."""
+        """Build from config.yaml, not from the classes in a checkpoint, as Lightning would."""
 
     def before_validate(self) -> None:
         self._before_use("validate")
@@ -148,44 +150,44 @@ class ExperimentCLI(LightningCLI):
     def _before_use(self, command: str) -> None:
         options, folder = self.config_init[command], Path(self.trainer.default_root_dir)
         if (folder / MEMBERS).exists():
-            raise RunError(f"{folder} is an ensemble: score it, or predict, with `make ensemble`.")
+            raise RunError(f"{folder} is an ensemble: evaluate it or predict with `make ensemble`.")
         if (before := moved_from(folder)) and self.trainer.is_global_zero:
-            print(f"{folder} was trained as {before}; what is written now goes to {folder}.")
+            print(f"{folder} was trained as {before}. Results are written to {folder}.")
         options["weights_only"] = True
         if "verbose" in options:
             options["verbose"] = False  # Lightning's table of all metrics; PerClass prints ours
 
     def before_fit(self) -> None:
-        """Goes on where the run stopped, or says that it is finished."""
+        """Resume the run from its latest checkpoint; if it is finished, report this and exit."""
         fit, folder = self.config_init["fit"], Path(self.trainer.default_root_dir)
         fit["weights_only"] = True
         if fit["trainer"].fast_dev_run:
             return
         self._refuse_no_batches()
-        found = resume_from(folder, self.trainer.accumulate_grad_batches)
-        if found is None:
-            return  # nothing is lost with other options than those of a run that learned nothing
+        resumable = resume_from(folder, self.trainer.accumulate_grad_batches)
+        if resumable is None:
+            return  # without a checkpoint, changed options cannot invalidate anything
         if (record := RunFolder(folder).config).exists():
             now = yaml.safe_load(self.parser.dump(self.config, skip_unset=False))["fit"]
             refuse_changes(record, now)
         if fit["ckpt_path"]:
             return
-        path, checkpoint = found
+        path, checkpoint = resumable
         epochs, steps = epochs_done(checkpoint), checkpoint["global_step"]
         limit = reached(checkpoint, self.trainer.max_epochs, self.trainer.max_steps)
         if (end := limit or ended(checkpoint, self.trainer)) is not None:
             more = (
-                f"with a larger --trainer.{limit}" if limit else "without it, or with a wider bound"
+                f"with a larger --trainer.{limit}" if limit else "without it or with a larger limit"
             )
             score = "it with `make evaluate`"
             if not RunFolder(folder).best.exists():  # it was never validated
                 score = "its last epoch with `make evaluate CKPT=last`"
             print(
-                f"{folder} is finished: {epochs} epochs, {steps} steps, ended by {end}. Score "
-                f"{score}, or train on {more}."
+                f"{folder} is finished: {epochs} epochs, {steps} steps, ended by {end}. Evaluate "
+                f"{score}, or continue training {more}."
             )
             sys.exit(0)
-        print(f"Going on from {path}: {epochs} epochs, {steps} steps.")
+        print(f"Resuming from {path}: {epochs} epochs, {steps} steps.")
         fit["ckpt_path"] = str(path)
 
     def _refuse_no_batches(self) -> None:
@@ -193,20 +195,20 @@ class ExperimentCLI(LightningCLI):
         if (limit if isinstance(limit, int) else int(batches * limit)) < 1:
             raise RunError(
                 f"--trainer.limit_train_batches={limit} leaves none of the {batches} batches of "
-                "an epoch: set a number of batches from 1, or a larger share."
+                "an epoch: set at least 1 batch, or a larger fraction."
             )
 
     def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Callback]) -> Trainer:
-        """Each run keeps its own record, whatever other loggers it is given."""
+        """Add the run's own metrics file to whatever loggers are configured."""
         loggers = config["logger"] if isinstance(config["logger"], list) else [config["logger"]]
-        if self.subcommand == "fit" and not any(isinstance(each, History) for each in loggers):
-            others = [each for each in loggers if isinstance(each, Logger)]
+        if self.subcommand == "fit" and not any(isinstance(logger, History) for logger in loggers):
+            others = [logger for logger in loggers if isinstance(logger, Logger)]
             config["logger"] = [History(config["default_root_dir"]), *others]
         trainer: Trainer = super()._instantiate_trainer(config, [*callbacks, Ending(), Moved()])
         return trainer
 
     def fit(self, **kwargs: Any) -> None:
-        """Trains, unless another process is training the same run."""
+        """Train, unless another process is training the same run."""
         folder = Path(self.trainer.default_root_dir)
         if RunCallback.is_trial(self.trainer):
             self.trainer.fit(**kwargs)
@@ -218,25 +220,25 @@ class ExperimentCLI(LightningCLI):
                 self.trainer.fit(**kwargs)
         except Timeout:
             raise RunError(
-                f"Another process is training {folder}: wait for it, or give this run another "
-                "--name."
+                f"Another process is training {folder}: wait for it to finish, or give this run "
+                "another --name."
             ) from None
 
 
 def run_command(args: ArgsType = None, cli: type[ExperimentCLI] = ExperimentCLI) -> ExperimentCLI:
-    """Parses ``args`` on top of ``recipes/base.yaml``, builds the experiment and runs it."""
+    """Parse ``args`` on top of ``recipes/base.yaml``, build the experiment and run it."""
     logging.getLogger("pytorch_lightning.utilities.rank_zero").addFilter(no_advertisement)
     return cli(
         LightningModule,
         HAM10000,
         subclass_mode_model=True,
         auto_configure_optimizers=False,
-        load_from_checkpoint_support=False,  # config.yaml is the record, checkpoints hold state
+        load_from_checkpoint_support=False,  # options are in config.yaml, state in checkpoints
         seed_everything_default=0,
         parser_class=Parser,
         parser_kwargs=dict.fromkeys(COMMANDS, DEFAULTS),
         save_config_callback=LogConfig,
-        save_config_kwargs={"save_to_log_dir": False},  # it writes for itself
+        save_config_kwargs={"save_to_log_dir": False},  # LogConfig writes config.yaml itself
         args=args,
     )
 
@@ -246,6 +248,6 @@ def no_advertisement(record: logging.LogRecord) -> bool:
 
 
 def main() -> None:
-    """The command line as users see it."""
+    """Run the command line; report errors that users can fix in one sentence."""
     with for_users():
         run_command()

@@ -1,4 +1,4 @@
-"""Failures as users read them: a sentence for what they can mend, a traceback for a defect."""
+"""Error messages: one sentence for what users can fix, a traceback for a defect."""
 
 from __future__ import annotations
 
@@ -20,22 +20,20 @@ from datamodules.memory import keep_freed_memory
 from lightning_modules import ModelError
 
 GPU = (
-    "The memory of the GPU is full: lower data.batch_size or data.size, or halve the former and "
-    "set --trainer.accumulate_grad_batches=2, in a new run with another --name if this one has a "
-    "checkpoint; or set --trainer.precision=bf16-mixed or use more GPUs, in this run."
+    "GPU memory is full: lower data.batch_size or data.size, or halve data.batch_size and "
+    "set --trainer.accumulate_grad_batches=2 (in a new run with another --name if this one has a "
+    "checkpoint); or, in this run, set --trainer.precision=bf16-mixed or use more GPUs."
 )
 MAIN = (
-    "The main memory is full: lower data.num_workers; or data.batch_size or data.size, in a new "
-    "run with another --name if this one has a checkpoint."
+    "Main memory is full: lower data.num_workers; or lower data.batch_size or data.size (in a new "
+    "run with another --name if this one has a checkpoint)."
 )
 NO_GPU = (
-    "This asks for a GPU, and there is none: leave out trainer.accelerator, "
+    "A GPU is required, and this machine has none: omit trainer.accelerator, "
     "trainer.sync_batchnorm and the strategy fsdp."
 )
-NO_ACCELERATOR = (
-    "This machine does not have the accelerator that is asked for: leave out trainer.accelerator."
-)
-FEW_GPUS = "This asks for more GPUs than there are: lower trainer.devices."
+NO_ACCELERATOR = "This machine does not have the requested accelerator: omit trainer.accelerator."
+FEW_GPUS = "More GPUs are requested than this machine has: lower trainer.devices."
 WANTS_GPU = (
     "only work with GPU modules",
     "requires a GPU accelerator",
@@ -43,30 +41,30 @@ WANTS_GPU = (
     "`CUDAAccelerator` can not run",
 )
 NTASKS = (
-    "Slurm was asked for --ntasks: ask for --ntasks-per-node and set --trainer.devices to it, or "
-    "train one process within this allocation with srun --ntasks=1."
+    "The Slurm job sets --ntasks: set --ntasks-per-node and --trainer.devices to the same number, "
+    "or train with one process in this allocation with srun --ntasks=1."
 )
-ONE_IMAGE = "A batch of one image has no statistics: set data.batch_size to 2 or more for each GPU."
+ONE_IMAGE = "Batch norm needs at least two images: set data.batch_size to 2 or more per GPU."
 MISFIT = (
-    "The checkpoint is of another network than these options build: give the config.yaml that lies "
-    "beside it and no options of the model, at the commit that trained it."
+    "The checkpoint does not fit the network that these options build: pass the config.yaml "
+    "beside it without model options, and use the commit that trained it."
 )
 LIBRARIES = ("pytorch_lightning", "lightning_fabric", "torch.optim", "torch.nn.modules.dropout")
 SIGNS = ("DefaultCPUAllocator", "is killed by signal: Killed", "insufficient shared memory")
 HINT = re.compile(r"pip install -U '([\w-]+)'(?!.*pip install)", re.DOTALL)  # Lightning's last
 NOISE = (
-    r".*LeafSpec",  # Lightning 2.6 asks torch 2.15 in the old way
+    r".*LeafSpec",  # Lightning 2.6 calls a deprecated function of torch 2.15
     r"Found \d+ module\(s\) in eval mode at the start of training",  # a frozen encoder
-    r"Checkpoint directory .* is not empty",  # normal when a run is resumed
-    r".*does not have many workers",  # batches come from memory maps
+    r"Checkpoint directory .* is not empty",  # expected when a run resumes
+    r".*does not have many workers",  # reading memory maps needs few
     r"The number of training batches",
     r"The `srun` command is available",
-    r"It is recommended to use .*sync_dist=True",  # the metrics are of all processes already
+    r"It is recommended to use .*sync_dist=True",  # metrics already cover all processes
 )
 
 
-def mendable(error: BaseException | None) -> BaseException | None:
-    """What users can mend among the causes of ``error``; jsonargparse wraps what it builds."""
+def fixable(error: BaseException | None) -> BaseException | None:
+    """The first cause of ``error`` that users can fix; jsonargparse wraps those of constructors."""
     while error is not None and not isinstance(error, (DataError, RunError, ModelError)):
         error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
     return error
@@ -74,14 +72,14 @@ def mendable(error: BaseException | None) -> BaseException | None:
 
 @contextmanager
 def for_users() -> Iterator[None]:
-    """What users can mend is one sentence, not a traceback."""
+    """Print errors that users can fix as one sentence and exit; let others raise."""
     for message in NOISE:
         warnings.filterwarnings("ignore", message=message)
     keep_freed_memory()
     try:
         yield
     except Exception as error:
-        if (known := mendable(error) or explained(error)) is None:
+        if (known := fixable(error) or explained(error)) is None:
             raise
         ResilientWandbLogger.finish(1)
         sys.exit(f"error: {known}")
@@ -90,7 +88,7 @@ def for_users() -> Iterator[None]:
 
 
 def explained(error: BaseException) -> RunError | None:
-    """A sentence for what a library says: what is full, wants a GPU, or does not fit."""
+    """A sentence for errors of libraries about memory, disk, devices or options that do not fit."""
     for cause in _causes(error):
         if isinstance(cause, torch.OutOfMemoryError):
             return RunError(GPU)
@@ -111,24 +109,24 @@ def explained(error: BaseException) -> RunError | None:
         if isinstance(cause, OSError) and cause.errno in DISK_FULL:
             where = cause.filename or "a file of the run"
             return RunError(
-                f"The disk is full: {where} was not written; free some space and start the same "
+                f"The disk is full: {where} was not written. Free some space and run the same "
                 "command again."
             )
         if isinstance(cause, OSError) and cause.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
             where = cause.filename or "A file of the run"
-            return RunError(f"{where} cannot be opened ({cause.strerror}): correct its rights.")
+            return RunError(f"{where} cannot be opened ({cause.strerror}): fix its permissions.")
         if isinstance(cause, ModuleNotFoundError) and (missing := HINT.search(str(cause))):
             return RunError(
                 f"An option needs the package {missing[1]}, which is not installed: run "
                 f"`pip install {missing[1]}`, or leave the option out."
             )
         if refusal := _refusal(cause):
-            return RunError(f"These options do not go together or are out of range: {refusal}.")
+            return RunError(f"These options contradict each other or are out of range: {refusal}.")
     return None
 
 
 def _refusal(error: BaseException) -> str | None:
-    """What a library says where it refuses options itself, rather than fails on them."""
+    """The library's message, if the library itself raised the error to refuse options."""
     frame = error.__traceback__
     while frame is not None and frame.tb_next is not None:
         frame = frame.tb_next

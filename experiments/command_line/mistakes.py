@@ -1,4 +1,4 @@
-"""Messages for options and classes that do not exist, with the nearest that do."""
+"""Error messages for unknown options and classes, with the nearest known one."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterable
 
 from jsonargparse import ArgumentParser
-from jsonargparse._typehints import ActionTypeHint  # it alone knows the classes of an option
+from jsonargparse._typehints import ActionTypeHint  # the only source of an option's classes
 
 UNKNOWN_OPTION = re.compile(r"Option '(\S+)' is not accepted$|unrecognized arguments: --([^\s=]+)")
 REFUSED_VALUE = re.compile(r'Parser key "(.+?)":\s*(.*)', re.DOTALL)
@@ -26,12 +26,12 @@ HIDDEN = ("help", "print_shtab")
 
 
 def clarified(parser: ArgumentParser, message: str, described: type | None = None) -> str:
-    """A parser's message with the whole path of the option, and the nearest option or class.
+    """Add the full path of the option and the nearest option or class to a parser's message.
 
     Args:
         parser: Parser that reports the error; for the options of a class, the parser of the class.
         message: Message of jsonargparse.
-        described: Class whose options the parser has, or None for the parser of a command.
+        described: Class whose options the parser accepts, or None for the parser of a command.
     """
     if unknown := UNKNOWN_OPTION.match(message):
         return _unknown_option(parser, unknown[1] or unknown[2], described)
@@ -81,7 +81,7 @@ def _unknown_option(parser: ArgumentParser, name: str, described: type | None) -
 
 
 def _typed(name: str) -> str:
-    """The option as typed on the command line; its last name only if it is in a file."""
+    """The option as typed on the command line; only its last name if it comes from a file."""
     options = [argument.partition("=")[0] for argument in sys.argv if argument.startswith("--")]
     for option in reversed(options):
         if option.removesuffix("+").removesuffix(".class_path").endswith((f".{name}", f"--{name}")):
@@ -90,13 +90,13 @@ def _typed(name: str) -> str:
 
 
 def _nearest(name: str, known: dict[str, str]) -> str | None:
-    begun: Iterable[str] = (key for key in known if key.startswith(name))
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.65) or list(begun)
+    completions: Iterable[str] = (key for key in known if key.startswith(name))
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.65) or list(completions)
     return known[near[0]] if near else None
 
 
 def _import_path(cls: type) -> str:
-    """The shortest import path of a class: of its package, if that exports it."""
+    """The shortest import path of a class: that of its package if the package exports it."""
     package = cls.__module__.rpartition(".")[0]
     exported = getattr(sys.modules.get(package), cls.__name__, None) is cls
     return f"{package if exported else cls.__module__}.{cls.__name__}"

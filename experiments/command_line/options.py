@@ -1,4 +1,4 @@
-"""Options that no training can have, refused before anything is made."""
+"""Checks of options before anything is built."""
 
 from __future__ import annotations
 
@@ -11,34 +11,34 @@ from callbacks.errors import RunError
 from callbacks.run_folder import CONFIG
 from experiments.running.place import recorded, refuse_name, run_dir
 
-LARGEST_SEED = 2**32 - 1  # that NumPy takes
-LEAST = {"data.size": 1, "data.batch_size": 1, "data.num_workers": 0}
-LEAST_IN_TRAINING = {"trainer.accumulate_grad_batches": 1}
+MAX_SEED = 2**32 - 1  # NumPy's limit
+MINIMA = {"data.size": 1, "data.batch_size": 1, "data.num_workers": 0}
+TRAINING_MINIMA = {"trainer.accumulate_grad_batches": 1}
 LIMITS = ("trainer.max_epochs", "trainer.max_steps")
 PROBE = "lightning_modules.networks.Probe"
 
 
 def refuse_values(config: Any) -> None:
-    """Refuses seeds and numbers out of range, whatever the command.
+    """Refuse seeds and numbers that are out of range in any command.
 
     Raises:
-        RunError: An option is out of its range, which is named.
+        RunError: An option is out of range. The message gives the range.
     """
     seed = config.seed_everything
-    if isinstance(seed, bool) or not 0 <= seed <= LARGEST_SEED:
-        raise RunError(f"--seed_everything={seed}: give a whole number from 0 to {LARGEST_SEED}.")
-    _at_least(config, LEAST)
+    if isinstance(seed, bool) or not 0 <= seed <= MAX_SEED:
+        raise RunError(f"--seed_everything={seed}: give a whole number from 0 to {MAX_SEED}.")
+    _at_least(config, MINIMA)
 
 
 def refuse_training(config: Any) -> None:
-    """Refuses options of ``fit`` with which a run could not be trained, resumed and used.
+    """Refuse options of ``fit`` with which a run could not be trained, resumed or used.
 
     Raises:
-        RunError: An option is out of its range, or takes away what each run needs.
+        RunError: An option is out of range, or disables what every run needs.
     """
     refuse_name(config.name)
     _refuse_renamed(config)
-    _at_least(config, LEAST_IN_TRAINING)
+    _at_least(config, TRAINING_MINIMA)
     for key in LIMITS:
         if (limit := config.get(key)) is not None and limit < 1 and limit != -1:
             raise RunError(f"--{key}={limit} trains nothing: set 1 or more, or -1 for no limit.")
@@ -51,7 +51,7 @@ def refuse_training(config: Any) -> None:
         )
     if "spawn" in str(config.trainer.strategy):
         raise RunError(
-            f"The processes of {config.trainer.strategy} cannot load this program: set "
+            f"Processes spawned by {config.trainer.strategy} cannot load this program: set "
             "--trainer.strategy=ddp."
         )
 
@@ -78,11 +78,11 @@ def without_initial_weights(model: Any) -> None:
 
 
 def _refuse_unsaved(trainer: Any) -> None:
-    """Refuses a run that would keep no checkpoints, or not where they are looked for."""
+    """Refuse a run that would keep no checkpoints, or not where they are looked for."""
     if trainer.enable_checkpointing is False:
         raise RunError(
             "--trainer.enable_checkpointing=false would leave a run that can neither be resumed "
-            "nor evaluated: leave it out, or try the options with --trainer.fast_dev_run=true."
+            "nor evaluated: omit it, or try the options with --trainer.fast_dev_run=true."
         )
     kinds = [str(callback.get("class_path")) for callback in trainer.callbacks or ()]
     if not any("ModelCheckpoint" in kind for kind in kinds) and not trainer.fast_dev_run:
@@ -94,7 +94,7 @@ def _refuse_unsaved(trainer: Any) -> None:
 
 
 def _refuse_no_validation(trainer: Any) -> None:
-    """Refuses a run that would have no best epoch."""
+    """Refuse a run that would have no best epoch."""
     if trainer.limit_val_batches == 0 and not trainer.fast_dev_run:
         raise RunError(
             "--trainer.limit_val_batches=0 validates nothing, so the run would have no best.ckpt: "
@@ -108,21 +108,21 @@ def _refuse_no_validation(trainer: Any) -> None:
         )
 
 
-def _at_least(config: Any, least: Mapping[str, int]) -> None:
-    for key, bound in least.items():
+def _at_least(config: Any, minima: Mapping[str, int]) -> None:
+    for key, bound in minima.items():
         if (value := config.get(key)) is not None and value < bound:
             raise RunError(f"--{key}={value}: set it to {bound} or more.")
 
 
 def _refuse_renamed(config: Any) -> None:
-    """Holds the record of a run that was renamed from training the run with its old name."""
-    own = Path(run_dir(config.name, config.seed_everything))
+    """Refuse the config.yaml of a renamed run whose old name is taken by another run."""
+    taken = Path(run_dir(config.name, config.seed_everything))
     for file in map(Path, map(str, config.get("config") or ())):
         folder = file.absolute().parent
-        if file.name != CONFIG or folder == own.absolute() or not own.exists():
+        if file.name != CONFIG or folder == taken.absolute() or not taken.exists():
             continue
         if recorded(folder) == (config.name, config.seed_everything):
             raise RunError(
-                f"{file} says that its run is {own}, which is there, too: give --name and "
-                "--seed_everything of the run to train."
+                f"{file} still names the run {taken}, which is another run: set --name and "
+                "--seed_everything to those of the run to train."
             )

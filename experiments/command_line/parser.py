@@ -29,7 +29,7 @@ class CommandParser(ArgumentParser):
 
 
 def separate(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Splits arguments into those of a command and those that it passes on to runs.
+    """Split arguments into those of a command and those that it passes on to runs.
 
     >>> separate(["--jobs", "2", "--data.root=x", "--trainer.precision", "32", "a"])
     (['--jobs', '2', 'a'], ['--data.root=x', '--trainer.precision', '32'])

@@ -1,4 +1,4 @@
-"""Compares runs in a table and a page: ``python -m experiments compare [RUNS...] [options]``."""
+"""Compare runs in a table and a page: ``python -m experiments compare [RUNS...] [options]``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Compares runs of one protocol: one row per name, all scored by the same code."""
+"""Compare runs of one protocol: one row per name, all scored by the same code."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def compare(
     baseline: str | None = None,
     notes: Iterable[str] = (),
 ) -> Comparison:
-    """Scores runs by their test predictions.
+    """Score runs by their test predictions.
 
     Args:
         runs: Runs of the same classes, test images and split, with any names and seeds.

@@ -1,4 +1,4 @@
-"""Reads evaluated runs from a W&B project, which keeps their files."""
+"""Read evaluated runs from a W&B project, which keeps their files."""
 
 from __future__ import annotations
 

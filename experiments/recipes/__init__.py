@@ -30,7 +30,7 @@ def find(name: str) -> Path:
     known = recipes()
     if name not in known:
         near = difflib.get_close_matches(name, known) or sorted(known)
-        raise RunError(f"There is no recipe {name!r}: EXP= names one of {', '.join(near)}.")
+        raise RunError(f"There is no recipe {name!r}: choose from {', '.join(near)}.")
     return known[name]
 
 

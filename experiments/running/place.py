@@ -1,8 +1,8 @@
-"""Where a run lies, and what it is called there.
+"""Folders, names and W&B ids of runs.
 
-A training lies in ``runs/<name>/seed<seed>``. Whatever uses it afterwards writes beside the
-checkpoint that it is given, so that a run which was renamed, moved or copied is the run that its
-folder says, and not the one that its ``config.yaml`` was once started as.
+A run is trained in ``runs/<name>/seed<seed>``. Later commands write to the folder of the checkpoint
+they are given, so that a run which was renamed, moved or copied is identified by its folder, not by
+the name in its ``config.yaml``.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from callbacks.errors import RunError
 from callbacks.run_folder import CONFIG, RunFolder
 
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
-LIGHTNINGS = ("best", "last", "hpc")  # what its trainers look for where nothing has been trained
+LIGHTNING_KEYWORDS = ("best", "last", "hpc")  # for which a trainer searches its own checkpoints
 
 
 def run_dir(name: str, seed: int, checkpoint: str | Path | None = None) -> str:
-    """The run folder: that of ``checkpoint`` if there is one."""
+    """The run folder; the folder of ``checkpoint`` if one is given."""
     if checkpoint is None:
         return str(RunFolder.of(name, seed).path)
     folder = Path(checkpoint).parent
@@ -30,12 +30,12 @@ def run_dir(name: str, seed: int, checkpoint: str | Path | None = None) -> str:
 
 
 def run_group(name: str, seed: int, checkpoint: str | Path | None = None) -> str:
-    """What the seeds of a run have in common: the folder above the run folder."""
+    """Name of the folder above the run folder, which all seeds of a run share."""
     return Path(run_dir(name, seed, checkpoint)).parent.name
 
 
 def run_id(name: str, seed: int, checkpoint: str | Path | None = None) -> str:
-    """What W&B recognises the run by; no two folders have it in common."""
+    """Id of the run on W&B, unique for each folder."""
     folder = Path(run_dir(name, seed, checkpoint))
     called = f"{folder.parent.name}-{folder.name}"
     known = re.sub(r"[^\w.-]", "_", called, flags=re.ASCII)
@@ -45,47 +45,47 @@ def run_id(name: str, seed: int, checkpoint: str | Path | None = None) -> str:
 
 
 def refuse_name(name: str) -> None:
-    """Refuses what is no folder, or no id on W&B.
+    """Refuse a name that cannot be a folder and an id on W&B.
 
     Raises:
-        RunError: The name has other characters than it may have.
+        RunError: The name is empty, too long or has other characters.
     """
     if not NAME.fullmatch(name):
         raise RunError(
-            f"--name {name!r} is no name of a run: use 1 to 100 letters a-z and A-Z, digits, "
-            "'_', '-' and '.', and begin with a letter, a digit or '_'."
+            f"--name {name!r} is not a valid name: use 1 to 100 letters a-z and A-Z, digits, "
+            "'_', '-' and '.', and start with a letter, a digit or '_'."
         )
 
 
 def refuse_contradictions(config: Any) -> None:
-    """Holds what uses a run to one folder, which is that of the checkpoint.
+    """Refuse a checkpoint, config.yaml, name and seed that belong to different runs.
 
     Args:
-        config: The options of ``validate``, ``test`` or ``predict``.
+        config: Options of ``validate``, ``test`` or ``predict``.
 
     Raises:
-        RunError: There is no checkpoint, or the options are of another run than the checkpoint.
+        RunError: No checkpoint is given, or the options belong to another run than the checkpoint.
     """
     checkpoint, name, seed = config.ckpt_path, config.name, config.seed_everything
-    if checkpoint is None or str(checkpoint) in LIGHTNINGS:
-        raise RunError("Name the checkpoint to use: --ckpt_path FOLDER/best.ckpt.")
+    if checkpoint is None or str(checkpoint) in LIGHTNING_KEYWORDS:
+        raise RunError("No checkpoint is given: set --ckpt_path=FOLDER/best.ckpt.")
     folder = Path(run_dir(name, seed, checkpoint))
     for file in map(Path, map(str, config.get("config") or ())):
         if file.name == CONFIG and file.resolve().parent != folder.resolve():
             raise RunError(
-                f"{file} and {checkpoint} are of two runs: give the config.yaml of the folder of "
+                f"{file} and {checkpoint} belong to two runs: give the config.yaml that is beside "
                 "the checkpoint."
             )
     if (was := recorded(folder)) is not None and was != (name, seed):
         raise RunError(
-            f"The options are of {name} with seed {seed}, {checkpoint} is of {was[0]} with seed "
-            f"{was[1]}: give --config {folder}/config.yaml, and leave out --name and "
+            f"The options belong to {name} with seed {seed}, {checkpoint} to {was[0]} with seed "
+            f"{was[1]}: give --config {folder}/config.yaml, and omit --name and "
             "--seed_everything, because results go to the folder of the checkpoint."
         )
 
 
 def recorded(folder: Path) -> tuple[str, int] | None:
-    """Name and seed that a run folder was trained as; None where its record has none."""
+    """Name and seed in the config.yaml of a run folder; None if it cannot be read."""
     try:
         record = RunFolder(folder).settings()
         return record["name"], record["seed_everything"]
@@ -94,7 +94,7 @@ def recorded(folder: Path) -> tuple[str, int] | None:
 
 
 def moved_from(folder: Path) -> str | None:
-    """The folder that a run was trained in, if it lies elsewhere now."""
+    """The folder that a run was trained in, if it has been moved since; else None."""
     was = recorded(folder)
     if was is None or folder.absolute() == Path(run_dir(*was)).absolute():
         return None

@@ -13,16 +13,16 @@ from callbacks.safety.checkpoint_io import epochs_done
 
 
 def resume_from(folder: Path, accumulated: int = 1) -> tuple[Path, dict[str, Any]] | None:
-    """Finds the checkpoint to resume from; None if the run has none.
+    """Load the checkpoint to resume from; return None if the run has none.
 
     This is the checkpoint with the most steps, not the newest file, since copying a folder changes
-    the times of its files. Damaged checkpoints are reported and skipped. So are checkpoints from
-    within a gradient accumulation, whose gradient is lost, and those between the last batch of an
-    epoch and its validation, which Lightning would leave out.
+    the times of its files. Damaged checkpoints are reported and skipped. Checkpoints saved during a
+    gradient accumulation are skipped because the summed gradient is lost; those saved between the
+    last batch of an epoch and its validation, because Lightning would omit that validation.
 
     Args:
         folder: Run folder.
-        accumulated: Number of batches whose gradients are added up for a step.
+        accumulated: Number of batches whose gradients are summed for one step.
 
     Returns:
         Path and content of the checkpoint.

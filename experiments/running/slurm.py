@@ -1,4 +1,4 @@
-"""Slurm job arrays of a recipe: ``python -m experiments submit RECIPE [options]``."""
+"""Slurm job arrays: ``python -m experiments submit RECIPE [options]``."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ srun --kill-on-bad-exit=0 --wait=120 \\
     --seed_everything "$SLURM_ARRAY_TASK_ID" \\
     {options}
 code=$?
-if [ $code = {go_on} ]; then scontrol requeue "$SLURM_JOB_ID"; fi
+if [ $code = {exit_requeue} ]; then scontrol requeue "$SLURM_JOB_ID"; fi
 exit $code
 """
 # SIGUSR1 stays pending until the training installs its handler, and is ignored after it ends:
@@ -50,20 +50,20 @@ class Job:
 
     Args:
         recipe: Name of the recipe.
-        name: Name of the runs, ``runs/<name>/seed<n>``; the recipe's by default.
-        seeds: Seeds, such as 0,2,5-7; 0-9%2 runs two at a time.
-        gpus: GPUs of each node; 0 trains on CPUs.
-        nodes: Nodes of each run.
-        processes: Processes on each node; one for each GPU by default.
-        cpus: CPU cores of each process.
-        time: Time limit of one attempt, as sbatch takes it; a run may take several attempts.
-        notice: Seconds before the limit at which the run saves a checkpoint and exits.
+        name: Name of the runs, ``runs/<name>/seed<n>``. Default: the name of the recipe.
+        seeds: Seeds, such as 0,2,5-7. 0-9%2 runs at most two at a time.
+        gpus: GPUs per node. 0 trains on CPUs.
+        nodes: Nodes per run.
+        processes: Processes per node. Default: one per GPU.
+        cpus: CPU cores per process.
+        time: Time limit of one attempt, in the format of sbatch. A run may take several attempts.
+        notice: Seconds before the time limit at which the run saves a checkpoint and exits.
         account: Account to charge.
         partition: Partition to run in.
-        sbatch: Further options of sbatch, in one string.
-        setup: Shell line before the training, such as "module load cuda".
-        container: Apptainer image to run in; by default this environment's Python.
-        options: Options of the runs.
+        sbatch: Further options of sbatch, as one string.
+        setup: Shell command to run before training, such as "module load cuda".
+        container: Apptainer image to run in. Default: the Python of this environment.
+        options: Options passed to every run.
     """
 
     recipe: str
@@ -83,31 +83,36 @@ class Job:
     options: tuple[str, ...] = ()
 
     def submit(self) -> str:
-        """Writes the script to the folder of the runs and submits it."""
+        """Write the job script to the folder of the runs and submit it."""
         waiting = queued()
         for seed in self.each_seed:
-            if found := waiting.get((self.run, str(seed))):
+            if entry := waiting.get((self.run, str(seed))):
                 raise RunError(
-                    f"{self.run} seed {seed} is already in the queue, as job {found.job}."
+                    f"{self.run} seed {seed} is already in the queue: wait for job {entry.job}, or "
+                    "cancel it."
                 )
             Path("runs", self.run, f"seed{seed}").mkdir(parents=True, exist_ok=True)
         path = Path("runs", self.run, "submit.sh")
         write_text(path, self.script())
         number = slurm("sbatch", "--parsable", str(path)).strip()
-        return f"Job {number}: {self.run}, seeds {self.seeds}; `make status` shows how far it is."
+        return (
+            f"Submitted job {number}: {self.run}, seeds {self.seeds}. `make status` lists progress."
+        )
 
     def script(self) -> str:
-        """The script that ``submit`` submits."""
+        """The job script."""
         for flag, ours in ("--name", "--name"), ("--seed_everything", "--seeds"):
             if any(option.split("=")[0] == flag for option in self.options):
-                raise RunError(f"{flag} is an option of a single run: use {ours} instead.")
+                raise RunError(
+                    f"{flag} is an option of a single run: use {ours} of submit instead."
+                )
         return SCRIPT.format(
             directives="\n".join(f"#SBATCH {flag}" for flag in self._directives()),
             setup=self.setup,
             cpus=self.cpus,
             command=shlex.join(self._command()),
             options=shlex.join([*self._devices(), *self.options]),
-            go_on=EXIT_REQUEUE,
+            exit_requeue=EXIT_REQUEUE,
         )
 
     @property
@@ -120,7 +125,7 @@ class Job:
     def each_seed(self) -> list[int]:
         parts, _, _ = self.seeds.partition("%")  # sbatch's limit of how many run at once
         if not re.fullmatch(r"\d+(-\d+)?(,\d+(-\d+)?)*", parts):
-            raise RunError(f"--seeds={self.seeds!r} is no list of seeds: write 0,2,5-7 or 0-9%2.")
+            raise RunError(f"--seeds={self.seeds!r} is not a list of seeds: use 0,2,5-7 or 0-9%2.")
         ends = [part.split("-") for part in parts.split(",")]
         return [seed for part in ends for seed in range(int(part[0]), int(part[-1]) + 1)]
 
@@ -142,7 +147,7 @@ class Job:
             yield f"--gpus-per-node={self.gpus}"
         yield f"--time={self.time}"
         yield f"--signal=USR1@{self.notice}"
-        yield "--requeue"  # also where a node dies or a more important job comes
+        yield "--requeue"  # also after a node failure or preemption by another job
         yield "--open-mode=append"
         yield f"--output=runs/{self.run}/seed%a/slurm.log"
         yield from (f"--{k}={v}" for k in ("account", "partition") if (v := getattr(self, k)))
@@ -167,7 +172,7 @@ class Job:
         yield f"--trainer.num_nodes={self.nodes}"
         if self.nodes * self._processes > 1:
             yield "--trainer.strategy=ddp"
-            if self.gpus:  # a share of the batch has other statistics than the batch
+            if self.gpus:  # otherwise each process normalizes with the statistics of its share
                 yield "--trainer.sync_batchnorm=true"
         yield "--trainer.enable_progress_bar=false"
 
@@ -184,8 +189,8 @@ def queued() -> dict[tuple[str, str], Queued]:
     form = "%j|%K|%i|%T|%Z"
     lines = slurm("squeue", "--me", "--array", "--noheader", f"--format={form}").splitlines()
     rows = [line.split("|") for line in lines]
-    here = os.getcwd()
-    return {(n, seed): Queued(job, state) for n, seed, job, state, folder in rows if folder == here}
+    directory = os.getcwd()
+    return {(run, seed): Queued(*job) for run, seed, *job, folder in rows if folder == directory}
 
 
 def slurm(*command: str) -> str:
@@ -194,7 +199,7 @@ def slurm(*command: str) -> str:
         done = subprocess.run(command, capture_output=True, text=True)
     except FileNotFoundError:
         raise RunError(
-            f"There is no {command[0]} on this machine: use a login node of the cluster."
+            f"There is no {command[0]} on this machine: run this on a login node of the cluster."
         ) from None
     if done.returncode:
         raise RunError(f"{command[0]} failed: {done.stderr.strip()}")
@@ -204,10 +209,12 @@ def slurm(*command: str) -> str:
 def main() -> None:
     parser = CommandParser(
         "Submit a Slurm job array that trains a recipe with several seeds and requeues itself "
-        "until each run is finished. Options with a dot, or after --, are given to the runs."
+        "until each run is finished. Options with a dot, or after --, are passed to the runs."
     )
     parser.add_class_arguments(Job, as_positional=True, skip={"options"})
-    parser.add_argument("--script", action="store_true", help="print the script, submit nothing")
+    parser.add_argument(
+        "--script", action="store_true", help="print the job script without submitting it"
+    )
     options, more = parser.parse()
     fields = {key: options[key] for key in Job.__dataclass_fields__ if key != "options"}
     job = Job(**fields, options=tuple(more))

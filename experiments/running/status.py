@@ -1,4 +1,4 @@
-"""What runs and what is left: ``python -m experiments status``."""
+"""List of all runs and their progress: ``python -m experiments status``."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ Queue = Mapping[tuple[str, str], Queued]
 
 
 def status() -> pd.DataFrame:
-    """A row per run in ``runs/``: how far it is, how good on validation, and who has it."""
+    """A row per run in ``runs/``: epochs, best validation score, and state or Slurm job."""
     try:
         queue = queued()
-    except RunError:  # without Slurm there is still something to tell
+    except RunError:  # without Slurm, list the runs all the same
         queue = {}
     folders = sorted(folder for folder in Path("runs").glob("*/seed*") if folder.is_dir())
     return pd.DataFrame([_row(folder, queue) for folder in folders])
@@ -31,8 +31,8 @@ def status() -> pd.DataFrame:
 
 def _row(folder: Path, queue: Queue) -> dict[str, Any]:
     name, seed = folder.parent.name, folder.name.removeprefix("seed")
-    found, (wanted, steps) = resume_from(folder), _limits(RunFolder(folder))
-    done = epochs_done(found[1]) if found else 0
+    resumable, (max_epochs, max_steps) = resume_from(folder), _limits(RunFolder(folder))
+    done = epochs_done(resumable[1]) if resumable else 0
     best = best_values(RunFolder(folder).metrics_file).get("val/balanced_accuracy", float("nan"))
     if (name, seed) in queue:
         job, state = queue[name, seed]
@@ -40,14 +40,14 @@ def _row(folder: Path, queue: Queue) -> dict[str, Any]:
     elif RunFolder(folder).results_file().exists():
         state = "evaluated"
     else:
-        over = found is not None and finished(found[1], wanted, steps)
+        over = resumable is not None and finished(resumable[1], max_epochs, max_steps)
         state = "finished" if over else "not finished"
-    epochs = f"{done}/{'?' if wanted is None else wanted}"
+    epochs = f"{done}/{'?' if max_epochs is None else max_epochs}"
     return {"run": name, "seed": seed, "epochs": epochs, "best val": best, "state": state}
 
 
 def _limits(folder: RunFolder) -> tuple[int | None, int | None]:
-    """Epochs and steps that a run is to have; None where there is no such limit."""
+    """``max_epochs`` and ``max_steps`` of a run; None for a limit that is not set."""
     try:
         trainer = folder.settings().get("trainer") or {}
     except RunError:  # of a run that has not started, or whose record is damaged
@@ -58,6 +58,6 @@ def _limits(folder: RunFolder) -> tuple[int | None, int | None]:
 def main() -> None:
     table = status()
     if table.empty:
-        print("There are no runs in runs/.")
+        print("There are no runs in runs/. Start one with `make train EXP=...`.")
     else:
         print_table(table, "Runs", summary=False)

@@ -1,4 +1,4 @@
-"""Many runs under one protocol: ``python -m experiments study FILE [--jobs N] [options]``."""
+"""Studies, many runs under one protocol: ``python -m experiments study FILE [--jobs N]``."""
 
 from __future__ import annotations
 
@@ -32,17 +32,17 @@ Options = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class StudyRun:
-    """A row of a study with one seed, in ``runs/<study>-<row>/seed<n>/``.
+    """One row of a study, trained with one seed in ``runs/<study>-<row>/seed<n>/``.
 
     Args:
-        study: Name of the study's file, without its ending.
+        study: Name of the study's file without its suffix.
         row: Name of the row.
         experiment: Name of the recipe.
-        seed: Seed of weights and order; the split has its own.
-        options: Options of the command line.
-        after: Row whose run of the same seed this run starts from.
-        decide: Rule of the decision that is chosen on the validation split before the test.
-        last: Whether the last epoch is tested as well as the best.
+        seed: Seed of the weights and the order of images. The split has a seed of its own.
+        options: Command-line options.
+        after: Row to finish first: this run starts from its run with the same seed.
+        decide: Decision rule to choose on the validation split before testing.
+        last: Whether to test the last epoch as well as the best.
     """
 
     study: str
@@ -64,16 +64,16 @@ class StudyRun:
 
     @property
     def record(self) -> str:
-        """Record of recipe and options, and of those of the runs that this one starts from."""
+        """Recipe and options of this run and of the runs it starts from, as text."""
         flags = [flag.removeprefix("--").partition("=") for flag in self.options]
         made = {key: value for key, _, value in flags if not key.startswith(IRRELEVANT)}
         sources = [Path(value, RECORD) for value in made.values() if value]
         lines = [self.experiment, f"decide {self.decide}", *map("=".join, made.items())]
-        records = (each.read_text("utf-8") for each in sources if each.is_file())
+        records = (file.read_text("utf-8") for file in sources if file.is_file())
         return "\n".join([*lines, *records, ""])
 
     def commands(self) -> Iterator[list[str]]:
-        """Arguments of the commands that train, decide and test."""
+        """The arguments of the commands that train, decide and test."""
         config = str(find(self.experiment))
         head = ["--name", self.name, "--seed_everything", str(self.seed)]
         yield ["fit", "--config", config, *head, *self.options]
@@ -88,10 +88,10 @@ class StudyRun:
         yield ["test", *trained]
 
     def complete(self, threads: int | None) -> bool:
-        """Trains or resumes the run, unless it is finished; returns whether it is finished.
+        """Train and evaluate the run, resuming where it stopped; return whether it is complete.
 
-        Recipe and options are recorded in the run folder, so that a run with others is not mistaken
-        for this one.
+        Recipe and options are recorded in the run folder, so that a run with other options is not
+        mistaken for this one.
         """
         record = self.folder / RECORD
         if record.exists() and record.read_text("utf-8") != self.record:
@@ -106,8 +106,10 @@ class StudyRun:
         write_text(record, self.record)
         start, log = perf_counter(), self.folder / "log.txt"
         done = all(execute(command, log, threads) == 0 for command in self.commands())
-        said = f"{perf_counter() - start:.0f} s" if done else f"failed: {_last_line(log)} ({log})"
-        print(f"{self.name} seed {self.seed}: {said}", flush=True)
+        outcome = (
+            f"{perf_counter() - start:.0f} s" if done else f"failed: {_last_line(log)} ({log})"
+        )
+        print(f"{self.name} seed {self.seed}: {outcome}", flush=True)
         return done
 
 
@@ -119,17 +121,21 @@ class Study:
 
     @classmethod
     def read(cls, path: Path, more: Sequence[str] = ()) -> Self:
-        """Reads ``seeds``, ``options`` of all runs, and ``rows``, each with options of its own.
+        """Read a study file: ``seeds``, ``options`` of all runs, and ``rows`` with their options.
 
-        An option's value may name its ``{seed}``; null takes an option of all runs away. Of a
-        row, ``experiment`` (its name, if not given), ``after``, ``decide`` and ``last`` (the
-        file's, if not given) are no options; see :class:`Run`.
+        ``{seed}`` in the value of an option is replaced by the seed; null removes an option of all
+        runs from a row. Four keys of a row are arguments of :class:`StudyRun` instead of options:
+        ``experiment`` (default: the row's name), ``after``, ``decide`` and ``last`` (default: that
+        of the file).
         """
         record = yaml.safe_load(path.read_text("utf-8"))
         names, last = list(record["rows"]), record.get("last", False)
         for i, (name, row) in enumerate(record["rows"].items()):
             if (first := (row or {}).get("after", name)) not in names[: i + 1]:
-                raise RunError(f"In {path}, {name} comes after {first}: put it below {first}.")
+                raise RunError(
+                    f"In {path}, {name} starts from {first}, which is not above it: add {first} or "
+                    f"move {name} below it."
+                )
         runs = (
             _run(path.stem, name, {"last": last} | (row or {}), seed, record.get("options", {}))
             for name, row in record["rows"].items()
@@ -138,7 +144,7 @@ class Study:
         return cls(tuple(replace(run, options=(*run.options, *more)) for run in runs))
 
     def only(self, rows: Sequence[str]) -> Self:
-        """The study's runs of these rows, and of rows that they start from.
+        """The runs of the given rows and of the rows they start from.
 
         Raises:
             RunError: The study has no such row.
@@ -146,20 +152,20 @@ class Study:
         known = {run.row: run.after for run in self.runs}
         wanted = set(rows)
         if missing := wanted - known.keys():
-            raise RunError(f"No row {', '.join(sorted(missing))}; rows are {', '.join(known)}.")
+            raise RunError(f"No row {', '.join(sorted(missing))}: choose from {', '.join(known)}.")
         while more := {known[row] for row in wanted if known[row]} - wanted:
             wanted |= {row for row in more if row}
         return type(self)(tuple(run for run in self.runs if run.row in wanted))
 
     def complete(self, jobs: int) -> list[StudyRun]:
-        """Carries out all runs, ``jobs`` at a time; returns those that failed."""
+        """Complete all runs, ``jobs`` at a time; return those that failed."""
         threads = max(1, (os.cpu_count() or 1) // jobs) if jobs > 1 else None
         futures: dict[tuple[str, int], Future[bool]] = {}
 
         def complete(run: StudyRun) -> bool:
-            # What a run starts from was submitted before it, and is running at least.
+            # The run it starts from was submitted earlier, so this wait cannot deadlock.
             if run.after and not futures[run.after, run.seed].result():
-                print(f"{run.name} seed {run.seed}: not started, for {run.after} failed")
+                print(f"{run.name} seed {run.seed}: not started, because {run.after} failed")
                 return False
             return run.complete(threads)
 
@@ -171,8 +177,8 @@ class Study:
 
 def _run(study: str, name: str, row: Mapping[str, Any], seed: int, shared: Options) -> StudyRun:
     known = {key: row[key] for key in ("after", "decide", "last") if key in row}
-    own = {key: row[key] for key in row if key not in ("experiment", *known)}
-    options = {key: value for key, value in {**shared, **own}.items() if value is not None}
+    row_options = {key: row[key] for key in row if key not in ("experiment", *known)}
+    options = {key: value for key, value in {**shared, **row_options}.items() if value is not None}
     flags = tuple(f"--{key}={_flag(value, seed)}" for key, value in options.items())
     return StudyRun(study, name, row.get("experiment", name), seed, flags, **known)
 
@@ -191,10 +197,12 @@ def _last_line(log: Path) -> str:
 def main() -> None:
     parser = CommandParser(
         "Train and evaluate every row of a study with every seed. Finished runs are kept, "
-        "interrupted ones resume. Options with a dot are given to every run."
+        "interrupted ones resume. Options with a dot are passed to every run."
     )
     parser.add_argument("study", help="name of a file in experiments/studies, or a path")
-    parser.add_argument("--rows", default="", help="rows to run, separated by spaces or commas")
+    parser.add_argument(
+        "--rows", default="", help="rows to run, separated by spaces or commas (default: all)"
+    )
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time; they share the cores")
     options, more = parser.parse()
     try:
@@ -203,7 +211,7 @@ def main() -> None:
     except RunError as error:
         sys.exit(f"error: {error}")
     if failed := study.complete(options.jobs):
-        sys.exit(f"error: {len(failed)} runs are unfinished. Run the same command to resume them.")
+        sys.exit(f"error: {len(failed)} runs are unfinished: run the same command to resume them.")
 
 
 def find_study(name: str) -> Path:
@@ -215,5 +223,5 @@ def find_study(name: str) -> Path:
     known = {path.stem: path for path in sorted(STUDIES.glob("*.yaml"))}
     path = known.get(name, Path(name))
     if not path.is_file():
-        raise RunError(f"There is no study {name}. STUDY= names one of {', '.join(known)}.")
+        raise RunError(f"There is no study {name}: choose from {', '.join(known)}.")
     return path

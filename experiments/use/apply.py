@@ -1,4 +1,4 @@
-"""A trained run scored, given a decision rule, or applied to new images."""
+"""Commands that evaluate a run, choose its decision rule, or predict images with it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from callbacks.errors import RunError
 from callbacks.run_folder import RunFolder
 from experiments.command_line.parser import CommandParser
 
-# A run is used in one process on this machine, wherever it was trained.
+# Runs are used with one process on this machine, even if they were trained on several.
 ONE_PROCESS = (
     "--trainer.accelerator=auto",
     "--trainer.devices=1",
@@ -62,7 +62,7 @@ def predict() -> None:
 
 
 def recorded(run: Path, checkpoint: str = "best") -> Iterator[str]:
-    """The arguments that bring a run back as it was trained.
+    """Arguments that restore a run as it was trained.
 
     Raises:
         RunError: The folder lacks the configuration or the checkpoint.

@@ -23,9 +23,9 @@ from experiments.compare.table import interval, number
 CARD = """# {title}
 
 **Not a medical device.** A research model: it gives no diagnosis, and must not be used to decide
-about anybody's health.
+about anyone's health.
 
-## What it is
+## Model
 
 {what}
 
@@ -41,13 +41,13 @@ sites; about half of the lesions are confirmed by histology.{synthetic} Split by
 
 {parts}
 
-The training split was learned from, the best epoch and any decision were chosen on the validation
-split, and the test split was scored with what had been chosen.
+The model was trained on the training split. The best epoch and any decision rule were chosen on the
+validation split; the test split was scored once, with these choices.
 
-## How well it does
+## Performance
 
-On the test split; intervals are 95 %, by bootstrap of lesions, and say nothing of other trainings.
-Precision depends on how frequent the classes are, and is that of this split alone.
+On the test split, with 95 % bootstrap intervals over lesions for this one trained model.
+Precision depends on the class frequencies; these values hold for this split only.
 
 {metrics}
 
@@ -55,20 +55,20 @@ AUROC is {auroc} (macro), expected calibration error {ece}. {decision}
 
 ## Intended use
 
-Research on classification under class imbalance, on dermatoscopic images like those above.
+Research on classification under class imbalance, with dermatoscopic images like those above.
 
-## What it must not be used for, and known limits
+## Out-of-scope use and known limits
 
 - Diagnosis, triage or screening of people, or any decision about them.
-- Photographs that are no dermatoscopic images, other skin tones, sites and devices than those of
-  the data: nothing is known of how it does there.
-- It knows {k} classes ({classes}) and says one of them of any image, whatever it shows.
-- Few images stand behind the rare classes: see the intervals.
+- Photographs other than dermatoscopic images, and skin tones, sites and devices not in the data:
+  performance there is unknown.
+- The model assigns one of {k} classes ({classes}) to any image, whatever the image shows.
+- The rare classes have few test images: see the intervals.
 """
 
 
 def card(run: TestedRun, folder: Path) -> str:
-    """The card in Markdown."""
+    """The model card in Markdown."""
     images = RunFolder(folder).split()
     counts = pd.crosstab(images["dx"], images["split"]).reindex(run.classes, fill_value=0)
     counts = counts[[split for split in ("train", "val", "test") if split in counts]]
@@ -87,7 +87,7 @@ def card(run: TestedRun, folder: Path) -> str:
         title=f"{run.name}, seed {run.seed}",
         what=f"A classifier of dermatoscopic images into {len(run.classes)} diagnoses.",
         facts="\n".join(f"| {name} | {value} |" for name, value in facts.items()),
-        synthetic=" THIS RUN SAW DRAWINGS ONLY, and its numbers mean nothing."
+        synthetic=" THIS RUN USED SYNTHETIC IMAGES ONLY: its numbers mean nothing."
         if run.synthetic
         else "",
         split=run.config["data"]["split"]["class_path"].rpartition(".")[2],
@@ -120,23 +120,24 @@ def _cell(estimate: Estimate | None) -> str:
 
 def _decided(decision: Decision | None) -> str:
     if decision is None:
-        return "The likeliest class is decided."
+        return "The decision is the most likely class."
     return (
-        f"Above, the likeliest class counts. The run also has a decision of its own, chosen on the "
-        f"validation split: temperature {decimals(decision.temperature)}, `decision.json`."
+        "The metrics above are those of the most likely class. The run also has a decision rule, "
+        "chosen on the validation split: `decision.json`, with temperature "
+        f"{decimals(decision.temperature)}."
     )
 
 
 def _network(model: dict[str, Any]) -> str:
-    """``TimmNetwork resnet50``, as deep down as it is named."""
-    found = model["init_args"]["network"]
-    names = [found["class_path"].rpartition(".")[2]]
-    while "name" not in (options := found.get("init_args", {})):
+    """Class names of the nested networks and name of the innermost: ``TimmNetwork resnet50``."""
+    network = model["init_args"]["network"]
+    names = [network["class_path"].rpartition(".")[2]]
+    while "name" not in (options := network.get("init_args", {})):
         inner = [v for v in options.values() if isinstance(v, dict) and "class_path" in v]
         if not inner:
             return " ".join(names)
-        found = inner[0]
-        names.append(found["class_path"].rpartition(".")[2])
+        network = inner[0]
+        names.append(network["class_path"].rpartition(".")[2])
     return " ".join([*names, options["name"]])
 
 
@@ -155,4 +156,4 @@ def main() -> None:
         write_text(folder / "card.md", card(run, folder))
     except RunError as error:
         sys.exit(f"error: {error}")
-    print(f"The model card is {folder / 'card.md'}.")
+    print(f"Wrote {folder / 'card.md'}.")

@@ -1,4 +1,4 @@
-"""The project's W&B workspace: ``python -m experiments dashboard [--out FILE]``."""
+"""W&B workspace of the project: ``python -m experiments dashboard [--out FILE]``."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ OVERALL = ("balanced_accuracy", "macro_f1", "macro_auroc", "ece")
 SHOTS = ("many_accuracy", "medium_accuracy", "few_accuracy")
 RESOURCES = ("seconds", "images_per_second", "memory_gb")
 HEAD = "nv"  # the most frequent class
-LEARNING_RATE = "lr-.*"  # its name says the optimizer's
+LEARNING_RATE = "lr-.*"  # the optimizer's name follows
 SECTIONS: dict[str, dict[str, list[str]]] = {
     "Overview": {
         "Training loss": ["train/loss"],
@@ -28,13 +28,13 @@ SECTIONS: dict[str, dict[str, list[str]]] = {
     },
     "Per class": {metric: [f"val/{metric}_{c}" for c in CLASSES] for metric in BARS},
     "Attention": {
-        "Map in the lesion": ["val/energy", "val/lesion_area"],
+        "Share of the map in the lesion": ["val/energy", "val/lesion_area"],
         "Highest point in the lesion": ["val/pointing"],
-        "Map in the lesion, per class": [f"val/energy_{c}" for c in CLASSES],
+        "Share of the map in the lesion, per class": [f"val/energy_{c}" for c in CLASSES],
     },
     "Mixing": {
-        f"Called {HEAD}, {title}": [f"val/called_{HEAD}_{kind}_{c}" for c in CLASSES]
-        for kind, title in (("clean", "as they are"), ("mixed", "when mixed"))
+        f"Images decided as {HEAD}, {title}": [f"val/called_{HEAD}_{kind}_{c}" for c in CLASSES]
+        for kind, title in (("clean", "not mixed"), ("mixed", "mixed"))
     },
     "System": {name: [f"resources/{name}"] for name in RESOURCES},
 }
@@ -48,13 +48,13 @@ MEDIA = {"Attention": ["val/attention", "test/attention"]}
 
 
 def plotted() -> set[str]:
-    """Everything that the workspace asks of a run, but for the learning rate."""
+    """Names of all metrics, tables and media in the workspace, except the learning rate."""
     keys = {key for charts in SECTIONS.values() for ys in charts.values() for key in ys}
     return keys.union(*(ys for part in (TEST_BARS, TABLES, MEDIA) for ys in part.values()))
 
 
 def workspace(entity: str, project: str) -> Any:
-    """Sections for overview, per class, attention, mixing and system."""
+    """The workspace, with sections for overview, classes, attention, mixing and system."""
     ws: Any = import_module("wandb_workspaces.workspaces")
     sections = [
         ws.Section(name=name, panels=list(_panels(name)), is_open=True) for name in SECTIONS
@@ -84,7 +84,7 @@ def main() -> None:
     parser.add_argument("--project", default="longderm", help="W&B project")
     parser.add_argument("--entity", default="", help="W&B user or team (default: yours)")
     parser.add_argument(
-        "--out", type=Path | None, help="write the specification to this file and send nothing"
+        "--out", type=Path | None, help="write the specification to this file instead of W&B"
     )
     options = parser.parse_args()
     try:
@@ -92,11 +92,11 @@ def main() -> None:
     except ImportError:
         sys.exit("error: The dashboard needs wandb-workspaces: pip install '.[dashboard]'.")
     if options.out:
-        spec = view._to_model().spec  # the library shows it no other way
+        spec = view._to_model().spec  # the library has no public method
         write_text(options.out, spec.model_dump_json(by_alias=True, exclude_none=True, indent=2))
-        print(f"The workspace is specified in {options.out}.")
+        print(f"Wrote {options.out}.")
         return
     try:
         view.save()
-    except Exception as error:  # of the network, the key or the server, in a dozen types
-        sys.exit(f"error: W&B did not take the workspace ({reason(error)}): see `wandb login`.")
+    except Exception as error:  # connection, key and server fail with a dozen types
+        sys.exit(f"error: W&B refused the workspace ({reason(error)}): check `wandb login`.")

@@ -1,4 +1,4 @@
-"""Runs that decide together: ``python -m experiments ensemble runs/a/seed* [--views 8]``."""
+"""Ensembles of runs: ``python -m experiments ensemble runs/a/seed* [--views 8]``."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ from lightning_modules.networks import Ensemble
 def evaluate(
     runs: Sequence[Path], name: str, views: int, folder: Path | None, *options: str
 ) -> None:
-    """Scores the mean probability of runs on their test split, or predicts a folder with it.
+    """Evaluate the mean probability of runs on their test split, or predict a folder with it.
 
     Results are written to ``runs/<name>/seed<n>``, with the seed and the ``config.yaml`` of the
-    first run, so that an ensemble is compared as any run.
+    first run, so that an ensemble can be compared like any run.
 
     Args:
         runs: Run folders of the members.
         name: Name of the ensemble's run.
         views: Number of orientations of each image, 1 to 8.
         folder: Folder of images to predict; None scores the test split.
-        *options: Options besides those that the runs recorded.
+        *options: Flags in addition to the recorded ones.
 
     Raises:
-        RunError: The runs have different splits, classes or image sizes, or the name is taken.
+        RunError: The runs differ in split, classes or image size, or the name is taken.
     """
     refuse_name(name)
     members = [restore(run, *options) for run in runs]
@@ -48,7 +48,7 @@ def evaluate(
 
     class EnsembleCLI(ExperimentCLI):
         def _before_use(self, command: str) -> None:
-            """Loads no checkpoint: the members have their weights."""
+            """Skip loading a checkpoint: the members are loaded already."""
             if command == "test":
                 self.config_init[command]["verbose"] = False
 
@@ -75,11 +75,11 @@ def evaluate(
 
 
 def _refuse_taken(target: RunFolder, contents: str) -> None:
-    """Refuses a folder that holds a run, or another ensemble with results."""
+    """Refuse a folder that holds a run, or another ensemble with results."""
     members = target.path / MEMBERS
     if not members.exists():
         if target.config.exists():
-            raise RunError(f"{target.path} is a trained run: give the ensemble another --name.")
+            raise RunError(f"{target.path} holds a trained run: give the ensemble another --name.")
         return
     kept = members.read_text("utf-8")
     if kept != contents and (target.results_file().exists() or target.new_predictions.exists()):
@@ -90,7 +90,7 @@ def _refuse_taken(target: RunFolder, contents: str) -> None:
 
 
 def averaged(members: Sequence[ExperimentCLI], views: int) -> Classifier:
-    """A classifier with the mean probability of the members."""
+    """A classifier whose probability is the mean of those of the members."""
     network = Ensemble([member.model for member in members], views).eval()
     return Classifier(
         network,
@@ -101,7 +101,7 @@ def averaged(members: Sequence[ExperimentCLI], views: int) -> Classifier:
 
 
 def require_same_data(runs: Sequence[Path], data: Sequence[Any]) -> None:
-    """Requires the same split: a test image of one run may be a training image of another."""
+    """Require the same split: a test image of one run may be a training image of another."""
     for run, other in zip(runs, data, strict=True):
         for what, same in (
             ("classes", other.class_names == data[0].class_names),
@@ -110,14 +110,14 @@ def require_same_data(runs: Sequence[Path], data: Sequence[Any]) -> None:
         ):
             if not same:
                 raise RunError(
-                    f"{runs[0]} and {run} have different {what}: ensembles need runs with the same."
+                    f"{runs[0]} and {run} have different {what}: choose runs with the same {what}."
                 )
 
 
 def main() -> None:
     parser = CommandParser(
         "Average the probabilities of several runs, or of several orientations of an image, and "
-        "score them on the test split or predict a folder."
+        "evaluate them on the test split or predict a folder."
     )
     parser.add_argument("runs", type=Path, nargs="+", help="run folders")
     parser.add_argument("--views", type=int, default=1, help="flips and turns per image, 1 to 8")

@@ -1,4 +1,4 @@
-"""A trained run as a file: ``python -m experiments export runs/<name>/seed<n> [--out FOLDER]``."""
+"""Export of a run to ONNX and torch.export: ``python -m experiments export RUN [--out FOLDER]``."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from experiments.command_line.parser import CommandParser
 from experiments.use.trained import restore
 from lightning_modules.networks import AdaptedNetwork
 
-TOLERANCE = 1e-4  # of a probability, between torch and onnxruntime
-NOTICE = "Research only. Not a medical device, and gives no diagnosis."
+TOLERANCE = 1e-4  # largest difference of a probability between torch and onnxruntime
+NOTICE = "Research only. Not a medical device; gives no diagnosis."
 
 
 class Deployed(nn.Module):
-    """A trained network with everything before and behind it but the resampling of the image.
+    """A trained network with scaling, temperature and decision rule; images come resampled.
 
     Args:
-        network: Images (B, 3, S, S) in [0, 1] to logits (B, K).
-        decision: The run's, or the likeliest class.
+        network: Network from images (B, 3, S, S) in [0, 1] to logits (B, K).
+        decision: Decision rule of the run; without offsets and costs, the most likely class.
 
     Shape:
         Pixels (B, S, S, 3), RGB, uint8, to probabilities (B, K), calibrated by the decision's
@@ -53,18 +53,18 @@ class Deployed(nn.Module):
 
 
 def export(run: Path, out: Path, *options: str) -> dict[str, str]:
-    """Writes ``model.onnx`` and ``model.pt2`` with their metadata, and checks both.
+    """Write ``model.onnx`` and ``model.pt2`` with their metadata, and check both.
 
     Args:
-        run: The run folder.
-        out: Where the files go.
-        *options: Flags besides those that the run recorded.
+        run: Run folder.
+        out: Folder for the files.
+        *options: Flags in addition to the recorded ones.
 
     Returns:
         The metadata.
 
     Raises:
-        RunError: A library is missing, or an exported file gives other results.
+        RunError: A library is missing, or an exported file gives different results.
     """
     cli = restore(run, *options)
     decision = Decision.load(run) or Decision(tuple(cli.datamodule.class_names))
@@ -72,7 +72,7 @@ def export(run: Path, out: Path, *options: str) -> dict[str, str]:
         if isinstance(module, AdaptedNetwork):
             module.merge()
     deployed = Deployed(cli.model, decision).eval()
-    deployed.to(memory_format=torch.contiguous_format)  # torch warns of weights in another
+    deployed.to(memory_format=torch.contiguous_format)  # torch.export warns about channels-last
     size = int(cli.datamodule.size)
     metadata = describe(run, decision, size)
     random = np.random.default_rng(0)
@@ -80,12 +80,12 @@ def export(run: Path, out: Path, *options: str) -> dict[str, str]:
     out.mkdir(parents=True, exist_ok=True)
     native, onnx = out / "model.pt2", out / "model.onnx"
     with torch.no_grad():
-        # Not what the exported module itself says, which might be what is wrong.
+        # From the run's model, not from ``deployed``, whose own mistakes must be found.
         seen = cli.model(pixels.permute(0, 3, 1, 2).float() / 255).softmax(1)
         expected, cost = decision.calibrated(seen), decision.expected_cost(seen)
         free = ({0: torch.export.Dim("batch")},)
         program = torch.export.export(deployed, (pixels,), dynamic_shapes=free)
-        # Checked with another batch size than it was traced with, before it is put in its place.
+        # Checked with another batch size than the traced one, before the file is put in place.
         with replacing(native) as partial:
             torch.export.save(program, partial, extra_files={"metadata": json.dumps(metadata)})
             check(Outputs(*torch.export.load(partial).module()(pixels[:2])), expected, cost, native)
@@ -96,7 +96,7 @@ def export(run: Path, out: Path, *options: str) -> dict[str, str]:
 
 
 def describe(run: Path, decision: Decision, size: int) -> dict[str, str]:
-    """What whoever finds the file must know."""
+    """Metadata of an exported file: classes, input, output, decision, origin."""
     rule = {"temperature": decision.temperature, "offsets": decision.offsets}
     return {
         "run": f"{run.absolute().parent.name}/{run.name}",
@@ -110,10 +110,10 @@ def describe(run: Path, decision: Decision, size: int) -> dict[str, str]:
 
 
 class Outputs(NamedTuple):
-    """What an exported network gives of B images.
+    """Outputs of an exported network for B images.
 
     Args:
-        probability: (B, K).
+        probability: Calibrated probabilities (B, K).
         decision: Decided classes (B,).
     """
 
@@ -121,25 +121,25 @@ class Outputs(NamedTuple):
     decision: Tensor
 
 
-def check(found: Outputs, probability: Tensor, cost: Tensor, file: Path) -> None:
-    """Holds what an exported network says of the first images to what the run says.
+def check(outputs: Outputs, probability: Tensor, cost: Tensor, file: Path) -> None:
+    """Compare the outputs of an exported network for the first images with those of the run.
 
     Args:
-        found: Outputs for the first images.
-        probability: The run's (N, K), calibrated.
-        cost: The run's expected cost (N, K) of deciding each class. The class that is decided has
-            the least, within the tolerance: two of nearly the same cost may change places.
-        file: Exported file, for messages.
+        outputs: Outputs for the first images.
+        probability: Calibrated probabilities (N, K) of the run.
+        cost: Expected cost (N, K) of deciding each class, by the run. The decided class must have
+            the lowest cost within the tolerance; nearly equal costs may be ordered differently.
+        file: Name of the exported file for messages.
     """
-    there = len(found.probability)
-    apart = (found.probability - probability[:there]).abs().max().item()
-    if not apart <= TOLERANCE:
-        raise RunError(f"{file} gives other probabilities, by up to {apart:.1e}: not kept.")
-    cost = cost[:there]
-    lost = cost.gather(1, found.decision[:, None].long()).squeeze(1) - cost.amin(1)
-    if not (lost <= TOLERANCE * cost.abs().amax(1).clamp(min=1)).all():
-        raise RunError(f"{file} decides other classes than the run: not kept.")
-    print(f"{file}: the same probabilities, within {apart:.1e}, and the same decisions")
+    count = len(outputs.probability)
+    error = (outputs.probability - probability[:count]).abs().max().item()
+    if not error <= TOLERANCE:
+        raise RunError(f"{file} was not kept: its probabilities differ by up to {error:.1e}.")
+    cost = cost[:count]
+    excess = cost.gather(1, outputs.decision[:, None].long()).squeeze(1) - cost.amin(1)
+    if not (excess <= TOLERANCE * cost.abs().amax(1).clamp(min=1)).all():
+        raise RunError(f"{file} was not kept: its decisions differ from those of the run.")
+    print(f"{file}: same decisions as the run, same probabilities within {error:.1e}")
 
 
 def _to_onnx(program: Any, file: Path, metadata: dict[str, str]) -> None:
@@ -147,7 +147,7 @@ def _to_onnx(program: Any, file: Path, metadata: dict[str, str]) -> None:
         import onnx
         import onnxscript  # noqa: F401
     except ImportError:
-        raise RunError("ONNX needs more packages: pip install '.[export]'.") from None
+        raise RunError("ONNX export needs more packages: pip install '.[export]'.") from None
     names = ["probability", "decision"]
     exported = torch.onnx.export(program, input_names=["pixels"], output_names=names, verbose=False)
     assert exported is not None
@@ -160,10 +160,10 @@ def _with_onnxruntime(file: Path, pixels: Tensor) -> Outputs:
     try:
         import onnxruntime
     except ImportError:
-        raise RunError("The check needs onnxruntime: pip install '.[export]'.") from None
+        raise RunError("Checking the export needs onnxruntime: pip install '.[export]'.") from None
     session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
-    found = session.run(["probability", "decision"], {"pixels": pixels.numpy()})
-    return Outputs(*map(torch.from_numpy, found))
+    outputs = session.run(["probability", "decision"], {"pixels": pixels.numpy()})
+    return Outputs(*map(torch.from_numpy, outputs))
 
 
 def main() -> None:

@@ -50,7 +50,7 @@ class Run:
         batch_size: Number of images that are classified at once.
 
     Attributes:
-        decision: Decision rule of the run, as chosen by ``make decide``; the likeliest class if
+        decision: Decision rule of the run, as chosen by ``make decide``; the most likely class if
             none was chosen.
     """
 

@@ -1,4 +1,4 @@
-"""Measures speed and memory: ``make bench``. Ratios are of runs that took turns in one process."""
+"""Measure speed and memory: ``make bench``. Ratios are of runs that took turns in one process."""
 
 import argparse
 import json

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 
 
 def in_turns(ways: Mapping[str, Callable[[], int]], rounds: int = 5) -> list[dict]:
-    """Runs each way once for warm-up and then ``rounds`` times, in turns.
+    """Run each way once for warm-up and then ``rounds`` times, in turns.
 
     A way returns how many images it handled. The first way is what the others are compared with:
     ``ratio`` is the median over rounds of its throughput over theirs.

@@ -11,7 +11,7 @@ STEPS = 4  # per epoch
 
 
 class Model(LightningModule):
-    """Records the criterion's attribute at every step."""
+    """Record the criterion's attribute at every step."""
 
     def __init__(self):
         super().__init__()
@@ -27,7 +27,7 @@ class Model(LightningModule):
 
 
 class Interrupt(Callback):
-    """Saves in the middle of an epoch, or at its end, and stops."""
+    """Save in the middle of an epoch, or at its end, and stop."""
 
     def __init__(self, step):
         self.step = step

@@ -78,7 +78,7 @@ def test_one_row_per_step_and_kind(tmp_path):
 
 
 def attempt(folder, start: int, stop: int, loss: float) -> None:
-    """Trains a step at a time and validates after every fourth, as Lightning numbers them."""
+    """Train a step at a time and validates after every fourth, as Lightning numbers them."""
     history = History(folder)
     for step in range(start, stop):
         history.log_metrics({"train/loss": loss, "epoch": step // 4}, step)

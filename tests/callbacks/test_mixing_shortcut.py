@@ -34,7 +34,7 @@ class Data:
 
 
 class Network(nn.Module):
-    """Decides by the mean pixel, or cheats: decides nv if the first pixel is 0 or 1."""
+    """Decide by the mean pixel, or cheats: decides nv if the first pixel is 0 or 1."""
 
     def __init__(self, cheats):
         super().__init__()
@@ -52,7 +52,7 @@ class Network(nn.Module):
 
 
 class Mix(nn.Module):
-    """Mixes each image with the next one, 0.6 to 0.4, and keeps the labels."""
+    """Mix each image with the next one, 0.6 to 0.4, and keep the labels."""
 
     def forward(self, batch):
         image = batch["image"]

@@ -92,7 +92,7 @@ def test_the_end_does_not_wait_for_a_server_that_died(monkeypatch):
 
 
 class Signal(Callback):
-    """Hits wandb-core in the middle of the second epoch."""
+    """Hit wandb-core in the middle of the second epoch."""
 
     def __init__(self, number: signal.Signals):
         self.number = number

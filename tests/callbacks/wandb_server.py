@@ -25,7 +25,7 @@ class StoredRun:
 
 
 class WandbServer:
-    """Keeps the runs that are sent to it, by id.
+    """Keep the runs that are sent to it, by id.
 
     Args:
         refuses: Answers every request with 401.
@@ -103,7 +103,7 @@ class WandbServer:
 
 
 class _Handler(BaseHTTPRequestHandler):
-    """Speaks HTTP/1.0: no connection outlives the server's end."""
+    """Speak HTTP/1.0: no connection outlives the server's end."""
 
     wandb: WandbServer
 

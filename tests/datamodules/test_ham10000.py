@@ -16,7 +16,7 @@ SPLIT = Balanced(test_images=3, val_images=2)
 
 
 class Recorder(LightningModule):
-    """Keeps the training batches it is given, and trains a number."""
+    """Keep the training batches it is given, and train a number."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -86,7 +86,7 @@ INSTALLED_OFFICIAL = sorted(
 
 
 class Server(ThreadingHTTPServer):
-    """Serves ``files`` by path, and misbehaves as told."""
+    """Serve ``files`` by path, and misbehave as told."""
 
     def __init__(self):
         super().__init__(("127.0.0.1", 0), Handler)

@@ -48,7 +48,7 @@ def judged(table, classes):
 
 @pytest.fixture
 def make_run(tmp_path):
-    """Writes ``runs/<name>/seed<seed>`` and returns the folder."""
+    """Write ``runs/<name>/seed<seed>`` and return the folder."""
 
     def make(name="ce", seed=0, classes=SEVEN, images=90, skill=1.0, decide=False, **changes):
         folder = Path(tmp_path, "runs", name, f"seed{seed}")

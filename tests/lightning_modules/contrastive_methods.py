@@ -145,7 +145,7 @@ def train(
 
 
 def one_of_two(rank: int) -> dict[str, dict[str, Any]]:
-    """Trains on its share of every method's batches, and says what came of it."""
+    """Train on its share of every method's batches, and say what came of it."""
     found = {}
     for method in METHODS:
         module = make(method, batch_norm=False).double()

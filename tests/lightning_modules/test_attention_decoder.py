@@ -19,7 +19,7 @@ def decoder(**options):
 
 
 def decisive(network, factor: float = 30.0):
-    """Makes the scores differ clearly, as after training."""
+    """Make the scores differ clearly, as after training."""
     with torch.no_grad():
         network.vocabulary.weight *= factor
     return network

@@ -166,7 +166,7 @@ def test_key_network_has_no_predictor_and_follows_the_rest():
 
 
 def one_of_two(rank):
-    """Trains with batch norm in projector and predictor, with and without a key network."""
+    """Train with batch norm in projector and predictor, with and without a key network."""
     found = {}
     for momentum in (0.9, None):
         own = module(network(**SPMIX_CODE), momentum)

@@ -242,7 +242,7 @@ def share(rank, seed):
 
 
 def one_of_two(rank):
-    """Trains on its share of the pairs, and says what came of it."""
+    """Train on its share of the pairs, and say what came of it."""
     found = {}
     for method in ("paper", "code"):
         mixing = module(method={"paper": PAPER, "code": CODE}[method]).double()
