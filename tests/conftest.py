@@ -9,18 +9,18 @@ from callbacks.errors import RunError
 from callbacks.looker import Looker
 from datamodules.synthetic import synthesize
 
-os.environ["HF_HUB_OFFLINE"] = "1"  # read once, when the hub's client is imported
+os.environ["HF_HUB_OFFLINE"] = "1"  # the hub's client reads it once, on import
 if "OMP_NUM_THREADS" not in os.environ:  # one test process per core
-    os.environ["OMP_NUM_THREADS"] = "1"  # for the processes that tests start
+    os.environ["OMP_NUM_THREADS"] = "1"  # also for subprocesses
     torch.set_num_threads(1)
 
 
 @pytest.fixture
 def float64(monkeypatch):
-    """Widen halves as ever, and leave what is float64 as it is.
+    """Let ``Tensor.float`` keep float64 tensors; half precision becomes float32 as usual.
 
-    In float32 two ways to compute a number differ by their order of summation, which is another
-    one on every processor; in float64 they agree to nine digits.
+    In float32, results depend on the order of summation, which differs between processors; in
+    float64 they agree to nine digits.
     """
     widen = torch.Tensor.float
     monkeypatch.setattr(
@@ -30,7 +30,7 @@ def float64(monkeypatch):
 
 @pytest.fixture(scope="session")
 def lesions(tmp_path_factory) -> Path:
-    """A small synthetic release, drawn once for each test process."""
+    """A small synthetic release, drawn once per test process."""
     root = tmp_path_factory.mktemp("lesions") / "data"
     synthesize(root, images=400)
     return root
@@ -38,7 +38,7 @@ def lesions(tmp_path_factory) -> Path:
 
 @pytest.fixture(autouse=True)
 def _defects_of_lookers(monkeypatch):
-    """What a callback that only looks would survive fails a test, if it is no known limit."""
+    """Let failures of a looker fail the test, unless they are known limits."""
     give_up = Looker.give_up
 
     def strict(self, error):
@@ -51,7 +51,7 @@ def _defects_of_lookers(monkeypatch):
 
 @pytest.fixture(autouse=True)
 def _alone(tmp_path, monkeypatch):
-    """Every test runs in an empty folder, without W&B and without a network of weights."""
+    """Run every test in an empty folder, without W&B and without the arguments of pytest."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("WANDB_MODE", "disabled")
-    monkeypatch.setattr(sys, "argv", ["experiments"])  # the command line wants no second one
+    monkeypatch.setattr(sys, "argv", ["experiments"])

@@ -1,4 +1,4 @@
-"""The documents whose commands and code are tested, and their code blocks."""
+"""Documents whose commands and code are tested, and their code blocks."""
 
 import re
 import textwrap

@@ -1,6 +1,6 @@
 """Compare every recipe at two commits: ``python -m tests.equality COMMIT [--moved FILE]``.
 
-A change of structure must not change what is trained. At each commit every recipe is resolved to
+Refactoring must not change results. At each commit, every recipe is resolved to
 its whole configuration and trained for three steps with tiny networks on synthetic lesions. The
 command lists the recipes whose configuration or whose weights differ.
 """
@@ -37,7 +37,7 @@ SMALLER = {"hidden": "network.hidden=32", "queue_size": "queue_size=64", "width"
 
 
 def describe(lesions: Path) -> dict[str, dict[str, Any]]:
-    """Configuration and weights of every recipe of the commit that is checked out here."""
+    """Configuration and weights of every recipe at the commit checked out here."""
     import timm
 
     try:

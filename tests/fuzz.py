@@ -1,8 +1,8 @@
-"""Random damage to what people bring: ``python -m tests.fuzz [--mutations 200] [--seed 0]``.
+"""Random damage to inputs: ``python -m tests.fuzz [--mutations 200] [--seed 0]``.
 
 Each mutation damages a copy of a small installation (tables, images, masks, options, run folders)
-and carries out a random command on it. Whatever comes of it, the command must end well or with one
-sentence, results that were there must stay whole, and no other run may change.
+and runs a random command on it. The command must succeed or end with one
+sentence, existing results must stay intact, and no other run may change.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ Mutation = Callable[[random.Random], str]
 
 
 def prepare(folder: Path) -> None:
-    """A release of drawings, photos, and two runs that were trained, tested and used."""
+    """A synthetic release, photos, and two runs that were trained, tested and used."""
     with inside(folder):
         synthesize(Path("data"), images=240)
         photos = sorted(Path("data").glob(f"{IMAGE_FOLDERS[0]}/*.jpg"))[:4]
@@ -81,7 +81,7 @@ def inside(folder: Path) -> Iterator[None]:
 
 
 def carried_out(module: str, arguments: list[str]) -> tuple[str, str | None]:
-    """What a command printed, and what is wrong with how it ended: None if nothing is."""
+    """Output of a command, and what is wrong with how it ended; None if nothing is."""
     said = io.StringIO()
     with (
         patch.object(sys, "argv", [module, *arguments]),
@@ -99,11 +99,11 @@ def carried_out(module: str, arguments: list[str]) -> tuple[str, str | None]:
     return text, text if "Traceback (most recent call last)" in text else None
 
 
-# What is damaged. A mutation works in the current folder and says what it did.
+# Mutations. Each damages files in the current folder and returns a description.
 
 
 def some_bytes(path: Path, chance: random.Random) -> str:
-    """Changes, cuts off or empties the bytes of a file."""
+    """Change, truncate or empty a file."""
     content = bytearray(path.read_bytes())
     how = chance.choice(["flips bytes of", "cuts off", "empties", "doubles"])
     if how == "flips bytes of":
@@ -144,7 +144,7 @@ def metadata(chance: random.Random) -> str:
 
 
 def a_picture(path: Path, chance: random.Random) -> str:
-    """Damage an image, or stores it in another way."""
+    """Damage an image, or store it in another format."""
     how = chance.choice(["bytes", "mode", "size", "remove", "link", "folder", "hidden", "name"])
     if how == "bytes":
         return some_bytes(path, chance)
@@ -178,7 +178,7 @@ def photo(chance: random.Random) -> str:
 
 
 def run_folder(chance: random.Random) -> str:
-    """Damage a file of the run, or the place of the run."""
+    """Damage a file of the run, or move or copy the run."""
     how = chance.choice(["bytes", "remove", "move", "copy", "beside"])
     if how == "beside":
         shutil.copytree(OTHER, RUN.with_name("seed1"))
@@ -224,7 +224,7 @@ MUTATIONS: tuple[Mutation, ...] = (metadata, image, photo, run_folder)
 
 
 def command(chance: random.Random, damaged: str) -> tuple[str, list[str], Path]:
-    """A module, its arguments, and the only run folder that it may write to."""
+    """A module, its arguments, and the only run folder it may write to."""
     archived, new = Path("runs/archived/seed0"), Path("runs/new/seed0")
     run = archived if archived.exists() and chance.random() < 0.7 else RUN
     train = ["fit", f"--config={RECIPE}", "--data.root=data", *SMALL]
@@ -246,7 +246,7 @@ def command(chance: random.Random, damaged: str) -> tuple[str, list[str], Path]:
 
 
 def whole(path: Path) -> bool:
-    """Whether a table or a record can be read to its end."""
+    """Whether a table or record can be read completely."""
     if path.suffix == ".json":
         json.loads(path.read_text())
         return True
@@ -254,7 +254,7 @@ def whole(path: Path) -> bool:
 
 
 def digests(but: Path) -> dict[str, str]:
-    """Every run folder but one, with a digest of its files."""
+    """Digests of the files of all run folders except one."""
     found = {}
     for folder in Path("runs").glob("*/seed*"):
         if folder != but:
@@ -265,7 +265,7 @@ def digests(but: Path) -> dict[str, str]:
 
 
 def try_one(installation: Path, number: int, seed: int) -> str | None:
-    """Damage a copy and carry out a command on it; what must not have happened, or None."""
+    """Damage a copy and run a command on it; return what went wrong, or None."""
     chance = random.Random(f"{seed}/{number}")
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary, "copy")

@@ -1,4 +1,4 @@
-"""Processes that start at once: forks, which have all that was imported and built."""
+"""Processes that start quickly: forks, with all modules imported and all objects built."""
 
 import os
 import sys
@@ -24,7 +24,7 @@ def start(function: Callable[..., Any], *args: Any) -> BaseProcess:
 
 
 def execute(folder: Path, log: Path, *arguments: str) -> None:
-    """The command line in ``folder``, as the head of a group of processes; for :func:`start`."""
+    """Run the command line in ``folder`` as leader of a process group; for :func:`start`."""
     os.setsid()
     os.chdir(folder)
     sys.stdout = sys.stderr = log.open("a", buffering=1)
@@ -34,7 +34,7 @@ def execute(folder: Path, log: Path, *arguments: str) -> None:
 
 
 def in_two(function: Callable[..., Any], *args: Any) -> list[Any]:
-    """What ``function(rank, *args)`` returns in each of two processes joined by gloo."""
+    """Results of ``function(rank, *args)`` in each of two processes connected by gloo."""
     folder = Path.cwd()
     ranks = [start(_one, rank, folder, function, args) for rank in range(2)]
     for process in ranks:
@@ -51,4 +51,4 @@ def _one(rank: int, folder: Path, function: Callable[..., Any], args: tuple[Any,
     found = function(rank, *args)
     dist.destroy_process_group()
     torch.save(found, folder / f"{rank}.pt")
-    os._exit(0)  # what else the parent would do at its end is its own
+    os._exit(0)  # without the exit handlers of the parent

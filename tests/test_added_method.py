@@ -1,4 +1,4 @@
-"""The method that "Add a method" adds passes its tests and trains."""
+"""The method added in docs/guides/add_a_method.md passes its tests and trains."""
 
 import sys
 from pathlib import Path
@@ -17,7 +17,7 @@ GUIDE = ROOT / "docs" / "guides" / "add_a_method.md"
 
 @pytest.fixture
 def added(monkeypatch):
-    """The example's loss, as if its file and its line in ``__init__`` were there."""
+    """Import the loss of the guide as if it were part of ``lightning_modules.losses``."""
     loss, _ = blocks(GUIDE, "python")
     module = ModuleType("lightning_modules.losses.poly")
     exec("from __future__ import annotations\n" + loss, module.__dict__)

@@ -11,7 +11,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "callbacks": set(),
     "experiments": {"datamodules", "lightning_modules", "callbacks"},
 }
-# Parts are plain torch, so that they can be lifted into any project.
+# Parts are plain torch, so that they can be copied into any project.
 PARTS = [f"lightning_modules/{part}" for part in ("codecs", "losses", "mixes", "networks")]
 
 

@@ -1,4 +1,4 @@
-"""What a user sees: a run trained, resumed, scored and used, and each mistake in a sentence."""
+"""The command line: training, resuming, testing and using a run, and error messages."""
 
 import json
 import os
@@ -56,7 +56,7 @@ def use(command, *more, checkpoint="best.ckpt"):
 
 @pytest.fixture
 def error(monkeypatch, capsys):
-    """Runs a command that must fail; what it says."""
+    """Run a command that must fail; return its message."""
 
     def of(*args):
         monkeypatch.setattr("sys.argv", ["experiments", *args])
@@ -100,7 +100,7 @@ def test_a_run_from_training_to_predictions(lesions, tmp_path, capsys):
     use("test", checkpoint="last.ckpt")
     last = json.loads((RUN / "last_results.json").read_text())
     assert last["checkpoint"]["file"].endswith("last.ckpt")
-    assert last["metrics"] == results["metrics"]  # of the only epoch
+    assert last["metrics"] == results["metrics"]  # there is only one epoch
     both = [RUN / f"{epoch}test_predictions.csv" for epoch in ("", "last_")]
     assert both[0].read_bytes() == both[1].read_bytes()
 
@@ -152,7 +152,7 @@ def test_a_training_that_a_callback_stopped_is_finished(lesions, capsys):
     said = capsys.readouterr().out
     assert "is finished: 2 epochs" in said
     assert "ended by EarlyStopping on val/balanced_accuracy (patience 1)" in said
-    fit(lesions, *stop, "--trainer.callbacks.patience=3")  # as is advised
+    fit(lesions, *stop, "--trainer.callbacks.patience=3")  # as the message advises
     assert epochs_done(resume_from(RUN)[1]) >= 4
 
 
@@ -264,7 +264,7 @@ def test_a_checkpoint_within_an_accumulation_is_passed_over(lesions):
 def test_a_copied_run_goes_on_from_where_it_was(lesions):
     fit(lesions)
     fit(lesions, "--trainer.max_epochs=3")
-    (RUN / "best.ckpt").touch()  # a copy has new times
+    (RUN / "best.ckpt").touch()  # copies have new file times
     path, checkpoint = resume_from(RUN)
     assert checkpoint["epoch"] == 2
     assert path == RUN / "last.ckpt"
@@ -348,7 +348,7 @@ def test_a_record_that_is_whole_or_the_old_one(lesions, error, monkeypatch):
     record = RUN / "config.yaml"
     before = record.read_text()
     with monkeypatch.context() as patch, pytest.raises(ZeroDivisionError):
-        patch.setattr("callbacks.atomic_files.os.replace", lambda *_: 1 / 0)  # a kill
+        patch.setattr("callbacks.atomic_files.os.replace", lambda *_: 1 / 0)  # as if killed
         fit(lesions, "--trainer.max_epochs=2")
     assert record.read_text() == before
     record.write_text("")
@@ -390,7 +390,7 @@ def test_mistakes_are_one_sentence(lesions, error, flag, said):
 
 
 def test_a_class_path_without_a_class_names_the_nearest():
-    # In a process of its own: the parser also tries classes that other tests have imported.
+    # In a subprocess, because the parser also tries classes imported by other tests.
     command = [sys.executable, "-m", "experiments", "train", "small_ce"]
     outcome = subprocess.run(
         [*command, "--model.criterion.class_path=FocalLos"],

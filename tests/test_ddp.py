@@ -1,4 +1,4 @@
-"""Two processes (gloo) are one run: one set of files, the metrics of a single process."""
+"""Two processes (gloo) train one run: one set of files, metrics equal to a single process."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Commands, code and links of the README and the guides work as they stand there."""
+"""Commands, code and links in the README and the guides work as written."""
 
 import os
 import re
@@ -15,9 +15,9 @@ from experiments.recipes import find
 from tests.documents import DOCUMENTS, ROOT, blocks
 from tests.test_experiments import small_networks  # noqa: F401, a fixture
 
-# Examples of names that readers choose, or make themselves.
+# Names that readers choose themselves.
 CHOSEN = {"archived", "short", "vgg_poly"}
-WRITTEN = "tests/lightning_modules/test_poly.py"  # by readers of "Add a method"
+WRITTEN = "tests/lightning_modules/test_poly.py"  # readers of "Add a method" write it
 TARGETS = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
 TINY = ("--data.size=32", "--data.batch_size=8", "--data.num_workers=0",
         "--trainer.accelerator=cpu", "--trainer.fast_dev_run=true",
@@ -26,7 +26,7 @@ BALANCED = ("--data.split=Balanced", "--data.split.test_images=3", "--data.split
 
 
 def commands(program: str) -> list[str]:
-    """Every command of this program in a shell block, without its comment."""
+    """All commands of this program in a shell block, without comments."""
     text = "\n".join(block for path in DOCUMENTS for block in blocks(path, "bash"))
     lines = (line.split(" #")[0].strip() for line in text.split("\n"))
     return sorted({line for line in lines if line.startswith(program)})

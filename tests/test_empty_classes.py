@@ -1,4 +1,4 @@
-"""Statistics, rules and charts of odd tables: classes without images, one image, one lesion."""
+"""Statistics, rules and charts of edge cases: absent classes, one image, one lesion."""
 
 import json
 import math
@@ -36,7 +36,7 @@ from experiments.use.card import measured
 from lightning_modules.metrics import DiagnosticMetrics
 
 SEVEN, TWO = list(CLASSES), ["nv", "mel"]
-# Classes, and the labels of the images.
+# Classes and labels of the images.
 TABLES = {
     "a class is absent": (SEVEN, [0, 1, 1, 2, 3, 4, 4, 5]),
     "one image per class": (SEVEN, [0, 1, 2, 3, 4, 5, 6]),
@@ -49,7 +49,7 @@ TABLES = {
 
 @pytest.fixture(params=["differing", "equal"])
 def odd(request, name):
-    """Classes, labels, and probabilities that differ or are all the same."""
+    """Classes, labels, and probabilities that differ or are all equal."""
     classes, labels = TABLES[name]
     draw = torch.Generator().manual_seed(0)
     logits = torch.randn(len(labels), len(classes), generator=draw)
@@ -87,7 +87,7 @@ def test_metrics_of_an_odd_part(odd, capsys):
 @pytest.mark.parametrize("name", TABLES)
 def test_rules_on_an_odd_part(odd, counts, tmp_path):
     classes, label, probability = odd
-    # Of training: as here, or of the other classes alone.
+    # Training frequencies: as here, or of the other classes only.
     here = torch.bincount(label, minlength=len(classes))
     trained = (here if counts == "seen" else (here == 0) * 10).tolist()
     if not any(trained):
@@ -168,7 +168,7 @@ def test_a_comparison_of_runs_with_an_odd_test_part(odd, make_odd_run):
 
 @pytest.fixture
 def make_odd_run(tmp_path):
-    """Write a run folder with given labels and probabilities, all images of a class a lesion."""
+    """Write a run folder with the given labels and probabilities; each class is one lesion."""
 
     def make(name, classes, label, probability):
         folder = tmp_path / "runs" / name / "seed0"

@@ -1,4 +1,4 @@
-"""Every experiment is a test case: it trains, validates and tests one batch of drawings."""
+"""Every recipe trains, validates and tests one batch of synthetic images."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +16,7 @@ RECIPES = list(recipes().values())
 
 @pytest.fixture
 def small_networks(_alone, monkeypatch):
-    """timm's tiny networks in place of every model, and never any published weights."""
+    """Replace all networks by tiny ones of timm without pretrained weights."""
     create = timm.create_model
     understood = {"num_classes", "features_only", "out_indices"}
 
@@ -31,7 +31,7 @@ def small_networks(_alone, monkeypatch):
     monkeypatch.setattr(timm_network, "load", lambda model, name, weights: None)
 
 
-SMALL = {  # options of some experiments, which take long at their own values
+SMALL = {  # options of recipes that would take long at their own values
     "hidden": "--model.network.hidden=32",
     "queue_size": "--model.queue_size=64",
     "width": "--model.codec.width=32",
@@ -39,7 +39,7 @@ SMALL = {  # options of some experiments, which take long at their own values
 
 
 def options(settings: dict) -> Iterator[tuple[str, object]]:
-    """Every option that a recipe states, in parts of parts, too."""
+    """All options that a recipe states, including those of nested parts."""
     for name, value in settings.items():
         yield name, value
         if isinstance(value, dict):
@@ -82,7 +82,7 @@ def test_header_says_how_to_run_it(experiment):
 
 @pytest.mark.parametrize("experiment", RECIPES, ids=lambda path: path.stem)
 def test_pretrained_weights_exist_by_name(experiment):
-    """The networks above are replaced; that timm publishes the real ones is checked here."""
+    """timm must have the networks of the recipes, which the other tests replace."""
     settings = read(experiment.stem)
     parts = [value["init_args"] for _, value in options(settings) if has_name(value)]
     assert parts or settings["model"]["class_path"] == "lightning_modules.Compression"

@@ -1,4 +1,4 @@
-"""What goes wrong during a run: what is said, and that nothing is lost."""
+"""Faults during a run: their messages, and that nothing is lost."""
 
 import shutil
 from pathlib import Path
@@ -21,7 +21,7 @@ SMALL = ["--model.network.name=test_resnet"]
 
 
 class At(Callback):
-    """Does something once, when the training stands at ``step``."""
+    """Do something once, when training reaches ``step``."""
 
     def __init__(self, strike, step=5):
         self.strike, self.step = strike, step
@@ -33,7 +33,7 @@ class At(Callback):
 
 @pytest.fixture(scope="module")
 def whole(lesions, tmp_path_factory):
-    """A run that nothing happened to."""
+    """An undisturbed run."""
     folder = tmp_path_factory.mktemp("whole")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
@@ -45,7 +45,7 @@ def whole(lesions, tmp_path_factory):
 
 @pytest.fixture
 def said(monkeypatch):
-    """Train with ``strike`` at the sixth step, as a user does; what the command line says."""
+    """Train with ``strike`` at the sixth step; return the output of the command line."""
 
     def of(lesions, strike=None, more=()):
         command = []
@@ -103,7 +103,7 @@ def test_both_ways_to_continue_after_a_nan_loss_are_accepted(lesions, said):
 
 
 def test_the_loss_that_was_not_finite_is_seen_again(lesions, said):
-    """Also where it depends on what a step draws at random."""
+    """Also if it depends on random numbers of the step."""
     drawn = []
 
     def make_random(trainer, module):
@@ -157,7 +157,7 @@ def test_a_disk_that_is_full_for_metrics(lesions, whole, said):
 
 
 def test_data_that_vanish_during_a_run(lesions, whole, said, tmp_path):
-    """A running one has its memory maps; the next start says what is missing."""
+    """A running process keeps its memory maps; the next start reports what is missing."""
     data = tmp_path / "data"
     data.symlink_to(lesions)
 
@@ -187,7 +187,7 @@ def test_a_last_checkpoint_that_is_truncated(lesions, whole, capsys):
 
 @pytest.fixture
 def own(lesions, tmp_path):
-    """A copy of the drawings that a test may damage."""
+    """A copy of the synthetic release, to damage."""
     return Path(shutil.copytree(lesions, tmp_path / "own", ignore=shutil.ignore_patterns("cache")))
 
 

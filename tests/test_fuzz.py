@@ -1,4 +1,4 @@
-"""A small version of ``python -m tests.fuzz``: damaged inputs end well or with one sentence."""
+"""A small version of ``python -m tests.fuzz``: damaged inputs end in success or one sentence."""
 
 import pytest
 

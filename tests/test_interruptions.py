@@ -1,4 +1,4 @@
-"""Every experiment, told to stop at any step, goes on to what it would have been."""
+"""Every recipe, interrupted at any step, resumes to the result of an uninterrupted run."""
 
 import os
 import re
@@ -22,13 +22,13 @@ from tests.test_experiments import RECIPES, ROOT, arguments, small_networks
 __all__ = ["small_networks"]  # a fixture
 
 PLAIN = ROOT / "tests" / "plain.yaml"
-STEPS, EPOCHS = 4, 2  # of an epoch, of a training
+STEPS, EPOCHS = 4, 2  # steps per epoch, epochs per run
 COLUMNS = ["step", "kind", "epoch", "train/loss", "val/balanced_accuracy"]
 
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch):
-    """The parsers of the other commands and config.yaml take longer than these trainings."""
+    """Skip the parsers of other commands and config.yaml, which take longer than training here."""
     monkeypatch.setattr("experiments.command_line.cli.LogConfig", None)
     fit_alone = {"fit": ExperimentCLI.subcommands()["fit"]}
     monkeypatch.setattr(ExperimentCLI, "subcommands", staticmethod(lambda: fit_alone))
@@ -36,7 +36,7 @@ def _quick(monkeypatch):
 
 
 class Tell(Callback):
-    """Send this process a signal when it stands at ``step``."""
+    """Send this process a signal at ``step``."""
 
     def __init__(self, step, number=signal.SIGTERM, hook="on_train_batch_start"):
         setattr(self, hook, self.tell)
@@ -48,7 +48,7 @@ class Tell(Callback):
 
 
 def fit(experiment, lesions, name, *callbacks, more=()):
-    """Trains, or goes on; the exit code, 0 at the end."""
+    """Train or resume; return the exit code, 0 if the run is finished."""
     some = [a for a in arguments(experiment, lesions) if "fast_dev_run" not in a]
     small = [
         f"--name={name}",
@@ -76,7 +76,7 @@ def fit(experiment, lesions, name, *callbacks, more=()):
 
 
 def assert_same_run(one, other, lost=0):
-    """Checkpoints bit for bit, and all that was logged but for ``lost`` rows of training."""
+    """Checkpoints, bit for bit, and all metrics except ``lost`` rows of training."""
     for file in ("last.ckpt", "best.ckpt"):
         states = [torch.load(f"runs/{name}/seed0/{file}")["state_dict"] for name in (one, other)]
         torch.testing.assert_close(*states, rtol=0, atol=0, equal_nan=True)
@@ -91,7 +91,7 @@ def assert_same_run(one, other, lost=0):
 
 
 def prepare(experiment, lesions):
-    """Train the runs that the experiment starts from, which its callbacks name."""
+    """Train the runs that the recipe starts from, as named by its callbacks."""
     without_comments = str(read(experiment.stem))
     for first in re.findall(r"runs/(\w+)/seed\{seed\}", without_comments):
         file = recipes().get(first)
@@ -101,11 +101,11 @@ def prepare(experiment, lesions):
 
 
 def plotted(experiment):
-    """What the dashboard asks of the experiment's training, on data without masks."""
+    """Metrics that the dashboard expects of a training run without masks."""
     sections = (dashboard.SECTIONS[name] for name in ("Overview", "Per class", "System"))
     keys = {key for charts in sections for ys in charts.values() for key in ys}
     config = read(experiment.stem)
-    if config["model"]["class_path"] == "lightning_modules.Compression":  # makes no diagnosis
+    if config["model"]["class_path"] == "lightning_modules.Compression":  # has no classes
         return {key for key in keys if key.endswith("/loss") or key.startswith("resources/")}
     if config["data"].get("task") == "melanoma":
         others = {c for c in CLASSES if c not in ("mel", "nv")} | {"many", "medium", "few"}
@@ -114,9 +114,9 @@ def plotted(experiment):
 
 
 def kinds():
-    """An experiment for each set of classes but for splits, mixes, optimizers and the stateless.
+    """One recipe per set of classes, ignoring splits, mixes, optimizers and stateless parts.
 
-    ``-m kills`` tries every experiment.
+    ``-m kills`` tests every recipe.
     """
     found = {}
     for path in RECIPES:
@@ -223,7 +223,7 @@ def test_steps_in_between_are_saved(lesions):
     class Dies(Callback):
         def on_train_batch_start(self, trainer, *_):
             if trainer.global_step == 3:
-                raise MemoryError  # whatever comes unannounced
+                raise MemoryError  # any unexpected failure
 
     more = ["--preemption.every_n_steps=2"]
     with pytest.raises(MemoryError):

@@ -1,6 +1,6 @@
-"""Every model, killed at a moment of its own, goes on to what it would have been.
+"""Every model, killed at a random moment, resumes to the result of an uninterrupted run.
 
-Takes minutes, and is left out of the suite: ``make test ARGS="-m kills -rP"`` prints the table.
+Takes minutes and is not part of the suite: ``make test ARGS="-m kills -rP"`` prints the table.
 """
 
 import os
@@ -46,6 +46,6 @@ def test_killed_at_any_moment(experiment, lesions):
     logged, found = lines(), resume_from(RUN)
     step = found[1]["global_step"] if found else 0
     assert fit(experiment, lesions, "killed", more=OFTEN) == 0
-    # Lightning logs a step after the checkpoint of it, and may be killed in between.
+    # Lightning logs a step after saving its checkpoint, and may be killed in between.
     assert_same_run("whole", "killed", lost=1)
     print(f"{experiment.stem}: killed with {logged} rows logged, went on from step {step}, equal")

@@ -1,4 +1,4 @@
-"""Names reach the programs as they were typed."""
+"""The Makefile passes names to the programs as typed."""
 
 import shlex
 import subprocess

@@ -1,4 +1,4 @@
-"""Whatever computes keeps the memory that it frees."""
+"""Training and evaluation keep freed memory."""
 
 import os
 import platform
@@ -28,7 +28,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 
 
 def pages(how: str) -> int:
-    """That the system gives out for nine blocks of 64 MiB, each freed before the next."""
+    """Memory obtained from the system for nine blocks of 64 MiB, each freed before the next."""
     told = {k: v for k, v in os.environ.items() if not k.startswith(("MALLOC_", "GLIBC_"))}
     command = [sys.executable, "-c", BLOCKS, how]
     done = subprocess.run(command, env=told | {"PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE)
@@ -42,7 +42,7 @@ def test_blocks_are_given_out_once():
 
 @pytest.fixture
 def told(monkeypatch):
-    """What glibc is told, of which it refuses more than ``told.most``."""
+    """Record the settings for glibc, which refuses values above ``told.most``."""
     calls = []
 
     def mallopt(name, value):

@@ -1,4 +1,4 @@
-"""Options out of range: one sentence, before anything is made."""
+"""Options out of range: a one-sentence error before anything is written."""
 
 import signal
 import time
@@ -18,7 +18,7 @@ SCHEDULE = "--model.lr_scheduler=torch.optim.lr_scheduler."
 
 
 class Endless(Callback):
-    """A batch of a prediction that takes too long."""
+    """A batch whose prediction is interrupted."""
 
     def on_predict_batch_start(self, *_, **__):
         Path("begun").touch()

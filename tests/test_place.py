@@ -1,4 +1,4 @@
-"""A run is where it lies: results go to the folder of the checkpoint, and to no other."""
+"""Results are written to the folder of the checkpoint and to no other."""
 
 import json
 import shutil
@@ -65,7 +65,7 @@ def test_a_renamed_run_is_used_where_it_lies(lesions, capsys, tmp_path):
 
 
 def test_a_renamed_run_keeps_its_best_epoch(lesions):
-    """Its ``best.ckpt`` is replaced by a better epoch, and not by the first one in the folder."""
+    """A better epoch replaces ``best.ckpt``; the first one in the new folder does not."""
     fit(lesions)
     moved = Path("runs/moved/seed0")
     moved.parent.mkdir()

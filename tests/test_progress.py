@@ -12,7 +12,7 @@ from lightning_modules import Classifier
 @pytest.mark.parametrize("limit", [1, 5, 1.0, 0.55])
 @pytest.mark.parametrize("accumulated", [1, 2, 3])
 def test_module_and_data_agree_on_the_steps_of_an_epoch(batches, limit, accumulated):
-    """Otherwise the schedule and the order of the data of a resumed run would differ."""
+    """Otherwise a resumed run would have another schedule and order of images."""
     trainer = SimpleNamespace(
         limit_train_batches=limit,
         accumulate_grad_batches=accumulated,

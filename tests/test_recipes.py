@@ -1,4 +1,4 @@
-"""Recipes on their shelves: found by name, layered on their family, and only differing from it."""
+"""Recipes: found by name, layered on their family, and stating only differences from it."""
 
 import pytest
 import yaml
@@ -12,7 +12,7 @@ MEMBERS = [path for path in recipes().values() if path.with_name(FAMILY).exists(
 
 
 def classes(settings, at=""):
-    """Each class that settings choose, by its key, with the arguments that they state."""
+    """The classes that settings choose, by key, with the arguments stated."""
     for key, value in settings.items():
         if isinstance(value, dict):
             if "class_path" in value:
@@ -23,7 +23,7 @@ def classes(settings, at=""):
 
 
 def leftovers(family, member):
-    """Classes that a member exchanges while arguments of the family's class would stay behind.
+    """Classes that a member replaces although arguments of the family's class would remain.
 
     The module itself may change: what modules share are roles (network, optimizer, ...).
     """

@@ -1,4 +1,4 @@
-"""A run that is killed and started again ends as the run that was never killed."""
+"""A run that is killed and restarted ends like one that was never killed."""
 
 import os
 import random
@@ -19,7 +19,7 @@ RUN = Path("runs/demo/seed0")
 
 
 def command(lesions: Path, *more: str) -> list[str]:
-    """SPMix, with all that draws or remembers: pairs, views, queue, key network, two workers."""
+    """SPMix with all that is random or has state: pairs, views, queue, key network, workers."""
     return [
         sys.executable,
         "-m",
@@ -36,7 +36,7 @@ def command(lesions: Path, *more: str) -> list[str]:
         "--trainer.max_epochs=6",
         "--trainer.accelerator=cpu",
         "--trainer.enable_progress_bar=false",
-        # Also within epochs, which is where resuming is hard.
+        # Also within epochs, where resuming is hard.
         "--trainer.callbacks+=pytorch_lightning.callbacks.ModelCheckpoint",
         "--trainer.callbacks.filename=step",
         "--trainer.callbacks.every_n_train_steps=5",
@@ -63,7 +63,7 @@ def finish(folder: Path, lesions: Path, *more: str) -> None:
 def kill_after_lines(
     process: BaseProcess, metrics: Path, lines: int, number: int = signal.SIGKILL
 ) -> bool:
-    """Kill the process and its workers once it has logged so much; False if it ended before."""
+    """Kill the process and its workers after some lines of metrics; False if it ended before."""
     before = len(metrics.read_text().splitlines()) if metrics.exists() else 0
     while process.is_alive():
         now = len(metrics.read_text().splitlines()) if metrics.exists() else 0
@@ -86,7 +86,7 @@ def test_killed_three_times_equals_never_killed(lesions, tmp_path):
     chosen, kills = random.Random(0), 0
     while kills < 3:
         process = begin(tmp_path / "killed", lesions, every_step)
-        lines = chosen.randint(14, 50)  # at least seven steps: there is something to go on from
+        lines = chosen.randint(14, 50)  # at least seven steps, after which there is a checkpoint
         killed = kill_after_lines(process, tmp_path / "killed" / RUN / "metrics.jsonl", lines)
         assert killed, (tmp_path / "killed" / "log").read_text()
         kills += 1

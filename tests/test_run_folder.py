@@ -1,4 +1,4 @@
-"""A run folder as an object, and a trained run used from Python without its data."""
+"""Run folders as objects, and trained runs used from Python without their data."""
 
 import os
 import shutil
@@ -25,7 +25,7 @@ ROOT = Path(__file__).parents[1]
 
 @pytest.fixture(scope="module")
 def used(lesions, tmp_path_factory):
-    """A folder with a run that was evaluated and predicted photos, whose data are gone."""
+    """A run that was evaluated and has predicted photos; its data have been removed."""
     place = tmp_path_factory.mktemp("used")
     here = Path.cwd()
     os.chdir(place)
@@ -48,7 +48,7 @@ def used(lesions, tmp_path_factory):
 
 @pytest.fixture
 def run(used, tmp_path):
-    """A copy of the run, which a test may change."""
+    """A copy of the run that a test may change."""
     shutil.copytree(used / RUN, tmp_path / "copy/demo/seed0")
     return tmp_path / "copy/demo/seed0"
 

@@ -1,4 +1,4 @@
-"""What strangers give runs no code, and keys stay out of what a run leaves behind."""
+"""Untrusted files run no code, and run folders contain no keys."""
 
 import os
 from pathlib import Path
@@ -15,7 +15,7 @@ SMALL = ["--model.network.name=test_resnet"]
 
 
 class Runs:
-    """Unpickled, it makes a file."""
+    """An object that creates a file when unpickled."""
 
     def __reduce__(self):
         return os.mkdir, ("it_ran",)
@@ -36,7 +36,7 @@ def test_a_checkpoint_with_code_is_damaged(trained, capsys):
 
 
 def test_a_checkpoint_chooses_no_classes(lesions, trained):
-    """Lightning's command line builds the model that a checkpoint's hyper-parameters name."""
+    """Lightning's command line would build the class named in a checkpoint's hyper-parameters."""
     wanted = {"_class_path": "lightning_modules.Classifier", "network": "torch.nn.Identity"}
     torch.save(trained | {"hyper_parameters": wanted}, "strange.ckpt")
     here = [f"--config={PLAIN}", f"--data.root={lesions}", "--data.size=32", *SMALL]

@@ -1,4 +1,4 @@
-"""Mixing must not tell the class: what a training shows of it is independent of the label."""
+"""Mixing must not reveal the class: how an image is mixed is independent of its label."""
 
 import inspect
 import itertools
@@ -16,7 +16,7 @@ from lightning_modules.mixes import FillingPatchMix, PatchMix
 
 COUNTS = [1053, 6645, 454, 267, 1039, 55, 82]  # training images of the balanced split
 GRID = (8, 8)
-LITERAL = {"spmix_literal"}  # is known for its shortcut
+LITERAL = {"spmix_literal"}  # has a known shortcut
 RECIPES = {
     name: settings
     for name in recipes()
@@ -25,7 +25,7 @@ RECIPES = {
 
 
 def choices(kind):
-    """All combinations of those options of a class that are a choice between words."""
+    """All combinations of the options of a class that choose between words."""
     hints = get_type_hints(kind.__init__)
     words = {name: get_args(hint) for name, hint in hints.items() if "Literal" in str(hint)}
     for values in itertools.product(*words.values()):
@@ -33,9 +33,9 @@ def choices(kind):
 
 
 def epoch(sampler, mix):
-    """Of every pair of an epoch: the anchor's label, whether it is mixed, by how much, with what.
+    """For all pairs of an epoch: label of the anchor, whether it is mixed, ratio, partner.
 
-    Maps are drawn alike for all classes: what they tell of a class is not the mixing's doing.
+    Saliency is drawn alike for all classes, so that it cannot reveal the class itself.
     """
     sampler.place(seed=1, epoch=3)
     order = list(sampler)[: len(sampler) // 2 * 2]
@@ -55,7 +55,7 @@ def epoch(sampler, mix):
 
 
 def information(one, other):
-    """Mutual information in nats, and what chance alone exceeds once in a million epochs.
+    """Mutual information in nats, and the bound that chance exceeds once in a million epochs.
 
     Of n independent pairs 2 n I has a chi-squared distribution (the G-test).
     """
@@ -70,7 +70,7 @@ def information(one, other):
 
 
 def told(sampler, mix):
-    """What of an epoch's mixing tells something of the label."""
+    """The properties of an epoch's mixing that depend on the label."""
     shown = epoch(sampler, mix)
     label = shown.pop("label")
     found = {name: information(label, values) for name, values in shown.items()}
@@ -82,7 +82,7 @@ def labels():
 
 
 def built(experiment):
-    """The sampler and the mix of an experiment."""
+    """Sampler and mix of a recipe."""
     path, options = spelled_out(experiment["model"]["init_args"]["mix"])
     kind = getattr(mixes, path.rpartition(".")[2])
     more = {"class_counts": COUNTS} if kind is FillingPatchMix else {}
@@ -91,7 +91,7 @@ def built(experiment):
 
 
 def spelled_out(part):
-    """The class path and the options of a part, which without options is but a path."""
+    """Class path and options of a part; without options, it is only a path."""
     return (part, {}) if isinstance(part, str) else (part["class_path"], part.get("init_args", {}))
 
 
@@ -117,7 +117,7 @@ def kinds(kind=PatchMix):
 @pytest.mark.parametrize("kind", [kind for kind in kinds() if kind is not FillingPatchMix])
 @pytest.mark.parametrize("probability", [0.5, 1.0])
 def test_no_option_of_a_mix_tells_the_class(kind, probability):
-    """Whoever adds an option that does must say so here."""
+    """An option that reveals the class must be listed here."""
     for options in choices(kind):
         mix = kind(**options, probability=probability)
         assert told(Paired(labels()), mix) == set(), options

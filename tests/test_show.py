@@ -1,4 +1,4 @@
-"""The page of a recipe: its settings, and each option of its parts explained."""
+"""``show``: the settings of a recipe and the options of its parts."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""The batch job, as a cluster sees it; tests/slurm/run.sh runs it under a real Slurm."""
+"""Job scripts and their submission; tests/slurm/run.sh runs them under a real Slurm."""
 
 import json
 import os
@@ -23,7 +23,7 @@ cat {answers}/$(basename $0) 2> /dev/null || true
 
 @pytest.fixture
 def cluster(tmp_path, monkeypatch):
-    """sbatch, squeue, srun and scontrol that write down how they were called."""
+    """Stand-ins for sbatch, squeue, srun and scontrol that record their calls."""
     for folder in ("bin", "answers"):
         (tmp_path / folder).mkdir()
     for name in ("sbatch", "squeue", "srun", "scontrol"):
@@ -95,7 +95,7 @@ def test_submitted_and_not_twice(cluster, monkeypatch, capsys):
     assert "Submitted job 77: demo, seeds 0,2" in capsys.readouterr().out
     assert "sbatch --parsable runs/demo/submit.sh" in (cluster / "calls").read_text()
     assert "--trainer.max_epochs=3" in Path("runs/demo/submit.sh").read_text()
-    assert Path("runs/demo/seed2").is_dir()  # or Slurm could not write its log
+    assert Path("runs/demo/seed2").is_dir()  # Slurm writes its log there
 
     (cluster / "answers" / "squeue").write_text(f"demo|2|77_2|PENDING|{Path.cwd()}\n")
     with pytest.raises(SystemExit) as exit_:
@@ -132,12 +132,12 @@ def test_options_reach_the_training_as_they_are(cluster):
 def test_a_signal_that_comes_too_early_waits_and_one_that_comes_too_late_is_ignored():
     program = """
 import os, signal
-os.kill(os.getpid(), signal.SIGUSR1)  # as if during the imports
+os.kill(os.getpid(), signal.SIGUSR1)  # as if it arrived during the imports
 told = []
 signal.signal(signal.SIGUSR1, lambda *_: told.append(1))
 signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGUSR1])
 assert told == [1]
-signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # which Lightning puts back
+signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # Lightning restores it
 os.kill(os.getpid(), signal.SIGUSR1)
 """
     command = [sys.executable, "-c", slurm.HOLD_SIGNAL, "-c", program]

@@ -1,4 +1,4 @@
-"""docs/sources.md: no row of the sources loses its experiment, no option or number goes stale."""
+"""docs/sources.md: every row has its recipe, and options and numbers are up to date."""
 
 import re
 import shlex
@@ -43,7 +43,7 @@ ROWS = {
 
 
 def tables(text: str) -> list[list[dict[str, str]]]:
-    """Every Markdown table of a text: its rows, by the names of the columns."""
+    """All Markdown tables of a text, as rows by column name."""
     found = re.findall(r"(?:^\|.*\|\n?)+", text, re.MULTILINE)
     cells = [
         [[c.strip() for c in line.strip("|").split("|")] for line in t.splitlines()] for t in found
@@ -53,12 +53,12 @@ def tables(text: str) -> list[list[dict[str, str]]]:
 
 TABLE = next(rows for rows in tables(SOURCES) if "row" in rows[0])
 OPTIONS = re.search(r"```bash\n(.*?)```", SOURCES, re.DOTALL)[1]
-# Says what make is asked for instead of doing it, a word a line.
+# Prints the arguments of make, one per line, instead of running it.
 MAKE = "make() { printf '%s\\n' \"$@\" ''; }\n"
 
 
 def asked(row: dict[str, str]) -> list[dict[str, str]]:
-    """The calls of make in a row's command, as a shell with the shared options makes them."""
+    """The calls of make in a row's command, as a shell would make them with the shared options."""
     script = MAKE + OPTIONS + row["command"].strip("`")
     shell = subprocess.run(["bash", "-euc", script], capture_output=True, text=True, check=True)
     calls = [call.splitlines() for call in shell.stdout.strip().split("\n\n")]

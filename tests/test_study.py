@@ -1,4 +1,4 @@
-"""Studies: every row takes its options, and no run is lost or repeated."""
+"""Studies: every row gets its options, and no run is lost or repeated."""
 
 import os
 import shutil
@@ -39,7 +39,7 @@ def test_options_of_every_row_are_taken(run, capsys):
 
 @pytest.fixture
 def machine(monkeypatch):
-    """Stands in for the command line: notes what it is told, and fails where ``fails`` says so."""
+    """A stand-in for the command line that records its arguments and fails where ``fails`` says."""
 
     class Machine:
         told, fails = [], ()

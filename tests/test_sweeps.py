@@ -1,4 +1,4 @@
-"""What a sweep would run is what the command line understands."""
+"""The command line accepts what a sweep would run."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ SWEEPS = {path.stem: yaml.safe_load(path.read_text()) for path in ROOT.glob("exp
 
 
 def runs(sweep: dict):
-    """Every value of every parameter, with the first (or least) of all others."""
+    """Every value of every parameter, combined with the first (or lowest) of the others."""
     choices = {k: p.get("values") or [p["min"], p["max"]] for k, p in sweep["parameters"].items()}
     first = {name: values[0] for name, values in choices.items()}
     for name, values in choices.items():

@@ -1,4 +1,4 @@
-"""torchrun starts the processes anew when one dies, and they go on."""
+"""torchrun restarts all processes if one dies, and they resume."""
 
 import os
 import signal
@@ -27,7 +27,7 @@ def start(folder: Path, lesions: Path) -> subprocess.Popen:
     folder.mkdir()
     elastic = ["torch.distributed.run", "--standalone", "--nproc-per-node=2", "--max-restarts=1"]
     arguments = [sys.executable, "-m", *elastic, *command(lesions, *TWO)[1:]]
-    # Or torch 2.15 does not form the group again (pytorch#135712).
+    # Otherwise torch 2.15 does not form the group again (pytorch#135712).
     store = {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
     with (folder / "log").open("w") as log:
         return subprocess.Popen(

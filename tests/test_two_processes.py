@@ -1,4 +1,4 @@
-"""Every model in two processes (gloo) has the gradient of one with the whole batch."""
+"""Every model has the same gradient in two processes (gloo) as in one with the whole batch."""
 
 from pathlib import Path
 
@@ -17,11 +17,11 @@ from tests.test_interruptions import _quick
 __all__ = ["_quick", "small_networks"]  # fixtures
 
 BATCH, SIZE = 8, 32
-FREE = ("optimizer", "lr_scheduler", "lr_factors")  # what no gradient depends on
+FREE = ("optimizer", "lr_scheduler", "lr_factors")  # gradients do not depend on these
 
 
 def models() -> list[Path]:
-    """An experiment for each model block that differs in more than how it is optimised."""
+    """One recipe per model, ignoring differences in optimization."""
     different = {}
     for path in RECIPES:
         config = read(path.stem)
@@ -33,7 +33,7 @@ def models() -> list[Path]:
 
 
 class Step(nn.Module):
-    """Lightning's training step as the forward pass that DistributedDataParallel wants."""
+    """Lightning's training step as a forward pass, for DistributedDataParallel."""
 
     def __init__(self, model):
         super().__init__()
@@ -44,7 +44,7 @@ class Step(nn.Module):
 
 
 def build(experiment, lesions, monkeypatch):
-    """The model, without dropout, batch statistics or random mixing, and a batch for it."""
+    """A model without dropout, batch statistics and random mixing, and a batch for it."""
     with monkeypatch.context() as patch:
         patch.setattr(ExperimentCLI, "before_fit", lambda self: None)
         patch.setattr(ExperimentCLI, "fit", lambda self, **_: None)
@@ -57,10 +57,10 @@ def build(experiment, lesions, monkeypatch):
             callback.on_train_start(cli.trainer, model)
     model.log = model.log_dict = lambda *_, **__: None
     if type(getattr(model, "mix", None)).__module__ != "lightning_modules.mixes.spmix":
-        model.mix = nn.Identity()  # within a process's share; what it mixes is tested elsewhere
+        model.mix = nn.Identity()  # mixes are tested elsewhere
     for part in model.modules():
         if "Drop" in type(part).__name__ or "BatchNorm" in type(part).__name__:
-            part.eval()  # batch norm is synchronised on GPUs only
+            part.eval()  # batch norm is synchronized on GPUs only
     return model, batch(cli)
 
 
@@ -79,7 +79,7 @@ def batch(cli):
 
 
 def share(batch, rank):
-    """Every other pair of a batch, and of each of its views."""
+    """Every second pair of a batch and of each of its views."""
     return {k: v[(torch.arange(len(v)) // 2) % 2 == rank] for k, v in batch.items()}
 
 
@@ -112,7 +112,7 @@ def test_two_processes_are_one(experiment, lesions, monkeypatch):
         monkeypatch.setattr(torch, draw, lambda *a, like=like, **k: like(*a, **k) / 2)
     if not any(parameter.requires_grad for parameter in model.parameters()):
         pytest.skip("it trains nothing, which Lightning does in one process only")
-    first, second = in_two(one_of_two, model, batch)  # first, for it leaves the model as it is
+    first, second = in_two(one_of_two, model, batch)  # first, because it leaves the model unchanged
     loss, gradients, _ = learned(Step(model), batch)
     torch.testing.assert_close((first[0] + second[0]) / 2, loss, rtol=1e-4, atol=1e-6)
     assert gradients

@@ -1,4 +1,4 @@
-"""Measure speed and memory: ``make bench``. Ratios are of runs that took turns in one process."""
+"""Measure speed and memory: ``make bench``. Alternatives take turns in one process."""
 
 import argparse
 import json

@@ -1,4 +1,4 @@
-"""From images to codes and back."""
+"""Speed of codecs: images to codes, and codes to images."""
 
 from collections.abc import Callable
 
@@ -22,7 +22,7 @@ def lesions(data: Data) -> Tensor:
 
 
 def codecs() -> dict[str, Codec]:
-    """At 6x, but for the hyperprior, which has no weights here that would give it a rate."""
+    """Codecs at 6x, except the hyperprior, whose untrained weights have no meaningful rate."""
     return {
         "k-means, k = 16": KMeans(16).eval(),
         "JPEG, 4 bits a pixel": JPEG(bits_per_pixel=4).eval(),
@@ -35,7 +35,7 @@ def codecs() -> dict[str, Codec]:
 
 @torch.no_grad()
 def bench_encoding(data: Data) -> list[dict]:
-    """32 images at 128 pixels to their codes; the rate of a file is found by bisection."""
+    """Encode 32 images of 128 pixels; the quality of files is found by bisection."""
     images = lesions(data)
     ways = {name: encoding(codec, images) for name, codec in codecs().items()}
     hyperprior = ScaleHyperprior().eval()
@@ -52,7 +52,7 @@ def encoding(codec: Codec, images: Tensor) -> Callable[[], int]:
 
 @torch.no_grad()
 def bench_decoding(data: Data) -> list[dict]:
-    """The codes of 32 images at 128 pixels to images."""
+    """Decode the codes of 32 images of 128 pixels."""
     images, hyperprior = lesions(data), ScaleHyperprior().eval()
     streams = hyperprior.compress(images)
     ways = {name: decoding(codec, codec.encode(images)) for name, codec in codecs().items()}

@@ -1,4 +1,4 @@
-"""From files to batches."""
+"""Speed of loading: files to batches."""
 
 import shutil
 from dataclasses import dataclass
@@ -32,7 +32,7 @@ class Data:
     large: Path  # the same, 600 x 450
 
     def folders(self, root: Path) -> Path:
-        """The images of a release in one folder per class, as ImageFolder wants them."""
+        """The images of a release in one folder per class, as ImageFolder requires."""
         target = root.with_name(root.name + "_by_class")
         if not target.exists():
             files = image_files(root)
@@ -56,7 +56,7 @@ def draw(folder: Path, images: int) -> Data:
 
 
 def bench_cache(data: Data) -> list[dict]:
-    """Decoding all images into the cache at 224 pixels, with all cores."""
+    """Decode all images into the cache at 224 pixels, on all cores."""
 
     def build(root: Path) -> int:
         shutil.rmtree(root / "cache", ignore_errors=True)
@@ -97,7 +97,7 @@ def epoch(loader: DataLoader) -> int:
 
 
 def augmented_epoch(loader: DataLoader, augment: torch.nn.Module | None) -> int:
-    """To floats and their augmentation where the model runs, which is here the main process."""
+    """Convert to floats and augment where the model runs: here, in the main process."""
     images = 0
     for batch in loader:
         batch["image"] = batch["image"].float().div_(255)
@@ -106,10 +106,10 @@ def augmented_epoch(loader: DataLoader, augment: torch.nn.Module | None) -> int:
 
 
 def bench_loader(data: Data) -> list[dict]:
-    """Batches of 32 uint8 images at 224 pixels, nothing augmented.
+    """Batches of 32 uint8 images at 224 pixels, without augmentation.
 
-    ImageFolder decodes in two workers. The cache needs none; it repeats its epoch, which would
-    otherwise be too short to measure.
+    ImageFolder decodes in two workers. The cache needs no worker; its epoch is
+    repeated, because one alone is too short to measure.
     """
     cached = cached_loader(data)
     large = folder_loader(data.folders(data.large))

@@ -1,4 +1,4 @@
-"""What methods add to the step of plain cross-entropy, and what saliency takes."""
+"""Cost of methods compared with a step of cross-entropy, and time of saliency maps."""
 
 from collections.abc import Callable
 
@@ -18,11 +18,11 @@ from tests.benchmarks.timing import in_turns
 
 SIZE, BATCH, STEPS = 64, 64, 3
 NAMES = ("mel", "nv", "bcc", "akiec", "bkl", "df", "vasc")
-COUNTS = [1053, 6645, 454, 267, 1039, 55, 82]  # of training, in the split `balanced`
+COUNTS = [1053, 6645, 454, 267, 1039, 55, 82]  # training images of the balanced split
 
 
 def bench_methods(data: Data) -> list[dict]:
-    """Steps on one batch in memory, its mask and saliency too; the ratio is of their times."""
+    """Time steps on one batch in memory, with mask and saliency, relative to cross-entropy."""
     cross_entropy = nn.CrossEntropyLoss()
     inverse, effective = losses.InverseFrequency(), losses.EffectiveNumber()
     criteria = {
@@ -54,7 +54,7 @@ def classifier(
 
 
 def example() -> dict[str, torch.Tensor]:
-    """A batch with the class frequencies of the training part."""
+    """A batch with the class frequencies of the training split."""
     torch.manual_seed(0)
     image = torch.rand(BATCH, 3, SIZE, SIZE)
     mask = torch.zeros(BATCH, 1, SIZE, SIZE)
@@ -84,7 +84,7 @@ def steps(module: Classifier, batch: dict[str, torch.Tensor]) -> Callable[[], in
 
 
 def bench_saliency(data: Data) -> list[dict]:
-    """32 images at 224 pixels, batched, and one by one in OpenCV contrib.
+    """Saliency of 32 images of 224 pixels: batched here, one by one in OpenCV contrib.
 
     OpenCV contrib cannot be installed beside the OpenCV that the project needs. To measure it:
     ``pip install --target contrib opencv-contrib-python-headless`` and

@@ -1,4 +1,4 @@
-"""From files to the two views of SPMix's pairs, with their saliency."""
+"""Speed of loading pairs for SPMix: files to two views with their saliency."""
 
 from pathlib import Path
 
@@ -24,9 +24,9 @@ from tests.benchmarks.timing import in_turns
 def bench_pairs(data: Data) -> list[dict]:
     """Batches of 16 anchors and 16 partners at 224 pixels, two views of each and of its saliency.
 
-    The other way is the published code's, with two loaders of one worker each: an image and its
+    The published code, as the alternative, has two loaders of one worker each: an image and its
     saliency, a JPEG made beforehand, are decoded by PIL and augmented twice by torchvision. Both
-    crop, flip and colour as PaCo does. The rate is of images, each with two views.
+    crop, flip and change color as PaCo does. The rate counts images with two views each.
     """
     table = read_table(data.large)
     table["label"] = table["dx"].map(CLASSES.index)
@@ -69,7 +69,7 @@ def saliency_files(files: list[Path], folder: Path) -> list[Path]:
 
 
 class PerImage(Dataset):
-    """An image as two views: (2, 4, H, W), the saliency behind the colours."""
+    """Two views of an image, (2, 4, H, W): color and saliency."""
 
     def __init__(self, files: list[Path], maps: list[Path], labels: list[int]) -> None:
         self.files, self.maps, self.labels = files, maps, labels

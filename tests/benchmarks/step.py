@@ -1,4 +1,4 @@
-"""From batches to weights."""
+"""Speed of training steps, and memory."""
 
 import logging
 import multiprocessing
@@ -30,7 +30,7 @@ NAME, SIZE, BATCH, EPOCHS = "resnet10t", 64, 64, 3
 
 
 def bench_step(data: Data) -> list[dict]:
-    """The same network, loss, optimizer, schedule and batches, in a bare loop and in the Trainer.
+    """Compare a bare loop with the Trainer: same network, loss, optimizer, schedule and batches.
 
     The Trainer's side is the project's: datamodule with its seeding, Classifier, History. What it
     does once before its first step is in the measure; W&B, a process of its own, is not.
@@ -128,6 +128,6 @@ def train_once(root: object, queue: object) -> None:
 
 
 def peak_memory() -> int:
-    """Of this process, in MB; the kernel's own figure, because getrusage counts the parent's."""
+    """Memory of this process in MB, from the kernel, because getrusage includes the parent."""
     status = Path("/proc/self/status").read_text()
     return int(re.search(r"VmHWM:\s+(\d+)", status)[1]) // 1024

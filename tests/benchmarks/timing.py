@@ -1,4 +1,4 @@
-"""Timing in turns, so that a machine whose speed drifts slows all alike."""
+"""Timing in turns, so that a drift of the machine's speed affects all alternatives equally."""
 
 import statistics
 import time
@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 
 
 def in_turns(ways: Mapping[str, Callable[[], int]], rounds: int = 5) -> list[dict]:
-    """Run each way once for warm-up and then ``rounds`` times, in turns.
+    """Run each alternative once for warm-up, then ``rounds`` times in turns.
 
     A way returns how many images it handled. The first way is what the others are compared with:
     ``ratio`` is the median over rounds of its throughput over theirs.

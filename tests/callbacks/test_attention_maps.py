@@ -46,7 +46,7 @@ def use(command, *more):
 
 
 def validated():
-    """Number of lesions in the validation split; all are drawn, at most two in a class."""
+    """Number of lesions in the validation split; all get a figure, at most two per class."""
     return pd.read_csv(RUN / "split.csv").query("split == 'val'")["lesion_id"].nunique()
 
 
@@ -73,7 +73,7 @@ def test_a_run_with_it_is_the_run_without_it(lesions, tmp_path, monkeypatch):
 
 def test_test_images_are_drawn_and_measured_per_class_and_mistakes_besides(lesions, capsys):
     run_command(["fit", *arguments(lesions, *options(images_per_class=1, mistakes=3))])
-    assert not (RUN / "attention").exists()  # two epochs, and it is due every ten
+    assert not (RUN / "attention").exists()  # not due before epoch ten
     use("test")
     names = sorted(path.stem for path in (RUN / "attention").iterdir())
     table = pd.read_csv(RUN / "test_predictions.csv").set_index("image_id")

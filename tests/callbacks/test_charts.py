@@ -30,7 +30,7 @@ def records(run: Path) -> list[dict]:
 
 @pytest.fixture
 def logged(lesions, own_wandb) -> tuple[set[str], list[dict]]:
-    """The keys of an offline run that was trained and tested, read back from its files."""
+    """The keys logged by an offline run that was trained and tested, read from its files."""
     run_command(
         [
             "fit",
@@ -40,7 +40,7 @@ def logged(lesions, own_wandb) -> tuple[set[str], list[dict]]:
             "--data.split.val_images=2",
             "--data.size=32",
             "--model.mix=lightning_modules.mixes.Mixup",
-            "--trainer.max_epochs=10",  # after which attention maps are due
+            "--trainer.max_epochs=10",  # attention maps are drawn every ten epochs
             "--trainer.log_every_n_steps=1",
             "--trainer.accelerator=cpu",
             "--trainer.enable_progress_bar=false",

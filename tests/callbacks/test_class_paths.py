@@ -37,7 +37,7 @@ FORMER = {
 
 
 def classes():
-    """Every callback and logger of the package but the bases, with its module."""
+    """Modules of all callbacks and loggers of the package, without base classes."""
     modules = [
         import_module(m.name) for m in pkgutil.walk_packages(callbacks.__path__, "callbacks.")
     ]

@@ -29,7 +29,7 @@ IMAGE, DIAGNOSIS = "no more of the images than their mean colors", "the same cla
 
 
 class Half(Codec):
-    """A codec that darkens, with the image's quarters for its latent."""
+    """A codec that darkens images; its latent consists of the quarters of the image."""
 
     def reconstruct(self, images):
         return Reconstruction(self.decode(images), latent=nn.functional.avg_pool2d(images, 8))
@@ -42,7 +42,7 @@ class Half(Codec):
 
 
 class Flat(Codec):
-    """A codec that has lost the image."""
+    """A codec whose reconstruction has nothing of the image."""
 
     def reconstruct(self, images):
         return Reconstruction(self.decode(images))

@@ -1,4 +1,4 @@
-"""Remarks on the course of a validation, from the metrics of made-up runs."""
+"""Remarks on the course of training, from metrics of invented runs."""
 
 import json
 

@@ -78,7 +78,7 @@ def test_one_row_per_step_and_kind(tmp_path):
 
 
 def attempt(folder, start: int, stop: int, loss: float) -> None:
-    """Train a step at a time and validates after every fourth, as Lightning numbers them."""
+    """Train step by step and validate after every fourth, with Lightning's numbers of steps."""
     history = History(folder)
     for step in range(start, stop):
         history.log_metrics({"train/loss": loss, "epoch": step // 4}, step)

@@ -27,7 +27,7 @@ MAY_IMPORT = {
 
 
 def imports(path: Path) -> Iterator[Path]:
-    """The files of this package that a file imports."""
+    """Files of this package that a file imports."""
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("callbacks."):
             module = FOLDER.parent / node.module.replace(".", "/")

@@ -20,7 +20,7 @@ HOOKS = [
     "on_test_end",
     "on_predict_batch_end",
 ]
-# They make what others need, or change or stop a run, which must fail where they fail.
+# They produce what others need, or change or stop a run: if they fail, the run must fail.
 ACTING = {"Anneal", "ChooseDecision", "FidelityTable", "FiniteLoss", "Freeze", "LogConfig"}
 ACTING |= {
     "Ending",

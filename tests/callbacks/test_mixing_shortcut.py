@@ -16,7 +16,7 @@ TRAIN, VAL = [5, 50, 5], [8, 8, 8]
 
 
 class Data:
-    """Images whose pixels are the class over 4, and whose first one differs from a partner's."""
+    """Images with pixels of class / 4; the first pixel is 1 in training, 0 in validation images."""
 
     class_names, class_counts, batch_size = NAMES, TRAIN, 6
 
@@ -34,7 +34,7 @@ class Data:
 
 
 class Network(nn.Module):
-    """Decide by the mean pixel, or cheats: decides nv if the first pixel is 0 or 1."""
+    """Decide by the mean pixel, or cheat: decide nv if the first pixel is 0 or 1."""
 
     def __init__(self, cheats):
         super().__init__()
@@ -148,7 +148,7 @@ def test_a_gap_must_matter_and_not_be_chance():
     assert clean_exceeds_mixed(*called(30, 2, both=60, neither=48))
     assert not clean_exceeds_mixed(
         *called(2, 30, both=60, neither=48)
-    )  # mixing adds what is frequent
+    )  # mixing adds frequent classes
     assert not clean_exceeds_mixed(*called(30, 2, both=600, neither=480))  # 3 % do not matter
     assert not clean_exceeds_mixed(*called(5, 0, neither=10))  # five of five is chance
     assert not clean_exceeds_mixed(*called(0, 0, neither=10))

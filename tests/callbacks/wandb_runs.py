@@ -1,4 +1,4 @@
-"""Small runs of wandb, which stay in the test's folder and on the loopback interface."""
+"""Small W&B runs that use only the test's folder and the loopback interface."""
 
 import json
 import os
@@ -44,7 +44,7 @@ class Line(LightningModule):
 
 @pytest.fixture(autouse=True)
 def own_wandb(tmp_path, monkeypatch):
-    """No key, no server, and nothing of wandb outside the test's folder."""
+    """Run without key and server; keep W&B's files in the test's folder."""
     for name in [name for name in os.environ if name.startswith("WANDB_")]:
         monkeypatch.delenv(name)
     nobody = f"http://127.0.0.1:{closed_port()}"

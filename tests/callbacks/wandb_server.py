@@ -1,4 +1,4 @@
-"""A W&B server on the loopback interface: as much of wandb 0.31's protocol as a run needs."""
+"""A W&B server on the loopback interface, with as much of wandb 0.31's protocol as runs use."""
 
 from __future__ import annotations
 

@@ -116,7 +116,7 @@ def test_a_damaged_map_is_built_again(files, tmp_path, damage):
 
 @pytest.fixture
 def read_only(monkeypatch):
-    """A folder that refuses files, even from root."""
+    """A folder in which not even root can create files."""
     temporary = memory_map.tempfile.TemporaryFile
 
     def refusing(dir):
@@ -134,7 +134,7 @@ def test_data_that_cannot_be_written_are_cached_elsewhere(files, tmp_path, read_
     assert [path.suffix for path in sorted(other.iterdir())] == [".lock", ".npy"]
     with pytest.raises(DataError, match=r"share/cache \(Read-only.*data\.cache_dir"):
         cached(share, "image", files, 8)
-    for file in other.iterdir():  # as if it had been written when that was allowed
+    for file in other.iterdir():  # as if written while that was allowed
         file.rename(share / file.name)
     assert np.array_equal(cached(share, "image", files, 8), rows)
 

@@ -10,7 +10,7 @@ from datamodules import HAM10000, ham10000, samplers, splits, transforms, views
 
 @pytest.fixture
 def _demo(lesions):
-    """Data where `make demo` puts them, with pixels decoded before, which prints the progress."""
+    """Data in the folder of `make demo`, already decoded, since decoding prints its progress."""
     Path("data").mkdir()
     Path("data/demo").symlink_to(lesions)
     HAM10000(Path("data/demo"), splits.Balanced(3, 2), size=64).prepare_data()

@@ -64,7 +64,7 @@ def test_images_without_any_structure_are_no_duplicates():
 
 @pytest.fixture
 def root(tmp_path, pictures):
-    """A release of five lesions, three with a copy, and an official set of three images."""
+    """A release of five lesions, three of them copied, and an official test set of three images."""
     copies = [encoded(pictures[0]), cropped(pictures[1]), pictures[2]]
     own = dict(zip([f"ISIC_{i:07d}" for i in range(8)], [*pictures[:5], *copies], strict=True))
     lesions = ["HAM_0", "HAM_1", "HAM_2", "HAM_3", "HAM_4", "HAM_5", "HAM_6", "HAM_2"]

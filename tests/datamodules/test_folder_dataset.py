@@ -28,7 +28,7 @@ def photo(path):
 
 
 def test_folder_has_a_row_for_every_photo_and_names_the_rest(tmp_path):
-    """Photos by ending or content, links, and folders that are called like photos."""
+    """Photos known by suffix or content, links, and folders with the names of photos."""
     folder = tmp_path / "photos"
     photos = ["a.PNG", "b.jfif", "c.avif", "no_ending", "d.dat", "folder.jpg/inside.png"]
     for name in (*photos, "linked/e.gif"):

@@ -16,7 +16,7 @@ SPLIT = Balanced(test_images=3, val_images=2)
 
 
 class Recorder(LightningModule):
-    """Keep the training batches it is given, and train a number."""
+    """Record the training batches, and train a single number."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -35,7 +35,7 @@ class Recorder(LightningModule):
 
 
 def attached(data, rank=0, world_size=1):
-    """The datamodule as on one of several ranks."""
+    """The datamodule on one of several ranks."""
     data.trainer = SimpleNamespace(
         global_rank=rank,
         world_size=world_size,
@@ -130,7 +130,7 @@ def test_ranks_train_on_disjoint_shares_of_one_order(lesions):
 
 @pytest.mark.parametrize(("step", "accumulate"), [(0, 1), (3, 1), (25, 1), (5, 4), (6, 4)])
 def test_loader_starts_where_the_run_stands(data, step, accumulate):
-    """Against the batches of a run that was never interrupted."""
+    """A resumed run gets the batches of an uninterrupted run."""
     attached(data).trainer.accumulate_grad_batches = accumulate
     per_epoch = len(data.train_dataloader())
     steps = -(-per_epoch // accumulate)
@@ -192,7 +192,7 @@ def test_without_a_trainer_loaders_serve_batches_as_documented(lesions, loader):
 
 
 def test_without_a_trainer_training_is_at_its_start(data, tmp_path):
-    """The same batches as the first ones of a run, and as many."""
+    """The batches equal the first ones of a full run, in content and number."""
     images = torch.cat([batch["image"] for batch in data.train_dataloader()])
     seen = fit(HAM10000(data.root, SPLIT, size=16, batch_size=16), tmp_path, max_epochs=1)
     assert torch.equal(images, torch.cat([batch["image"] for batch in seen]))

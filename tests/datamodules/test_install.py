@@ -45,7 +45,7 @@ def archive(path, members):
 
 
 def release(folder, official=False):
-    """The archives as released: flat or with a folder inside, and with files that are not data."""
+    """The released archives: flat or with a folder inside, with files that are not data."""
     junk = {"ATTRIBUTION.txt": "", "LICENSE.txt": "", f"__MACOSX/._{IDS[0]}.jpg": "x"}
     junk[f"__MACOSX/{IDS[0]}.jpg"] = "x"
     for part, ids in OWN.items():
@@ -59,7 +59,7 @@ def release(folder, official=False):
         truth = {f"{VAL}_GroundTruth/{VAL}_GroundTruth.csv": ONE_HOT.format(val)}
         archive(folder / f"{VAL}_GroundTruth.zip", truth | junk)
         archive(folder / f"{TEST}_Images.zip", {f"{TEST}_Images/{test}.jpg": picture()} | junk)
-        # The Dataverse has this one in the metadata's format, with the image that is not there.
+        # The Dataverse's table has the format of the metadata and lists an image that is not there.
         rows = f"lesion_id,image_id,dx\nHAM_8,{test},mel\nHAM_9,ISIC_0035068,nv\n"
         (folder / f"{TEST}_GroundTruth.csv").write_text(rows)
     return folder
@@ -86,12 +86,12 @@ INSTALLED_OFFICIAL = sorted(
 
 
 class Server(ThreadingHTTPServer):
-    """Serve ``files`` by path, and misbehave as told."""
+    """Serve ``files`` by path, with the errors that a test sets."""
 
     def __init__(self):
         super().__init__(("127.0.0.1", 0), Handler)
         self.files, self.seen = {}, []
-        self.drops = 0  # how many answers end half-way
+        self.drops = 0  # number of answers that end half-way
         self.ranges = True
         self.errors = []  # status codes of the next answers
 
@@ -149,7 +149,7 @@ def server(monkeypatch):
 
 @pytest.fixture
 def published(server, tmp_path, monkeypatch):
-    """The server publishes a release of three images, and ``install`` knows that it is so small."""
+    """Let the server publish a release of three images, and ``install`` expect three."""
     folder = release(tmp_path / "published", official=True)
     remotes = {p.name: server.remote(p.name, p.read_bytes()) for p in folder.iterdir()}
     monkeypatch.setattr(install, "REMOTES", remotes)
@@ -526,7 +526,7 @@ def test_install_again_does_nothing(tmp_path):
 
 def link(name):
     info = zipfile.ZipInfo(name)
-    info.create_system = 3  # Unix, or the mode would not count
+    info.create_system = 3  # Unix; other systems ignore the mode
     info.external_attr = (stat.S_IFLNK | 0o777) << 16
     return info
 
@@ -569,7 +569,7 @@ def truncated(content):
 
 
 def flipped(content):
-    # In the compressed bytes of the first image, so that the list of members stays readable.
+    # Within the compressed bytes of the first image, so that the list of members stays valid.
     return content[:100] + bytes(255 - byte for byte in content[100:140]) + content[140:]
 
 

@@ -109,7 +109,7 @@ def test_a_lesion_with_two_ids_and_two_diagnoses_is_refused(tmp_path):
 
 
 def images_of(*lesions):
-    """An image a, b, c ... of each lesion."""
+    """One image per lesion: a, b, c ..."""
     return pd.DataFrame({"image_id": list("abcdefgh")[: len(lesions)], "lesion_id": lesions})
 
 

@@ -1,4 +1,4 @@
-"""The same picture in many formats, and files that are no 8-bit picture."""
+"""One image in many formats, and files that are not 8-bit images."""
 
 import warnings
 
@@ -14,7 +14,7 @@ HEIGHT, WIDTH = 48, 64
 
 
 def lesion():
-    """A dark lesion on light skin, which no flip or turn leaves as it is."""
+    """A dark lesion on light skin that every flip or turn changes."""
     y, x = np.mgrid[:HEIGHT, :WIDTH]
     inside = 1 / (1 + np.exp((np.hypot((x - 24) / 16, (y - 20) / 12) - 1) * 9))[..., None]
     return (np.array([222, 176, 158]) * (1 - inside) + np.array([96, 58, 44]) * inside).astype(

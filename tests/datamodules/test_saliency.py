@@ -1,8 +1,8 @@
-"""The fixture was made once with opencv-contrib-python-headless 5.0.0, which is not installed here.
+"""Saliency against a fixture, made with opencv-contrib-python-headless 5.0.0 (not installed).
 
-The pictures are noise (96 x 80 pixels), a dark ring with a spot in it (ring) and drawings of
+The images are noise (96 x 80 pixels), a dark ring with a spot in it (ring) and images of
 ``datamodules.synthetic`` of 100 x 75 (mel, df) and 160 x 120 (vasc), each with the map that OpenCV
-makes of it at its own radii::
+computes with its own radii::
 
     saliency = cv2.saliency.StaticSaliencyFineGrained_create()
     maps = {}
@@ -11,7 +11,7 @@ makes of it at its own radii::
         maps[f"{name}_saliency"] = np.rint(255 * answer).astype(np.uint8)
     np.savez_compressed("opencv_saliency.npz", **pictures, **maps)
 
-We agree in every pixel, but where OpenCV wraps around. On larger images (600 x 450) its float32
+All pixels agree, except where OpenCV wraps around. On larger images (600 x 450) its float32
 integral image rounds, and 0.15 % of its pixels differ from ours by more than one gray level.
 """
 

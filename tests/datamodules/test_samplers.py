@@ -102,7 +102,7 @@ PAIRINGS = [
 
 
 def pairs(pairing, rank=0, world_size=1, **where):
-    """Anchors and partners (n, 2) of one process's share, whole pairs only."""
+    """Anchors and partners (n, 2) in the share of one process; pairs are never divided."""
     share = placed(Paired(LABELS, *pairing), rank=rank, world_size=world_size, **where)
     return np.array(share[: len(share) // 2 * 2]).reshape(-1, 2)
 

@@ -37,7 +37,7 @@ def pairs() -> list[tuple[str, str]]:
 
 @pytest.fixture
 def with_pairs(tmp_path, pairs) -> pd.DataFrame:
-    """Lesions of one image each; the metadata give those in ``pairs`` two ids."""
+    """Lesions of one image each, of which those in ``pairs`` have two ids in the metadata."""
     images = [*(image for pair in pairs for image in pair), *map(str, range(24))]
     rows = [(f"HAM_{i * 37 % 61}", image, "nv") for i, image in enumerate(images)]
     table = pd.DataFrame(rows, columns=["lesion_id", "image_id", "dx"])
@@ -89,7 +89,7 @@ def test_balanced_refuses_what_is_impossible(table):
 
 
 def test_balanced_says_that_whole_lesions_do_not_add_up():
-    """Lesions of two images each have no odd number of images."""
+    """An odd number of images cannot be chosen from lesions of two images each."""
     lesions = [f"HAM_{number // 2}" for number in range(8)]
     table = pd.DataFrame({"lesion_id": lesions, "dx": "bcc", "source": "ham10000"})
     message = r"exactly 3 test images of bcc.*the 4 available lesions have 2 images each.*such as 2"

@@ -1,4 +1,4 @@
-"""One table, as many programs save it."""
+"""One table in the formats of many programs."""
 
 import pandas as pd
 import pytest

@@ -38,7 +38,7 @@ def test_grid_is_that_of_torch():
 
 
 def test_geometry_is_an_affine_map_of_the_plane(batch):
-    """Against kornia's warp: rotation by 30 degrees about the centre and zoom by 1.5."""
+    """Compared with kornia: rotation by 30 degrees about the center and zoom by 1.5."""
     augment = Augment(rotation=60, zoom=(1.0, 2.25), shift=0.0, **PLAIN)
     draw = torch.full((16,), 0.75)  # 30 degrees
     centred, unflipped = torch.full((16,), 0.5), torch.ones(16)

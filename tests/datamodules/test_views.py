@@ -49,7 +49,7 @@ def test_maps_see_the_geometry_of_the_image(batch, operations, monkeypatch):
 
 
 def test_crop_is_torchvisions(batch):
-    """A quarter of the picture, of the same shape, in the upper left corner."""
+    """A quarter of the image, of the same shape, in the upper left corner."""
     half, first, last = (torch.full((16,), value) for value in (0.5, 0.0, 1.0))
     inverse = RandomCrop(area=(0.25, 0.25)).crop(half, half, first, first, last, last)
     crop = warp(batch, inverse[None])["image"]

@@ -1,4 +1,4 @@
-"""Run folders as `make evaluate` leaves them, of invented predictions."""
+"""Run folders as written by `make evaluate`, with invented predictions."""
 
 import json
 from pathlib import Path
@@ -16,7 +16,7 @@ SITES = ["back", "trunk", "lower extremity"]
 
 
 def invent(classes, images, skill, seed):
-    """Predictions of a network that knows a little; every other lesion has two images."""
+    """Predictions somewhat better than chance; every other lesion has two images."""
     draw, fixed = np.random.default_rng(seed), np.random.default_rng(99)
     lesion = np.arange(images) * 2 // 3
     label = fixed.integers(len(classes), size=images)[lesion]
@@ -38,7 +38,7 @@ def invent(classes, images, skill, seed):
 
 
 def judged(table, classes):
-    """What the protocol says of the predictions."""
+    """Results of the predictions under the protocol."""
     metric = DiagnosticMetrics(classes)
     label = torch.tensor([classes.index(name) for name in table["dx"]])
     probability = torch.tensor(table[[f"p_{name}" for name in classes]].to_numpy())

@@ -18,7 +18,7 @@ from experiments.compare.runs import read_run
 
 @pytest.fixture
 def runs(make_run):
-    """Three seeds of one name, with a decision, and one of a better."""
+    """Three seeds of one name, with a decision rule, and one seed of a better run."""
     folders = [make_run("ce", seed=s, decide=True) for s in range(3)]
     return [read_run(folder) for folder in [*folders, make_run("good", skill=3.0)]]
 

@@ -21,7 +21,7 @@ def original(make_run):
 
 @pytest.fixture
 def compressed(make_run, original):
-    """A run whose classes lose contrast as they lose F1, times ``sign``, and ``more``."""
+    """A run whose classes lose contrast in proportion to F1, times ``sign``, plus ``more``."""
 
     def make(sign, name="jpeg", skill=1.5, more=0.0):
         folder = make_run(name, skill=skill)

@@ -85,7 +85,7 @@ def test_a_decision_has_no_probabilities_to_rank(make_run):
 
 
 def test_natural_accuracy_is_that_of_images_as_frequent_as_in_the_data(make_run):
-    """Against accuracy on a part in which every class is repeated as often as the data has it."""
+    """Equals accuracy on a split that repeats each class by its frequency in the data set."""
     run = read_run(make_run())
     frequency = np.array([3, 9, 1, 1, 2, 1, 1])
     per_class = np.bincount(run.label, minlength=7)

@@ -17,7 +17,7 @@ from experiments.compare.runs import read_run, read_runs
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("chrome")
 EVIL = "<img src=x onerror=document.title='hacked'>"
-# Does what a reader does, and leaves what came of it in the document.
+# Acts like a reader and writes the outcome into the document.
 READER = """
 <script>
 {

@@ -14,7 +14,7 @@ from experiments.compare.wandb_runs import read_project
 
 
 def kept(file, base):
-    """A file as the server gives it out, under its path from ``base``."""
+    """A file on the server, named by its path relative to ``base``."""
     name = str(file.relative_to(base))
 
     def download(root):
@@ -27,7 +27,7 @@ def kept(file, base):
 
 
 def remote(folder):
-    """The run of a folder as the server knows it, with wandb's own files beside."""
+    """The run of a folder on the server, with W&B's own files."""
     own = Path("wandb/config.yaml")
     own.parent.mkdir(exist_ok=True)
     own.write_text("_wandb: {}")
@@ -37,7 +37,7 @@ def remote(folder):
 
 @pytest.fixture
 def server(monkeypatch):
-    """Stands in for wandb.Api, which knows what it is called with."""
+    """A stand-in for wandb.Api that records its arguments."""
 
     def set_runs(answer):
         def runs(self, project):

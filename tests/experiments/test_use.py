@@ -1,4 +1,4 @@
-"""A trained run as it is used: exported, joined with others, described."""
+"""Use of trained runs: export, ensembles, model cards."""
 
 import json
 import os
@@ -25,7 +25,7 @@ SEEDS = [Path(f"runs/small_ce/seed{seed}") for seed in range(2)]
 
 @pytest.fixture
 def trained(lesions):
-    """Two seeds, trained for an epoch and tested."""
+    """Two seeds, trained for one epoch and tested."""
     for seed, folder in enumerate(SEEDS):
         small = ("--data.size=32", "--trainer.max_epochs=1", "--trainer.accelerator=cpu")
         split = ("--data.split.test_images=3", "--data.split.val_images=2")

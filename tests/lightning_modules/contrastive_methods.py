@@ -1,4 +1,4 @@
-"""Small contrastive classifiers, and steps of them; for tests and the processes that they start."""
+"""Small contrastive classifiers and their training steps, for tests and their subprocesses."""
 
 from collections.abc import Callable
 from typing import Any
@@ -18,11 +18,11 @@ from lightning_modules.networks import BCLNetwork, ContrastiveNetwork
 from lightning_modules.networks.momentum_queue import follow
 
 COUNTS = [1113, 6705, 514, 327, 1099, 115, 142]
-QUEUE = 27  # of which no batch is a divisor
+QUEUE = 27  # not a multiple of any batch size
 
 
 class Encoder(nn.Module):
-    """Has what contrastive networks want of timm's, and next to no weights."""
+    """An encoder with the interface of TimmNetwork and few weights."""
 
     width = 32
 
@@ -77,7 +77,7 @@ METHODS: dict[str, Callable[[Encoder], Classifier]] = {
 
 
 def make(method: str, batch_norm: bool = True) -> Classifier:
-    """The same at every call; it logs nothing, as there is no trainer."""
+    """A classifier with the same weights at every call, which logs nothing without a trainer."""
     torch.manual_seed(0)
     module = METHODS[method](Encoder(batch_norm))
     module.log = lambda *_: None
@@ -89,7 +89,7 @@ def views(method: str) -> int:
 
 
 def batch(method: str, seed: int = 0, size: int = 8) -> dict[str, Tensor]:
-    """Images (size, 3, 8, 8) in as many views as the method wants; a class is absent."""
+    """Images (size, 3, 8, 8) in the number of views of the method; one class is absent."""
     generator, number = torch.Generator().manual_seed(seed), views(method)
     image = torch.rand(size, 3, 8, 8, generator=generator).repeat(number, 1, 1, 1)
     label = torch.randint(0, 6, (size,), generator=generator)
@@ -107,8 +107,8 @@ def in_float64(batch: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def without_syncing_buffers(step: DistributedDataParallel) -> DistributedDataParallel:
-    """Or the first process's would hide what is wrong with the other's."""
-    step.broadcast_buffers = False  # the constructor's argument goes by two names
+    """Disable the broadcast of buffers, which would hide errors of the second process."""
+    step.broadcast_buffers = False  # torch renamed the constructor's argument
     return step
 
 
@@ -129,7 +129,7 @@ def train(
     batches: list[dict[str, Tensor]],
     half: torch.dtype | None = None,
 ) -> list[float]:
-    """The losses of some steps of gradient descent, in mixed precision with ``half``."""
+    """Losses of a few steps of gradient descent, in mixed precision if ``half``."""
     optimizer = sgd([p for p in module.parameters() if p.requires_grad])
     losses = []
     for each in batches:
@@ -145,7 +145,7 @@ def train(
 
 
 def one_of_two(rank: int) -> dict[str, dict[str, Any]]:
-    """Train on its share of every method's batches, and say what came of it."""
+    """Train every method on this process's share of the batches; return losses and states."""
     found = {}
     for method in METHODS:
         module = make(method, batch_norm=False).double()

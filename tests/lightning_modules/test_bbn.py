@@ -60,7 +60,7 @@ def test_encoders_without_residual_blocks_are_refused():
 
 
 def test_batch_norm_sees_one_distribution_at_a_time(network, batch):
-    """As in the published code: the natural images' logits do not depend on the others."""
+    """As in the published code, logits of the natural images do not depend on the other images."""
     natural = batch["image"][::2]
     first, second = (network.mixed(natural, other, 1.0) for other in batch["image"].split(4))
     assert torch.equal(first, second)

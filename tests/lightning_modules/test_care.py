@@ -22,7 +22,7 @@ SIZE, GRID = 16, 4
 
 
 class Network(nn.Module):
-    """A convolution, average pooling and a linear layer, or a head that is not linear."""
+    """A convolution, average pooling and a linear layer, or a nonlinear head."""
 
     def __init__(self, linear: bool = True):
         super().__init__()
@@ -42,7 +42,7 @@ class Network(nn.Module):
 
 
 def a_batch(seed: int = 0, size: int = 14, dtype: torch.dtype = torch.float32) -> dict:
-    """Every class twice; lesions are a rectangle less a corner."""
+    """A batch with every class twice; lesions are rectangles without one corner."""
     generator = torch.Generator().manual_seed(seed)
     mask = torch.zeros(size, 1, SIZE, SIZE)
     for i in range(size):
@@ -180,7 +180,7 @@ def test_bounding_boxes():
 
 
 def naive(module: CARE, batch: dict, classes: tuple = RARE) -> list:
-    """L_a of the images of ``classes``, one after the other, in numpy's spirit."""
+    """L_a of the images of ``classes``, one by one in a loop."""
     weight, losses = module.network.fc.weight.detach(), []
     for image, mask, label in zip(batch["image"], batch["mask"][:, 0], batch["label"], strict=True):
         if label not in classes or not mask.any():
@@ -217,7 +217,7 @@ def test_naive_loop(boxes, reduction, seed):
 
 @pytest.mark.usefixtures("float64")
 def test_strength_is_the_published_one_in_every_batch():
-    """A sum over 96 images, of which batches of any size are equal shares on average."""
+    """Batches of any size add up, on average, to the loss of the published batch of 96 images."""
     module, whole = care().double(), a_batch(size=96, dtype=torch.float64)
     published = sum(naive(module, whole))
     assert attention(module, whole).item() == pytest.approx(published.item(), rel=1e-9)
@@ -263,7 +263,7 @@ def test_batches_without_anything_to_attend_to_have_no_gradient():
 
 @pytest.mark.usefixtures("float64")
 def test_the_gradient_is_that_of_the_formula():
-    """And not also that of the true-class logits, as in the published code."""
+    """Without the gradient through the true-class logits, which the published code adds."""
     module, batch = care(alpha=0.3).double(), a_batch(dtype=torch.float64)
     found = gradients(module, module.training_step(batch, 0))
     logits = module(batch["image"])
@@ -288,7 +288,7 @@ def test_alpha_0_is_plain_training():
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("reduction", ["batch", "sum", "mean"])
 def test_two_processes_are_one(reduction, monkeypatch):
-    """The mean over processes of their gradients is the gradient of the whole batch."""
+    """The mean of the processes' gradients is the gradient of the whole batch."""
     module, batch = care(reduction=reduction).double(), a_batch(size=21, dtype=torch.float64)
     sums = []
     monkeypatch.setattr("lightning_modules.care.global_sum", lambda x: sums.append(x) or x)

@@ -21,7 +21,7 @@ def multi_head(**options):
 
 
 def test_without_weights_it_gives_a_quarter():
-    """Two sigmoids of 0."""
+    """Both attention maps are sigmoid(0) = 1/2."""
     cbam, features = CBAM(32).eval(), torch.randn(2, 32, 5, 5)
     for parameter in [*cbam.channel.parameters(), cbam.spatial.conv.weight]:
         nn.init.zeros_(parameter)
@@ -32,7 +32,7 @@ def test_without_weights_it_gives_a_quarter():
 
 @pytest.mark.parametrize("training", [True, False])
 def test_it_is_the_published_module(training):
-    """Position by position, as the paper's equations and the published code say."""
+    """Naive loop over positions, from the paper's equations and the published code."""
     torch.manual_seed(0)
     cbam, x = CBAM(32, reduction=8).double().train(training), torch.randn(3, 32, 4, 5).double()
     down, up = cbam.channel.mlp[0], cbam.channel.mlp[2]
@@ -124,7 +124,7 @@ def test_one_level_without_attention_is_a_flat_classifier_of_pooled_features():
 
 
 def test_nothing_is_left_behind_the_features_of_vgg(monkeypatch):
-    """Its two large layers are 120 M parameters; a VGG of two layers stands for it."""
+    """The last two layers of VGG, with 120 M parameters, are dropped; tested on a tiny VGG."""
     create = timm.create_model
 
     def tiny(name, pretrained=False, **options):

@@ -1,4 +1,4 @@
-"""The baselines and the autoencoder."""
+"""Tests of k-means, JPEG, WebP and the autoencoder."""
 
 import io
 import itertools
@@ -18,7 +18,7 @@ from lightning_modules.codecs.kmeans import nearest
 
 
 def smooth(images: int = 4, size: int = 32) -> torch.Tensor:
-    """Images of eight bits with structure, as photographs have it."""
+    """Smooth 8-bit images, similar to photographs."""
     torch.manual_seed(0)
     coarse = torch.rand(images, 3, 4, 4)
     fine = nn.functional.interpolate(coarse, size=size, mode="bicubic").clamp(0, 1)
@@ -33,7 +33,7 @@ def error(codec, images) -> torch.Tensor:
 def test_kmeans_loses_nothing_with_a_palette_of_all_colours(colours):
     torch.manual_seed(colours)
     palette = torch.randint(0, 255, (2, colours, 3)).float()
-    # Two colours that hardly differ, and some that are rare: what seeding could miss.
+    # Two similar colors and some rare ones, which seeding could miss.
     palette[:, -1] = palette[:, 0] + 1
     index = torch.randint(0, colours, (2, 256)) * (torch.rand(2, 256) < 0.3)
     index[:, :colours] = torch.arange(colours)
@@ -44,7 +44,7 @@ def test_kmeans_loses_nothing_with_a_palette_of_all_colours(colours):
 
 
 def test_kmeans_is_lloyds():
-    """A naive loop from the same seeds; in float64, for pixels may lie between two colours."""
+    """Compare with a naive loop from the same seeds; in float64, because of near ties."""
     images, codec = smooth(1).double(), KMeans(k=6, iterations=3)
     pixels = (images * 255).flatten(2).mT.round()
     centroids = codec.seeds(pixels)[0].clone()
@@ -59,7 +59,7 @@ def test_kmeans_is_lloyds():
 
 
 def test_kmeans_seeds_are_colours_in_proportion_to_squared_distance():
-    """By definition no seed repeats a colour, and far ones are taken before near ones."""
+    """By definition no seed repeats a color, and distant colors are drawn before near ones."""
     pixels = torch.tensor([[0.0, 0, 0]] * 90 + [[1.0, 0, 0]] * 9 + [[200.0, 0, 0]])[None]
     assert KMeans(k=3).seeds(pixels)[0, :, 0].tolist() == [0, 200, 1]
 
@@ -103,7 +103,7 @@ def test_bisection_finds_the_best_quality_that_fits(codec):
     allowed = (sizes[40] + sizes[41]) / 2
     file = codec(bits_per_pixel=8 * allowed / 64**2).file(image)
     assert len(file) <= allowed
-    # Sizes may repeat and hardly fall; there is no much larger file that would have fitted.
+    # Sizes may repeat and need not be monotonic, but no much larger file would have fitted.
     assert len(file) >= 0.97 * max(size for size in sizes if size <= allowed)
 
 
@@ -149,19 +149,23 @@ def test_pixels_beyond_their_range_are_cut_and_led_back():
     assert torch.allclose(from_centred(centred(images)), images, atol=1e-6)
     (too_high,) = torch.autograd.grad(from_centred(outputs).sum(), outputs)
     (too_low,) = torch.autograd.grad(-from_centred(outputs).sum(), outputs)
-    assert too_high.tolist() == [0, 0.25, 0.25]  # descent leads down, which is outside at 0
+    assert too_high.tolist() == [
+        0,
+        0.25,
+        0.25,
+    ]  # gradient descent would lower it; at 0, out of range
     assert too_low.tolist() == [-0.25, -0.25, 0]
 
 
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("physical", [lambda: None, EdgeFilter], ids=["image", "edges"])
 def test_autoencoder_begins_as_cosines_of_blocks(physical):
-    """All 48 lose nothing, 8 what the others hold, and means of blocks are in the first."""
+    """48 coefficients are lossless, 8 lose the rest; the first holds the mean of its block."""
     images = smooth(2).double()
     assert error(Autoencoder(48, 16, physical()).double(), images).max() < 1e-6
     codec = Autoencoder(8, 16, physical()).double()
     blocks = centred(images).unfold(2, 4, 4).unfold(3, 4, 4).permute(0, 2, 3, 1, 4, 5).flatten(3)
-    # The basis is made in float32, and its kernels by products of it.
+    # The basis is computed in float32, and the kernels are products of it.
     basis = cosines(4, 48).flatten(1).double()
     assert torch.allclose(basis @ basis.T, torch.eye(48, dtype=torch.float64), atol=1e-6)
     coefficients = blocks @ basis.T
@@ -173,7 +177,7 @@ def test_autoencoder_begins_as_cosines_of_blocks(physical):
 
 @pytest.mark.parametrize("kernel", [4, 5])
 def test_layers_begin_as_an_orthogonal_projection_that_keeps_colours(kernel):
-    into, out = [3, 14, 30, 60], [60, 30, 14, 3]  # of 12, 48 and 120 that could be told
+    into, out = [3, 14, 30, 60], [60, 30, 14, 3]  # of at most 12, 48 and 120 independent channels
     down = [nn.Conv2d(a, b, 5, stride=2, padding=2) for a, b in itertools.pairwise(into)]
     options = {"stride": 2, "padding": kernel // 2 - (kernel == 4), "output_padding": kernel % 2}
     up = [nn.ConvTranspose2d(a, b, kernel, **options) for a, b in itertools.pairwise(out)]
@@ -245,9 +249,9 @@ def test_reconstruction_is_in_full_precision_under_autocast():
 
 
 def test_edge_filter_starts_as_sobel_and_laplacian():
-    ramp = torch.arange(8.0).expand(1, 3, 8, 8) / 8  # no product or sum of it is rounded
+    ramp = torch.arange(8.0).expand(1, 3, 8, 8) / 8  # exact in float32
     edges = EdgeFilter(concatenate=False)(ramp)[..., 1:-1, 1:-1].view(3, 3, 6, 6)
-    assert (edges[1] == 1 / 8).all()  # d/dx of all colours
+    assert (edges[1] == 1 / 8).all()  # d/dx of all colors
     assert not edges[[0, 2]].any()  # Laplacian, d/dy
     bump = torch.zeros(1, 3, 5, 5)
     bump[..., 2, 2] = 1

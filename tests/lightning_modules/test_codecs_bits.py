@@ -1,4 +1,4 @@
-"""Real bits: entropy models, and streams that decode to the same tensor elsewhere."""
+"""Entropy models, and streams that decode to the same tensor on other machines."""
 
 import math
 import subprocess
@@ -17,7 +17,7 @@ from lightning_modules.errors import ModelError
 
 @pytest.fixture
 def codec():
-    """With latents of a few units, as training makes them."""
+    """A hyperprior whose latents are a few units large, as after training."""
     torch.manual_seed(0)
     codec = ScaleHyperprior(width=12, latent_channels=12)
     codec.g_a[-1].weight.data *= 3
@@ -95,7 +95,7 @@ def test_streams_decode_to_the_reconstruction(codec, images):
 
 
 def test_counted_bits_are_the_estimated_ones(codec, images):
-    """But for the rounding of scales, and the header and the last word: 48 bits."""
+    """Up to the rounding of scales and 48 bits for the header and the last word."""
     codec.update()
     latent, hyper = codec.latents(images)
     log_scale = codec.h_s(hyper)[..., : latent.shape[2], : latent.shape[3]]

@@ -27,7 +27,7 @@ ROOT = Path(__file__).parents[2]
 
 
 class Identity(Codec):
-    """A codec that loses nothing."""
+    """A lossless codec."""
 
     def reconstruct(self, images):
         return Reconstruction(images)
@@ -158,7 +158,7 @@ def test_gradient_reaches_the_encoder_through_a_frozen_classifier():
 def test_frozen_codec_stays_and_the_classifier_is_trained(trainer, codec):
     module = compressed(codec)
     for coder in codec.buffers():
-        coder += 1  # as another machine may have counted, or streams of there could not be read
+        coder += 1  # as if computed on another machine, whose streams must remain readable
     codec, classifier = state(module.codec), state(module.network)
     trainer(Freeze(["codec"])).fit(module, loader(), loader())
     assert not changed(codec, module.codec)
@@ -253,7 +253,7 @@ def test_codec_learns_and_reports_what_it_leaves(trainer):
 
 
 def test_coder_is_made_ready_by_a_fit_and_left_alone_later(trainer):
-    """Or a stream written after the training could not be read on another machine."""
+    """Otherwise other machines could not read streams written after training."""
     module = codec_module(ScaleHyperprior(width=12, latent_channels=8), rate_weight=0.1)
     table = module.codec.prior.table.clone()
     trainer(max_epochs=2).fit(module, loader(), loader())
@@ -270,7 +270,7 @@ def test_a_codec_predicts_no_classes():
 
 
 def test_a_codec_run_goes_on_as_if_it_had_never_stopped(lesions):
-    """With noise in every step, and a coder that is part of the state."""
+    """With noise in every step and a coder in the checkpoint."""
     options = [
         "--config=codec_hyperprior",
         f"--data.root={lesions}",

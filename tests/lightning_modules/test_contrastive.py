@@ -78,7 +78,7 @@ def test_follower_is_an_exponential_moving_average_of_parameters_alone():
 
 @pytest.mark.parametrize("momentum", [0.9, None])
 def test_anchors_and_keys(momentum, monkeypatch):
-    """With a key network first views are anchors, without one all; both meet all, and the queue."""
+    """Anchors are first views with a key network, else all views; keys are all and the queue."""
     module = paco(Encoder(batch_norm=False), momentum)
     module.log = lambda *_: None
     seen = []
@@ -126,7 +126,7 @@ def test_key_network_in_half_precision_is_refused():
 
 @pytest.mark.parametrize("method", METHODS)
 def test_every_trained_parameter_gets_a_gradient(method):
-    """Or data-parallel training would wait for it."""
+    """Data-parallel training would wait forever for a missing gradient."""
     module = make(method)
     module.training_step(batch(method), 0).backward()
     lacking = [n for n, p in module.named_parameters() if p.requires_grad and p.grad is None]
@@ -168,7 +168,7 @@ def test_two_losses_are_added():
 
 @pytest.mark.usefixtures("float64")
 def test_bcl_classifies_the_first_view_and_compares_the_others_and_the_prototypes():
-    """eq. 8 of its paper, from naive loops over anchors and classes."""
+    """Compare with eq. 8 of the paper, in naive loops over anchors and classes."""
     module, data = make("bcl").double(), in_float64(batch("bcl"))
     module.eval()
     first, *others = data["image"].chunk(3)
@@ -240,7 +240,7 @@ def test_resumed_equals_never_stopped(method, tmp_path):
 
 @pytest.mark.filterwarnings("ignore:You defined a `validation_step`")
 def test_key_network_follows_once_an_optimizer_step(tmp_path):
-    """Momentum 0 copies, so that it shows when: at the end of an accumulation."""
+    """Momentum 0 copies the network, which shows the time of the update: after an accumulation."""
     copied = trained(lightning(momentum=0.0), tmp_path, epochs=1, accumulated=2)
     assert equal(*(dict(n.named_parameters()) for n in (copied.key_network, copied.network)))
     calls = []

@@ -25,7 +25,7 @@ def sphere(rows: int) -> torch.Tensor:
 
 
 def contrast(size: int = 12, queue: int = 9, label: torch.Tensor | None = None) -> ContrastiveBatch:
-    """Two views of ``size`` images, all anchors, beside a queue of which four slots are empty."""
+    """Two views of ``size`` images, all of them anchors, and a queue with four empty slots."""
     torch.manual_seed(0)
     label = torch.randint(0, K - 1, (size,)) if label is None else label  # class 6 is absent
     logits = torch.randn(2 * len(label), K, dtype=torch.float64)
@@ -205,7 +205,7 @@ def test_empty_slots_of_a_queue_change_nothing(loss):
 @pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES.keys())
 @pytest.mark.parametrize("size", [1, 2])
 def test_anchors_without_company_or_positives_have_finite_gradients(loss, size):
-    """One view of images of different classes: no anchor has a positive, or even another key."""
+    """One view of images of different classes: no anchor has a positive or any other key."""
     embedding, logits = sphere(size).requires_grad_(), torch.randn(size, K, dtype=torch.float64)
     value = loss(ContrastiveBatch.of_all(embedding, torch.arange(size), logits))
     value.backward()
@@ -217,7 +217,7 @@ def test_anchors_without_company_or_positives_have_finite_gradients(loss, size):
 
 @pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES.keys())
 def test_half_precision_is_left_alone(loss):
-    """Autocast does not reach the similarities, and logits are widened before they are used."""
+    """Similarities ignore autocast, and logits are converted to float32 before use."""
     c = contrast()
     c = changed(c, anchors=c.anchors.float(), keys=c.keys.float(), logits=c.logits.bfloat16())
     wide = {name: getattr(c, name).double() for name in ("anchors", "keys", "logits")}
@@ -225,6 +225,6 @@ def test_half_precision_is_left_alone(loss):
     with torch.autocast("cpu", torch.bfloat16):
         found = loss(c)
     assert found.dtype == torch.float32
-    # Cosines of D products over a temperature of 0.1; half precision would cost 4e-3 / 0.1.
+    # Cosines divided by a temperature of 0.1; half precision would err by 4e-3 / 0.1.
     rounding = D * torch.finfo(torch.float32).eps / 0.1
     assert found.item() == pytest.approx(exact.item(), abs=2 * rounding)

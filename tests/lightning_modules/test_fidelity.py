@@ -59,7 +59,7 @@ def test_ssim_is_kornias_where_windows_are_whole(pair):
 
 
 def test_ms_ssim_is_the_product_over_scales(pair):
-    """Naive, from its paper, in which the windows of a scale are those of the first."""
+    """Compare with a naive loop from the paper, with the same windows at every scale."""
     a, b = (images.double() for images in pair)
     ours = structural_similarity(a, b, everywhere(a))[1][:, 0]
     exponents = np.array([0.0448, 0.2856, 0.3001, 0.2363])  # 96, 48, 24, 12: not 6, below 11
@@ -75,7 +75,7 @@ def test_ms_ssim_is_the_product_over_scales(pair):
 
 
 def structure(a, b):
-    """Mean of (2 s_ab + c) / (s_aa + s_bb + c) over windows of two images, one by one."""
+    """Mean of (2 s_ab + c) / (s_aa + s_bb + c) over all windows, in a loop."""
     axis = np.exp(-((np.arange(11) - 5) ** 2) / (2 * 1.5**2))
     weight = np.outer(axis, axis) / axis.sum() ** 2
     x, y = (np.lib.stride_tricks.sliding_window_view(i.numpy(), (11, 11), (1, 2)) for i in (a, b))
@@ -140,7 +140,7 @@ def test_mean_colours_explain_nothing(pair):
 def test_contrast_is_of_the_lesion_and_the_skin_around_it():
     mask = disc(64, 12).double()
     images = (0.6 - 0.4 * mask).repeat(1, 3, 1, 1)
-    images[..., :2, :] = 0.0  # a dark margin of the picture is no skin
+    images[..., :2, :] = 0.0  # the dark margin of the image is not skin
     assert contrast(images, mask).item() == pytest.approx(0.5)
     assert contrast(1 - images, mask).item() == pytest.approx((0.4 - 0.8) / 1.2)
     assert contrast(images, torch.ones_like(mask)).isnan().all()
@@ -199,7 +199,7 @@ def test_what_is_black_has_no_contrast_and_all_lesion_has_none_to_skin():
 
 
 def counted(rows):
-    """The fidelity of rows of a batch of five, half as bright, with a mask and counted bits."""
+    """Fidelity of the given rows of five images, at half brightness, with mask and counted bits."""
     generator = torch.Generator().manual_seed(0)
     images = torch.rand(5, 3, 24, 24, generator=generator)
     batch = {
@@ -210,7 +210,7 @@ def counted(rows):
     }
     seen = Reconstruction(images / 2, bits=torch.arange(5.0))
     found = Fidelity(NAMES)
-    for row in rows:  # one by one, as many as there are
+    for row in rows:  # one at a time
         found.update(
             {name: value[row : row + 1] for name, value in batch.items()},
             Reconstruction(seen.image[row : row + 1], seen.bits[row : row + 1]),

@@ -13,7 +13,7 @@ NAMES = ("mel", "nv", "bcc", "akiec", "bkl", "df", "vasc")
 
 
 class Recorded(nn.Module):
-    """Whatever ``logits`` of the levels it was given, in place of a network."""
+    """A network that returns the ``logits`` it is given."""
 
     def __init__(self, depth: int = 3) -> None:
         super().__init__()
@@ -24,7 +24,7 @@ class Recorded(nn.Module):
 
 
 def module(network, cls=HierarchicalClassifier, **options):
-    """With what it logs in ``logged``."""
+    """A module that stores what it logs in ``logged``."""
     options = {"criterion": nn.CrossEntropyLoss(), "optimizer": adam} | options
     made = cls(network, class_names=NAMES, **options)
     made.logged = {}
@@ -98,7 +98,7 @@ def test_scores_of_every_level_are_scikit_learns(absent):
         if not absent:
             assert balanced == pytest.approx(balanced_accuracy_score(true, predicted))
     assert made.logged["val/accuracy"] == made.logged["val/level3_accuracy"]
-    # The running mean of 60 losses is in float32.
+    # The running mean of 60 losses is computed in float32.
     rounding, expected = 60 * torch.finfo(torch.float32).eps, F.cross_entropy(logits[-1], label)
     assert made.logged["val/loss"] == pytest.approx(expected.item(), rel=rounding)
     assert not any(confusion.update_called for confusion in made.confusion["val"])
@@ -128,7 +128,9 @@ def test_path_loss_by_its_definition():
     loss = path_loss(logits, taxonomy.paths)
     assert torch.allclose(loss, torch.stack(each).mean())
     assert torch.allclose(path_loss(logits, taxonomy.targets(torch.eye(7))), loss)
-    assert torch.allclose(path_loss(logits.flip(1), taxonomy.paths), loss)  # order does not count
+    assert torch.allclose(
+        path_loss(logits.flip(1), taxonomy.paths), loss
+    )  # the order of levels does not matter
     assert path_loss(logits * 1e4, taxonomy.paths).isfinite()
 
 
@@ -188,7 +190,7 @@ def multi_head():
 def test_every_way_learns_a_batch_by_heart(make, cls):
     made, given = module(make(), cls), batch()
     features = torch.randn(7, 96, 2, 2)[given["label"]] + 0.1 * torch.randn(14, 96, 2, 2)
-    made.network.features = lambda images: features  # learning is fast without the encoder
+    made.network.features = lambda images: features  # without the encoder, learning is fast
     optimizer = made.configure_optimizers()
     for _ in range(40):
         optimizer.zero_grad()

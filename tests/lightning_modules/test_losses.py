@@ -1,4 +1,4 @@
-"""Each loss against its paper: printed numbers, limits and identities."""
+"""Losses against their papers: printed numbers, limits and identities."""
 
 import itertools
 import math
@@ -28,7 +28,7 @@ def close(ours, expected, tolerance: float = 1e-6) -> bool:
 
 
 def weights_of(criterion, target):
-    """Each sample's weight in the mean: the gradient by its loss, times the batch size."""
+    """Weights of the samples in the mean: gradient by each sample's loss, times the batch size."""
     each = torch.zeros(len(target), requires_grad=True)
     (gradient,) = torch.autograd.grad(criterion.mean(each, target), each)
     return gradient * len(target)
@@ -103,7 +103,7 @@ def test_focal_values(p, expected):
 
 
 def test_selections_solve_their_objectives():
-    """Over all v in {0, 1}^M; OHEM as the slides write it, a minimisation, selects nothing."""
+    """Compare with all v in {0, 1}^M. OHEM as in its slides, a minimization, selects nothing."""
     logits, target = sample(batch=8)
     each = F.cross_entropy(logits, target, reduction="none")
     threshold = each.median().item() + 1e-3
@@ -161,7 +161,7 @@ def test_weights_and_selection_together():
 
 
 def test_ties_are_chosen_together():
-    """A classifier that starts at zero has one loss for all, and must not be stuck there."""
+    """A classifier that starts at zero has equal losses for all samples and must still learn."""
     same = torch.full((8,), math.log(K))
     assert losses.SelfPacedLoss(quantile=0.5).select(same).all()
     assert losses.OHEMLoss(keep=0.5).select(same).all()
@@ -183,7 +183,7 @@ def test_age_is_a_moving_average_that_checkpoints_hold():
     assert criterion.age.item() == 2
     chosen = criterion.select(torch.tensor([2.05, 2.15, 7.0, 8.0]))
     assert criterion.age.item() == pytest.approx(0.9 * 2 + 0.1 * 2.15)
-    assert not chosen.any()  # half of this batch, but none below the average
+    assert not chosen.any()  # half of this batch would be selected, but none is below average
     assert criterion.state_dict().keys() == {"age"}
     criterion.eval().select(torch.tensor([9.0, 9.0]))
     assert criterion.age.item() == pytest.approx(2.015)
@@ -227,7 +227,7 @@ def test_equal_ends_of_smoothing_are_pytorchs():
 
 def test_soft_f1_of_decisions_is_macro_f1():
     logits, target = sample(batch=40)
-    target[target == 5] = 4  # a class that does not occur is left out
+    target[target == 5] = 4  # absent classes are left out
     decided = F.one_hot(logits.argmax(1), K)
     occur = [c for c in range(K) if (target == c).any()]
     expected = f1_score(target, logits.argmax(1), labels=occur, average="macro")

@@ -1,4 +1,4 @@
-"""Limits, loops from the papers, and what holds for every loss, in several processes too."""
+"""Properties of all losses: limits, loops from the papers, and equality over processes."""
 
 import math
 
@@ -62,7 +62,7 @@ LABELS = {"hard": sample()[1], "soft": soft_labels()}
 
 @pytest.fixture(autouse=True, scope="module")
 def _one_thread():
-    """Small tensors on many threads only wait, on a machine that does other things too."""
+    """Use one thread: with small tensors, several threads would mostly wait."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -121,7 +121,7 @@ def test_checkpoints_hold_no_class_counts(make):
 
 
 def run(make, logits, target):
-    """A loss and its gradient, the second time that it is called."""
+    """Loss and gradient of the second call."""
     criterion, logits = make(), logits.clone().requires_grad_()
     criterion(logits.detach() / 2, target)
     loss = criterion(logits, target)
@@ -130,7 +130,7 @@ def run(make, logits, target):
 
 
 def half_of_the_batch(rank):
-    """What one of two processes finds, with gradients averaged as data-parallel training does."""
+    """Losses and averaged gradients in one of two processes, as in data-parallel training."""
     found, mine = {}, slice(6 * rank, 6 * rank + 6)
     for name, make in MAKE.items():
         for kind, y in LABELS.items():
@@ -152,7 +152,7 @@ def test_two_processes_are_one_with_the_whole_batch():
 
 
 def test_the_harder_half_of_the_processes_alone_is_mined():
-    """That the test above has a process with an empty selection."""
+    """In the test above, one process selects no sample."""
     logits, target = sample()
     chosen = losses.OHEMLoss(keep=0.3).select(F.cross_entropy(logits, target, reduction="none"))
     assert not chosen[:6].any()

@@ -10,7 +10,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*sklearn.*", "ignore::UserWarni
 
 
 def predictions(seed: int, n: int = 200, never: int | None = None, absent: int | None = None):
-    """Random logits and labels; class ``never`` is not predicted, class ``absent`` not true."""
+    """Random logits and labels; ``never`` is never predicted, ``absent`` never the label."""
     generator = torch.Generator().manual_seed(seed)
     logits = torch.randn(n, 7, generator=generator)
     if never is not None:
@@ -73,7 +73,7 @@ def test_macro_auroc_is_the_mean_over_classes_that_occur(absent):
     probability = logits.softmax(1)
     each = [sklearn.roc_auc_score(labels == c, probability[:, c]) for c in range(7) if c != absent]
     found = computed(logits, labels)["macro_auroc"].item()
-    # A sum over 200 thresholds in float32; a pair of images in another order would be 3e-5.
+    # A sum over 200 thresholds in float32; one swapped pair of images would differ by 3e-5.
     assert found == pytest.approx(np.mean(each), abs=200 * torch.finfo(torch.float32).eps / 2)
 
 

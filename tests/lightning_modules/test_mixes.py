@@ -34,7 +34,7 @@ def a_batch(seed: int = 0, size: int = B, device: str = "cpu") -> dict:
 
 
 def an_indexed_batch(seed: int = 0, size: int = B) -> dict:
-    """Each pixel of an image is the image's number, and each label is a class of its own."""
+    """A batch in which every pixel holds the number of its image, and every label is unique."""
     number = torch.arange(size)
     image = number.float().view(-1, 1, 1, 1).expand(size, 3, H, W)
     return a_batch(seed, size) | {"image": image, "label": F.one_hot(number, size).float()}
@@ -99,13 +99,13 @@ def test_lambda_has_the_moments_of_the_beta_distribution(alpha):
 
 
 def partners(mixed: dict) -> torch.Tensor:
-    """Each image's partner in a mix of an indexed batch; itself where none shows."""
+    """Partner of each image in a mixed indexed batch; the image itself if none is visible."""
     other = mixed["label"] - mixed["label"].diagonal().diag()
     return other.argmax(1).where(other.sum(1) > 0, torch.arange(len(other)))
 
 
 def lambdas(mixed: dict) -> torch.Tensor:
-    """Of the images of a mixed indexed batch that have a partner."""
+    """The mixing ratios of the images of a mixed indexed batch that have a partner."""
     return mixed["label"].diagonal()[partners(mixed) != torch.arange(B)]
 
 
@@ -118,7 +118,7 @@ def test_one_lambda_for_a_batch_unless_per_image(kind):
 
 
 def test_partners_are_a_permutation(mix):
-    """No image is the partner of two."""
+    """No image is the partner of two others."""
     for seed in range(5):
         torch.manual_seed(seed)
         drawn = partners(mix(an_indexed_batch()))
@@ -134,7 +134,7 @@ def test_partners_are_drawn_anew(mix):
 
 
 def test_images_are_mixed_as_their_labels(mix):
-    """Over its pixels, an image is as much of each source as its label says."""
+    """The share of each source in the pixels equals its share in the label."""
     for seed in range(5):
         torch.manual_seed(seed)
         batch = an_indexed_batch(seed)
@@ -170,7 +170,7 @@ def test_mixup_blends_the_mask():
 
 
 def naive_box(y: int, x: int, lam: float) -> tuple[slice, slice]:
-    """The published code, for one image."""
+    """Naive version for one image, from the published code."""
     cut = (1 - lam) ** 0.5
     height, width = int(H * cut) // 2, int(W * cut) // 2
     rows = slice(max(y - height, 0), max(min(y + height, H), 0))
@@ -204,7 +204,7 @@ def test_naive_loop(kind, per_image):
 
 
 def test_the_box_of_saliencymix_is_about_the_peak_of_the_source():
-    """Each source has one salient pixel; a box that does not reach the border centres on it."""
+    """Sources have one salient pixel each; boxes away from the border are centered on it."""
     torch.manual_seed(0)
     peaks, saliency = torch.stack([torch.randint(10, 14, (B,)) for _ in "yx"], 1), []
     for y, x in peaks.tolist():

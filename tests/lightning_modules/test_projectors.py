@@ -30,7 +30,7 @@ def module(own, momentum=None, key_logits="own"):
 
 
 def test_names_of_parameters_without_the_options():
-    """Checkpoints of runs from before these options are still loaded."""
+    """Checkpoints from before these options can still be loaded."""
     names = {n for n in network(layers=3).state_dict() if not n.startswith("encoder.")}
     layers = ("classifier", "projector.0", "projector.2", "projector.4")
     assert names == {f"{layer}.{kind}" for layer in layers for kind in ("weight", "bias")}
@@ -38,7 +38,7 @@ def test_names_of_parameters_without_the_options():
 
 @pytest.mark.usefixtures("float64")
 def test_projector_of_paco():
-    """Linear, batch norm, ReLU, linear."""
+    """A projector: linear, batch norm, ReLU, linear."""
     own, features = network(norm="hidden").double(), torch.randn(8, 32, dtype=torch.float64)
     state = own.projector.state_dict()
     assert {name for name in state if "running" not in name and "num" not in name} == {
@@ -53,7 +53,7 @@ def test_projector_of_paco():
 
 
 class Published(nn.Module):
-    """What SPMix's published code trains, with one network and the loss of GPaCo, from its text."""
+    """The model of SPMix's published code, written anew: one network and the loss of GPaCo."""
 
     def __init__(self, encoder, classifier):
         super().__init__()
@@ -103,7 +103,7 @@ def gpaco(keys, key_label, logits, alpha=0.05, temperature=0.2):
 
 @pytest.mark.usefixtures("float64")
 def test_training_equals_the_published_module():
-    """In two steps, the second with a queue: losses, weights, and running statistics."""
+    """Losses, weights and running statistics of two steps, the second with a queue."""
     own = module(network(**SPMIX_CODE), key_logits="query").double()
     theirs = Published(copy.deepcopy(own.network.encoder), copy.deepcopy(own.network.classifier))
     theirs.double()
@@ -125,7 +125,7 @@ def test_training_equals_the_published_module():
 
 
 def test_logits_of_the_second_views():
-    """Where they repeat the first ones', the classifier hears nothing of the second images."""
+    """If second views reuse the first ones' logits, no gradient reaches the second images."""
     each = batch("gpaco")
     first, second = ({k: v.chunk(2)[i] for k, v in each.items()} for i in range(2))
     for kind in ("own", "query"):
@@ -178,7 +178,7 @@ def one_of_two(rank):
 
 
 def test_two_processes_keep_the_same_weights():
-    """Data-parallel training waits for every gradient, and these batches differ."""
+    """Data-parallel training needs every gradient in each process, whatever its batch."""
     first, second = in_two(one_of_two)
     for momentum, state in first.items():
         assert all(torch.equal(value, second[momentum][name]) for name, value in state.items())

@@ -1,4 +1,4 @@
-"""SPMix as a method: on what it learns, with whom it agrees, and that it goes on exactly."""
+"""SPMix: its objective, agreement with other methods, and exact resumption."""
 
 import pytest
 import torch
@@ -52,7 +52,7 @@ def batch(pairs=6, size=32, number=2, seed=1):
 
 
 def anchors_of(both):
-    """What a method without mixing would be given: every anchor in two views, no partners."""
+    """The batch for a method without mixing: two views of the anchors, no partners."""
     return {name: value[::2] for name, value in both.items()}
 
 
@@ -111,7 +111,7 @@ def test_key_network_mixes_tokens_of_its_own():
 
 @pytest.mark.parametrize("method", [PAPER, CODE], ids=["paper", "code"])
 def test_all_that_trains_has_a_gradient(method):
-    """Data-parallel training waits for every gradient."""
+    """Data-parallel training would wait forever for a missing gradient."""
     mixing = module(method=method, cnn="test_resnet")
     mixing.training_step(batch(), 0).backward()
     without = [n for n, p in mixing.named_parameters() if p.requires_grad and p.grad is None]
@@ -151,7 +151,7 @@ def test_the_second_view_alone_can_be_mixed():
 
 
 def record_encoded(mixing):
-    """The views that are encoded, as they come."""
+    """Record the encoded views in order."""
     seen, encode = [], mixing.encode
 
     def noted(network, view):
@@ -223,7 +223,7 @@ def test_pairs_need_an_even_number_of_images():
         ({"depth": 1}, torch.bfloat16, 200),
         ({"depth": 1}, torch.float16, 200),
         ({"cnn": "test_resnet"}, torch.bfloat16, 20),
-        ({"cnn": "test_resnet"}, torch.float16, 2),  # whose convolutions CPUs take long for
+        ({"cnn": "test_resnet"}, torch.float16, 2),  # with convolutions that are slow on CPUs
     ],
     ids=["block-bf16", "block-fp16", "hybrid-bf16", "hybrid-fp16"],
 )
@@ -236,13 +236,13 @@ def test_steps_in_half_precision(method, network, half, steps):
 
 
 def share(rank, seed):
-    """Half of the pairs, in both views."""
+    """Half of the pairs in both views: the share of a process."""
     both = views(batch(seed=seed), 2, check=True)
     return {k: torch.cat([view[k].chunk(2)[rank] for view in both]) for k in both[0]}
 
 
 def one_of_two(rank):
-    """Train on its share of the pairs, and say what came of it."""
+    """Train on this process's share of the pairs; return losses and states."""
     found = {}
     for method in ("paper", "code"):
         mixing = module(method={"paper": PAPER, "code": CODE}[method]).double()
@@ -260,7 +260,7 @@ def test_two_processes_train_as_one():
         batches = [in_float64(batch(seed=seed)) for seed in range(4)]
         losses = train(mixing, Step(mixing), batches)
         both = zip(first[name]["losses"], second[name]["losses"], strict=True)
-        # Cross-entropy is of a process's own anchors; the contrastive losses are of all.
+        # Cross-entropy covers the anchors of one process, the contrastive losses those of all.
         assert [sum(pair) / 2 for pair in both] == pytest.approx(losses, rel=1e-9)
         for key, value in mixing.state_dict().items():
             assert torch.equal(first[name]["state"][key], second[name]["state"][key])

@@ -1,4 +1,4 @@
-"""SPMix's ratio grids and blends, against loops over pixels and patches."""
+"""Ratio grids and mixes of SPMix, against loops over pixels and patches."""
 
 import pytest
 import torch
@@ -24,7 +24,7 @@ def view(pairs=3, size=32, seed=0, labels=(0, 1)):
     rows = 2 * pairs
     return {
         "image": torch.rand(rows, 3, size, size, generator=generator),
-        # Of so few bits that a mean over a patch is exact, in whatever order it is summed.
+        # Few bits, so that the mean over a patch is exact in any order of summation.
         "saliency": torch.randint(257, (rows, 1, size, size), generator=generator) / 256,
         "label": torch.tensor(labels).repeat(pairs),
     }
@@ -35,7 +35,7 @@ def mix(kind=PatchMix, **options):
 
 
 def mixed(module, batch, grid=GRID):
-    """The batch with the ratio of its pairs."""
+    """The batch with the ratios of its pairs."""
     return module(batch, grid, module.choose(batch["label"][::2]))
 
 
@@ -103,7 +103,7 @@ def test_ratios_without_maps_are_drawn_evenly(kind):
         ratio = ratio[:, 0, 0]
     quantiles = torch.quantile(ratio.flatten(), torch.tensor([0.0, 0.25, 0.5, 0.75, 1.0]))
     expected = torch.tensor([0.5, 0.575, 0.65, 0.725, 0.8])
-    deviation = 0.3 * 0.5 / ratio.numel() ** 0.5  # of the median, the least certain of them
+    deviation = 0.3 * 0.5 / ratio.numel() ** 0.5  # of the median, the least certain estimate
     torch.testing.assert_close(quantiles, expected, rtol=0, atol=5 * deviation)
 
 
@@ -128,7 +128,7 @@ def test_ratios_are_from_floor_to_clip(merge):
     assert ratio.min() >= 0.3
     assert ratio.max() <= 0.8
     assert torch.equal(ratio.flatten(1).amax(1), torch.full((50,), 0.8))
-    if merge != "ratios":  # of which the larger one is taken
+    if merge != "ratios":  # these take the larger one
         assert torch.equal(ratio.flatten(1).amin(1), torch.full((50,), 0.3))
 
 
@@ -221,7 +221,7 @@ def test_classes_are_filled_up_with_mixes():
 
 @torch.no_grad()
 def test_order_of_the_patches_is_that_of_the_tokens(encoder):
-    """A partner that differs in one patch only changes the tokens that see it, and no others."""
+    """Only the token of the one mixed patch changes."""
     plain = HybridViT("test_vit", pretrained=False, options={"patch_size": 8}, size=32).eval()
     batch = view(pairs=1)
     batch["saliency"] = torch.ones_like(batch["saliency"])
@@ -239,7 +239,7 @@ def test_order_of_the_patches_is_that_of_the_tokens(encoder):
 @torch.no_grad()
 @pytest.mark.parametrize("kind", [PatchMix, RandomPatchMix, SaliencyMixup, PairMixup])
 def test_ratio_one_is_no_mixing_bit_for_bit(encoder, kind):
-    """Against the same operations on as many rows, or a processor may sum in another order."""
+    """Compared with unmixed rows in a batch of equal size, as its size may affect rounding."""
     batch = view()
     module = mix(kind, floor=1.0, clip=1.0)
     if kind in (SaliencyMixup, PairMixup):
