@@ -13,15 +13,16 @@ from callbacks.recording.history import read_history
 
 BALANCED_ACCURACY = "val/balanced_accuracy"
 EARLY_SHARE = 0.1  # of the epochs
+MIN_EPOCHS = 10  # shorter runs have no first tenth
 FAR_BELOW = 2.0  # in standard errors
 
 
 def course(path: Path, images: Mapping[str, int]) -> dict[str, Any] | None:
     """The best and the last epoch by validation balanced accuracy, with remarks.
 
-    There are two remarks: the best epoch is in the first tenth of the epochs, so that the best
-    checkpoint has hardly been trained; the last epoch is more than two standard errors below the
-    best one, as after a collapse.
+    There are two remarks: the best epoch is in the first tenth of at least ten epochs, so that the
+    best checkpoint has hardly been trained; the last epoch is more than two standard errors below
+    the best one, as after a collapse.
 
     Args:
         path: Path of the run's ``metrics.jsonl``.
@@ -56,7 +57,7 @@ def remarks(summary: Mapping[str, Any], error: float) -> list[str]:
     """The remarks on a course, given the standard error of its best value."""
     best, last, epochs = summary["best_epoch"], summary["last_epoch"], summary["last_epoch"] + 1
     sentences = []
-    if best + 1 <= max(1, EARLY_SHARE * epochs) and epochs > 1:
+    if epochs >= MIN_EPOCHS and best + 1 <= EARLY_SHARE * epochs:
         sentences.append(f"the best epoch is {best + 1} of {epochs}, in the first tenth")
     if summary["best"] - summary["last"] > FAR_BELOW * error:
         sentences.append(

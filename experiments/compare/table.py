@@ -127,17 +127,34 @@ def difference_legend(comparison: Comparison) -> list[str]:
 
 
 def _caution(comparison: Comparison) -> str:
-    fewest = min(len(row.runs) for row in comparison.rows)
+    """What the p-values do not cover, with the rows whose difference is of few seeds."""
     text = (
         "The lesion intervals and p-values are conditional on these trained models: they cover the "
         "choice of test images, not the variation between training runs. That is what the interval "
         "over seeds (±) shows"
     )
-    if fewest >= FEW_SEEDS:
+    base = next(row for row in comparison.rows if row.name == comparison.baseline)
+    seeds = {
+        row.name: len(row.difference.shared_seeds) or min(len(row.runs), len(base.runs))
+        for row in comparison.rows
+        if row.difference
+    }
+    few = {name: n for name, n in seeds.items() if n < FEW_SEEDS}
+    if not few:
         return f"{text}."
-    count = "a single seed" if fewest == 1 else f"only {fewest} seeds"
+    if len(few) < len(seeds):
+        named = ", ".join(f"{name} ({n})" for name, n in few.items())
+        return (
+            f"{text}. A small p-value does not show that a row is better if its difference is over "
+            f"fewer than {FEW_SEEDS} seeds: {named}."
+        )
+    low, high = min(few.values()), max(few.values())
+    counts = (
+        f"{low} to {high} seeds" if low < high else "one seed" if high == 1 else f"{high} seeds"
+    )
     return (
-        f"{text}; with {count} in a row, a small p-value does not show that the method is better."
+        f"{text}. All differences are over only {counts}, so a small p-value does not show that a "
+        "method is better."
     )
 
 

@@ -33,19 +33,19 @@ def test_a_good_training_has_no_remarks(tmp_path):
 
 
 def test_a_collapse_is_remarked(tmp_path):
-    found = course(record(tmp_path / "metrics.jsonl", [0.5, 0.3, 0.2, 0.2]), IMAGES)
+    found = course(record(tmp_path / "metrics.jsonl", [0.5, 0.3] + 8 * [0.2]), IMAGES)
     early, late = found["remarks"]
-    assert early == "the best epoch is 1 of 4, in the first tenth"
+    assert early == "the best epoch is 1 of 10, in the first tenth"
     assert late == (
-        "the last epoch (4) has a validation balanced accuracy of 0.200, the best (1) 0.500"
+        "the last epoch (10) has a validation balanced accuracy of 0.200, the best (1) 0.500"
     )
 
 
 @pytest.mark.parametrize(
     ("best_epoch", "epochs", "early"),
-    [(0, 1, False), (0, 5, True), (1, 5, False), (1, 20, True), (2, 20, False)],
+    [(0, 1, False), (0, 9, False), (0, 10, True), (1, 10, False), (1, 20, True), (2, 20, False)],
 )
-def test_the_first_tenth_has_one_epoch_at_least(tmp_path, best_epoch, epochs, early):
+def test_only_runs_of_ten_epochs_have_a_first_tenth(tmp_path, best_epoch, epochs, early):
     values = [0.5] * epochs
     values[best_epoch] = 0.51
     found = course(record(tmp_path / "metrics.jsonl", values), IMAGES)

@@ -1,4 +1,5 @@
 import json
+import re
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -40,10 +41,10 @@ def test_a_row_is_a_name_and_its_decision_another(runs):
 
 
 def test_a_doubtful_training_is_named_on_table_and_page(make_run):
-    training = {"remarks": ["the best epoch is 1 of 9, in the first tenth"]}
+    training = {"remarks": ["the best epoch is 1 of 10, in the first tenth"]}
     runs = [read_run(make_run("ce", seed=s, training=training if s else None)) for s in range(2)]
     comparison = compare(runs, resamples=20)
-    said = "Doubtful training of ce, seed 1: the best epoch is 1 of 9, in the first tenth."
+    said = "Doubtful training of ce, seed 1: the best epoch is 1 of 10, in the first tenth."
     assert said in table.markdown(comparison)
     assert said in page.render(comparison)
 
@@ -108,8 +109,18 @@ def test_rows_of_different_seeds_are_named(runs, make_run):
 def test_few_seeds_have_a_caution_beside_their_p_values(runs):
     text = table.markdown(compare(runs, 20, baseline="ce"))
     assert "not the variation between training runs" in text
-    assert "with a single seed in a row" in text
+    assert "All differences are over only 1 to 3 seeds, so a small p-value does not show" in text
     assert "variation between training runs" not in table.markdown(compare(runs, 20))
+
+
+def test_the_caution_names_the_rows_of_few_seeds(make_run):
+    names = {"ce": 6, "good": 5, "few": 2, "single": 1}
+    runs = [read_run(make_run(name, seed=s)) for name, n in names.items() for s in range(n)]
+    text = table.markdown(compare(runs, 20, baseline="ce"))
+    (listed,) = re.findall(r"if its difference is over fewer than 5 seeds: (.*)\.", text)
+    assert sorted(listed.split(", ")) == ["few (2)", "single (1)"]
+    enough = [run for run in runs if run.name in ("ce", "good")]
+    assert "small p-value" not in table.markdown(compare(enough, 20, baseline="ce"))
 
 
 def test_a_run_does_not_differ_from_itself(make_run):

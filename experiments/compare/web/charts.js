@@ -24,7 +24,7 @@ export function whisker(estimate, [low, high], mark, bar) {
 }
 export const whiskerTitle = ([low, high]) => `plot, ${fixed(low, 2)} to ${fixed(high, 2)}`;
 
-export function key({ bar = false, seeds = true } = {}) {
+export function key({ bar = false, seeds = true, reference = true } = {}) {
   const sample = (mark, text) =>
     el("span", { class: "key" }, svg("svg", { viewBox: "0 0 26 12", width: 26 }, mark), ` ${text}`);
   const line = (kind) => svg("line", { class: kind, x1: 0, x2: 26, y1: 6, y2: 6 });
@@ -36,7 +36,7 @@ export function key({ bar = false, seeds = true } = {}) {
     bar && sample(box, "from 0 to the mean"),
     sample(line("lesions"), "95 % interval over lesions [ ]"),
     seeds && sample(line("seeds"), "95 % interval over seeds ±"),
-    baseline && sample(line("reference"), `mean of ${baseline.name}`),
+    reference && baseline && sample(line("reference"), `mean of ${baseline.name}`),
   );
 }
 

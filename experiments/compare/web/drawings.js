@@ -7,6 +7,13 @@ import { placeLabels, rangeOf } from "./charts.js";
 
 const UNIT = [0, 1];
 
+// Mean gap between predicted probability and observed frequency in the bins that are drawn.
+function calibrationError({ predicted, observed, images }) {
+  const gaps = images.map((n, i) => n * Math.abs(predicted[i] - observed[i]));
+  const sum = (values) => values.reduce((total, value) => total + value, 0);
+  return sum(gaps) / sum(images);
+}
+
 function learningMarks(curve, other) {
   return (sx, sy) => {
     const outline = [
@@ -133,9 +140,12 @@ export const drawings = {
       chart({ x: UNIT, y: UNIT, ...titles, marks: reliabilityMarks(row.reliability[at]) });
     const explained =
       "Observed frequency (vertical) by predicted probability, in the bins of the expected " +
-      "calibration error (ECE); a calibrated network is on the dashed line. The area of a dot is " +
-      "the number of images, all seeds together; the ECE is the mean over the seeds.";
-    const caption = (row) => `${row.name}, ECE ${fixed(mean(row, "ece"))}`;
+      "calibration error (ECE); a calibrated network is on the dashed line. Seeds are pooled: the " +
+      "area of a dot is the number of images in the bin, over all seeds, and the error in the " +
+      "caption is that of the bins drawn. The table has the mean over the seeds of each seed's " +
+      "ECE, which is at least as large.";
+    const error = (row) => fixed(calibrationError(row.reliability[at]));
+    const caption = (row) => `${row.name}, calibration error ${error(row)}`;
     const drawn = figures((row) => row.reliability, chartOf, caption);
     return [controls(select), note(explained), drawn, classLegend()];
   },

@@ -163,7 +163,8 @@ export const tables = {
       "lack different classes cannot be compared with each other. Groups of too few lesions have " +
       "no interval.";
     const whole = table(lines, groupColumns(lines), "Subgroups");
-    return [controls(select), note(explained), whole, classLegend()];
+    const marks = key({ seeds: false, reference: false });
+    return [controls(select), note(explained), marks, whole, classLegend()];
   },
 
   Resources() {
