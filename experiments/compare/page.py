@@ -23,7 +23,7 @@ from experiments.compare.resources import resources
 from experiments.compare.rows import Row
 from experiments.compare.runs import TestedRun
 from experiments.compare.subgroups import Group, group_scores, groups
-from experiments.compare.table import MAIN_METRICS, difference_legend, legend
+from experiments.compare.table import MAIN_METRICS, SYNTHETIC, difference_legend, legend
 from lightning_modules.metrics import SHOTS
 
 WEB = Path(__file__).parent / "web"
@@ -45,10 +45,10 @@ def render(comparison: Comparison) -> str:
     environment = Environment(loader=FileSystemLoader(WEB), autoescape=True)
     environment.policies["json.dumps_kwargs"] = {"separators": (",", ":"), "allow_nan": False}
     template = environment.get_template("page.html.j2")
-    beside_table = difference_legend(comparison)
+    shown_elsewhere = [*difference_legend(comparison), SYNTHETIC]
     return template.render(
         data=_plain(_data(comparison)),
-        legend=[line for line in legend(comparison) if line not in beside_table],
+        legend=[line for line in legend(comparison) if line not in shown_elsewhere],
         script=Markup(script()),
         rows=len(comparison.rows),
         runs=len(_runs(comparison)),

@@ -39,6 +39,7 @@ DIFFERENCE_COLUMNS = (
 )
 FILE_WIDTH = 160  # characters, if the output is no terminal
 FEW_SEEDS = 5
+SYNTHETIC = "SYNTHETIC DATA: these are not real lesions."
 
 
 def compact(comparison: Comparison) -> pd.DataFrame:
@@ -95,7 +96,7 @@ def show(comparison: Comparison) -> None:
 
 def legend(comparison: Comparison) -> list[str]:
     """Explanation of the data, the intervals and the tests, as sentences."""
-    lines = ["SYNTHETIC DATA: these are no real lesions."] if comparison.synthetic else []
+    lines = [SYNTHETIC] if comparison.synthetic else []
     resamples, images = comparison.weight.shape
     lines.append(
         f"{images} test images of {comparison.rows[0].runs[0].lesion.max() + 1} lesions. In "

@@ -10,12 +10,12 @@ const COARSE =
   "A map has only as many cells as the network's last feature map, e.g. 2 × 2 for images of " +
   "64 pixels and a stride of 32: such coarse maps say little about where a network looks.";
 const SCORES =
-  "Of the latest test, mean over the seeds. Energy: share of the map within the lesion. Pointing: " +
+  "Scores of the latest test, averaged over the seeds. Energy: share of the map within the lesion. Pointing: " +
   "share of the images whose highest point is within the lesion. Both have the same chance " +
   "level, the score of a uniform map or a random point: the mean lesion area.";
 
 const GROUPS = {
-  "Most confident mistakes of the test": (file) => file.startsWith("test_mistake"),
+  "Most confident mistakes on the test split": (file) => file.startsWith("test_mistake"),
   "Test images": (file) => file.startsWith("test_") && !file.startsWith("test_mistake"),
   "Validation images": (file) => file.startsWith("val_"),
   "Other images": (file) => !/^(?:test|val)_/.test(file),

@@ -12,7 +12,7 @@ const ofBaseline = (name) => baseline && mean(baseline, name);
 function pairing(seeds, { shared_seeds: shared }) {
   if (!shared.length) return "no shared seed";
   const all = shared.length === seeds.length && shared.length === baseline.seeds.length;
-  return all ? null : `shared: seed ${listed(shared)}`;
+  return all ? null : `shared: seed${shared.length > 1 ? "s" : ""} ${listed(shared)}`;
 }
 
 function differenceColumns() {
@@ -42,6 +42,10 @@ function differenceColumns() {
     },
   ];
 }
+
+// A dotted name that may break after a dot or an underscore.
+const breakable = (name) =>
+  el("span", {}, ...name.split(/(?<=[._])/).flatMap((part) => [part, el("wbr")]));
 
 const balanced = ({ balanced_accuracy: [value, bounds] }) => ({ mean: value, lesions: bounds });
 const groupRecall = (name) => ({
@@ -200,9 +204,14 @@ export const tables = {
       .toSorted()
       .map((name) => ({ name, left: left[name] ?? "–", right: right[name] ?? "–" }));
     const columns = [
-      { title: "option", text: true, value: (line) => line.name },
-      { title: "first run", text: true, cell: (line) => line.left },
-      { title: "second run", text: true, cell: (line) => line.right },
+      {
+        title: "option",
+        text: true,
+        value: (line) => line.name,
+        cell: (line) => breakable(line.name),
+      },
+      { title: "first run", text: true, cell: (line) => breakable(line.left) },
+      { title: "second run", text: true, cell: (line) => breakable(line.right) },
     ];
     const content = differing.length
       ? table(differing, columns, "Options that differ")
