@@ -110,6 +110,10 @@ def test_the_site_builds_and_every_link_leads_somewhere(tmp_path):
     quiet = os.environ | {"NO_MKDOCS_2_WARNING": "1"}
     outcome = subprocess.run(command, capture_output=True, text=True, env=quiet, cwd=ROOT)
     assert outcome.returncode == 0, outcome.stdout + outcome.stderr
+    assert "vgg_focal" in (tmp_path / "site" / "recipes.html").read_text()
+    assert (
+        'href="../recipes.html"' in (tmp_path / "site" / "guides/train_and_resume.html").read_text()
+    )
     for page in (tmp_path / "site" / "reference").glob("*.html"):
         assert not re.search(r":(class|func|meth|attr):", page.read_text()), page.name
 

@@ -143,3 +143,26 @@ def test_a_run_that_is_not_there_is_named(verb, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["verb", "runs/nothing/seed0"])
     with pytest.raises(SystemExit, match=r"error: runs/nothing/seed0 has no \w+\.\w+: train"):
         verb.main()
+
+
+def test_a_codec_is_not_exported(lesions, monkeypatch):
+    options = [
+        "--config=codec_6x",
+        f"--data.root={lesions}",
+        "--data.size=32",
+        "--data.batch_size=64",
+        "--model.codec.width=8",
+        "--data.mask=false",
+        "--trainer.max_epochs=1",
+        "--trainer.limit_train_batches=1",
+        "--trainer.limit_val_batches=1",
+        "--trainer.accelerator=cpu",
+    ]
+    run_command(["fit", *options])
+    monkeypatch.setattr(sys, "argv", ["export", "runs/codec_6x/seed0"])
+    with pytest.raises(SystemExit) as refused:
+        export.main()
+    assert refused.value.code == (
+        "error: runs/codec_6x/seed0 trained a codec, which has no classes: use a classifier's run."
+    )
+    assert not Path("runs/codec_6x/seed0/export").exists()
