@@ -11,7 +11,7 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from lightning_modules.errors import ModelError
+from lightning_modules.errors import ModelError, UnknownOptionError
 from lightning_modules.networks.network import Network
 from lightning_modules.networks.weights import load
 
@@ -199,7 +199,7 @@ def create(name: str, pretrained: bool, weights: str | Path | None, **kwargs: An
             load(model, name, weights)
         return model
     except TypeError as error:
-        raise ModelError(
+        raise UnknownOptionError(
             f"timm cannot build {name} with these options ({_first_line(error)}): correct "
             "--model.network.options."
         ) from error
