@@ -109,7 +109,14 @@ def encoded_arrays(
             f"{name}-{number}.npy",
             (len(pixels), *shape),
             np.float16,
-            partial(_fill, pixels=pixels, encoder=encoder, device=device, number=number),
+            partial(
+                _fill,
+                pixels=pixels,
+                encoder=encoder,
+                device=device,
+                number=number,
+                title=f"Encoding images, orientation {number + 1} of {orientations}",
+            ),
             None if cache_dir else user_cache(),
         )
         for number in range(orientations)
@@ -117,7 +124,12 @@ def encoded_arrays(
 
 
 def _fill(
-    rows: np.ndarray, pixels: np.ndarray, encoder: FrozenEncoder, device: torch.device, number: int
+    rows: np.ndarray,
+    pixels: np.ndarray,
+    encoder: FrozenEncoder,
+    device: torch.device,
+    number: int,
+    title: str,
 ) -> None:
     def work() -> Iterator[int]:
         for start in range(0, len(rows), BATCH_SIZE):
@@ -125,7 +137,6 @@ def _fill(
             rows[part] = _encode(encoder, pixels[part], number, device).cpu().numpy()
             yield from range(*part.indices(len(rows)))
 
-    title = f"Encoding images at {pixels.shape[1]} px, orientation {number + 1} of {ORIENTATIONS}"
     for _ in track(work(), title, len(rows)):
         pass
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
@@ -19,7 +20,8 @@ class OnePassClassifier(DiagnosticLearner):
     """Computes the head of a probe from its training vectors: class means, or all of them.
 
     Set ``trainer.max_epochs`` to 1; a further epoch would start from the beginning. Optimizer and
-    schedule have no effect.
+    schedule have no effect. Logs ``train/loss``, the cross-entropy of a batch by the
+    images so far, its own among them.
 
     Args:
         network: Probe whose head gathers vectors, such as
@@ -53,7 +55,9 @@ class OnePassClassifier(DiagnosticLearner):
         if batch_idx == 0:
             self.head.reset()
         with torch.no_grad():
-            self.head.gather(self.network.vectors(batch["image"]), batch["label"])
+            vectors = self.network.vectors(batch["image"])
+            self.head.gather(vectors, batch["label"])
+            self.log("train/loss", F.cross_entropy(self.head(vectors), batch["label"]))
         return torch.zeros((), device=self.device, requires_grad=True)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
