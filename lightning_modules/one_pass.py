@@ -20,8 +20,8 @@ class OnePassClassifier(DiagnosticLearner):
     """Computes the head of a probe from its training vectors: class means, or all of them.
 
     Set ``trainer.max_epochs`` to 1; a further epoch would start from the beginning. Optimizer and
-    schedule have no effect. Logs ``train/loss``, the cross-entropy of a batch by the
-    images so far, its own among them.
+    schedule have no effect. Logs ``train/loss``, the cross-entropy of a batch by the images so far,
+    its own among them.
 
     Args:
         network: Probe whose head gathers vectors, such as

@@ -61,9 +61,14 @@ def draw_lambda(alpha: float, draws: int, device: torch.device) -> Tensor:
 def blend(
     batch: dict[str, Tensor], partner: Tensor, lam: Tensor, num_classes: int
 ) -> dict[str, Tensor]:
-    """Blend each image, with the weight ``lam`` (B,) or (1,), with its ``partner`` (B,)."""
-    weight = lam.view(-1, 1, 1, 1)
-    planes = {k: torch.lerp(batch[k][partner], batch[k], weight) for k in MIXED if k in batch}
+    """Blend each image, with the weight ``lam`` (B,) or (1,), with its ``partner`` (B,).
+
+    Encoded images, (B, C) or (B, C, h, w), are blended alike.
+    """
+    mixed = {k: batch[k] for k in MIXED if k in batch}
+    planes = {
+        k: torch.lerp(v[partner], v, lam.view(-1, *[1] * (v.ndim - 1))) for k, v in mixed.items()
+    }
     return batch | planes | {"label": blend_labels(batch["label"], partner, lam, num_classes)}
 
 
