@@ -46,6 +46,7 @@ def predictions(folder=RUN):
     return pd.read_csv(folder / "test_predictions.csv").filter(like="p_")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("weights")
 def test_a_probe_of_encoded_images_is_one_of_their_pixels(lesions, tmp_path):
     fit(lesions)
