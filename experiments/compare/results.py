@@ -18,6 +18,7 @@ from experiments.command_line.parser import CommandParser
 from experiments.compare import table
 from experiments.compare.archive import BEST, LAST, RECORDED, Archive
 from experiments.compare.comparison import Comparison, compare_rows, estimate
+from experiments.compare.figure import figure
 from experiments.compare.rows import Row
 from experiments.running.study import Study, find_study
 
@@ -30,7 +31,7 @@ LEFT_OUT = ["macro precision", "difference over seeds", "lesions better : worse"
 
 
 def publish(study: Path, page: Path = PAGE, folder: Path = FOLDER) -> str:
-    """Add the finished runs of a study to its CSV file, and write its table into a page.
+    """Add the finished runs of a study to its CSV file, draw them, and write a page's table.
 
     The table takes the place of what is between ``<!-- results: NAME -->`` and the next
     ``<!-- end -->`` of the page. Runs that were added earlier need not exist any more.
@@ -51,17 +52,19 @@ def publish(study: Path, page: Path = PAGE, folder: Path = FOLDER) -> str:
     added = archive.add((run.row, run.folder) for run in runs)
     print(f"Added {added} runs to {archive.path}, which now has {len(archive.table)} results.")
     record = yaml.safe_load(study.read_text("utf-8"))
-    text = markdown(archive, list(record["rows"]), record.get("baseline"))
+    rows, baseline = list(record["rows"]), record.get("baseline")
+    text = markdown(archive, rows, baseline)
+    write_text(archive.path.with_suffix(".svg"), figure(comparison(archive, rows, baseline)))
     write_text(page, _filled(page, study.stem, text))
     return text
 
 
 def markdown(archive: Archive, order: list[str], baseline: str | None) -> str:
     """The table of an archive in Markdown, with a line on what it is made of."""
-    best = _comparison(archive, order, baseline, BEST)
+    best = comparison(archive, order, baseline)
     frame = table.compact(best).drop(columns=LEFT_OUT, errors="ignore")
     if any(archive.table["checkpoint"] == LAST):
-        frame = _with_last(frame, _comparison(archive, order, baseline, LAST))
+        frame = _with_last(frame, comparison(archive, order, baseline, LAST))
     frame["minutes"] = [decimals(60 * _hours(row), 1) for row in best.rows]
     alignment = ["---", *["---:"] * (frame.shape[1] - 1)]
     lines: list[list[str]] = [list(map(str, frame)), alignment, *frame.to_numpy().tolist()]
@@ -69,17 +72,22 @@ def markdown(archive: Archive, order: list[str], baseline: str | None) -> str:
     return "\n".join([_caption(archive, best), "", *body])
 
 
-def _comparison(
-    archive: Archive, order: list[str], baseline: str | None, checkpoint: str
+def comparison(
+    archive: Archive, order: list[str], baseline: str | None, checkpoint: str = BEST
 ) -> Comparison:
+    """The rows of an archive, compared at the best or at the last epochs.
+
+    Raises:
+        RunError: The archive has no results.
+    """
     rows = list(archive.rows(order, checkpoint))
     if not rows:
         raise RunError(
             f"{archive.path} has no results: run `make study STUDY={archive.path.stem}`."
         )
     known = baseline if any(row.name == baseline for row in rows) else None
-    comparison = compare_rows(rows, RESAMPLES, known)
-    return replace(comparison, rows=tuple(map(_with_recorded, comparison.rows)))
+    compared = compare_rows(rows, RESAMPLES, known)
+    return replace(compared, rows=tuple(map(_with_recorded, compared.rows)))
 
 
 def _hours(row: Row) -> float:
@@ -101,8 +109,8 @@ def _with_last(frame: pd.DataFrame, last: Comparison) -> pd.DataFrame:
     return frame.join(renamed, on="name").fillna(NO_VALUE)
 
 
-def _caption(archive: Archive, comparison: Comparison) -> str:
-    run, images = comparison.rows[0].runs[0], comparison.weight.shape[1]
+def _caption(archive: Archive, best: Comparison) -> str:
+    run, images = best.rows[0].runs[0], best.weight.shape[1]
     commits = archive.table.groupby("commit")["row"].unique()
     listed = "; ".join(
         f"{str(commit)[:7]}" + (f" ({', '.join(rows)})" if len(commits) > 1 else "")
@@ -110,8 +118,8 @@ def _caption(archive: Archive, comparison: Comparison) -> str:
     )
     return (
         f"{images} test images of {run.lesion.max() + 1} lesions, split `{run.split}`; commit "
-        f"{listed}; [all runs as CSV](results/{archive.path.name}). Minutes are of one training, "
-        f"without validation."
+        f"{listed}; [all runs as CSV](results/{archive.path.name}). Minutes are wall time of one "
+        "training without validation, on a machine that may have had other work."
     )
 
 

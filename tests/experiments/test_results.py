@@ -1,4 +1,5 @@
 import sys
+from xml.etree import ElementTree
 
 import pandas as pd
 import pytest
@@ -68,6 +69,14 @@ def test_a_study_is_published_and_outlives_its_runs(make_run, study, publish):
     assert page.endswith("\n<!-- end -->\nAfter.\n")
     names = [line.split("|")[1].strip() for line in page.splitlines() if line.startswith("| ")]
     assert names == ["name", "---", "better", "ce"]
+    drawn = ElementTree.parse(study / "docs/results/tiny.svg").getroot()
+    ends = [line.attrib for line in drawn if line.get("class") == "interval"]
+    centers = [float(point.get("cx")) for point in drawn if point.tag.endswith("circle")]
+    assert len(ends) == 2
+    assert all(
+        float(end["x1"]) < center < float(end["x2"])
+        for end, center in zip(ends, centers, strict=True)
+    )
     kept = pd.read_csv(study / "docs/results/tiny.csv")
     assert kept[["row", "seed"]].to_numpy().tolist() == [["better", 0], ["ce", 0], ["ce", 1]]
 
