@@ -15,6 +15,12 @@ if "OMP_NUM_THREADS" not in os.environ:  # one test process per core
     torch.set_num_threads(1)
 
 
+def pytest_addoption(parser):
+    parser.addoption(
+        "--device", choices=("cuda", "cpu"), default="cuda", help="device of tests marked gpu"
+    )
+
+
 @pytest.fixture
 def float64(monkeypatch):
     """Let ``Tensor.float`` keep float64 tensors; half precision becomes float32 as usual.
