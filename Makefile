@@ -21,7 +21,7 @@ RECIPE = $(or $(filter %/$(or $(EXP),none).yaml,$(RECIPES)),no-recipe)
 quoted = '$(subst ','\'',$(1))'
 
 .DEFAULT_GOAL := help
-.PHONY: no-recipe help demo data verify recipes train show study submit status evaluate predict decide compare results export card ensemble sweep dashboard sync test check docs audit bench
+.PHONY: no-recipe help demo data verify recipes train show study submit status evaluate predict decide compare results export card ensemble sweep dashboard sync test check docs audit bench gpu
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z]+:.*##/ {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -109,6 +109,9 @@ audit: $(ENV) ## check the pinned versions for known vulnerabilities (online)
 
 bench: $(ENV) ## run the benchmarks of speed and memory
 	$(PYTHON) -m tests.benchmarks $(ARGS)
+
+gpu: $(ENV) ## [DATA=folder WEIGHTS=file]: tests, measurements and studies on a GPU, within 25 minutes
+	$(PYTHON) -m tests.gpu --data $(call quoted,$(or $(DATA),data/ham10000)) $(if $(WEIGHTS),--weights $(call quoted,$(WEIGHTS))) $(ARGS)
 
 .venv/.installed: pyproject.toml requirements.lock
 	@python3 -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is required: put it first on the PATH, or set PYTHON= to its path")'

@@ -29,6 +29,7 @@ NAMES = [
         ("predict", "IN", "--images"),
         ("ensemble", "IN", "--folder"),
         ("compare", "BASELINE", "--baseline"),
+        ("gpu", "WEIGHTS", "--weights"),
     ],
 )
 def test_names_are_quoted(tmp_path, verb, variable, option, name):

@@ -1,4 +1,4 @@
-"""Tests, measurements and studies on a GPU: ``make gpu DATA=folder WEIGHTS=file``, see docs/gpu.md."""
+"""Tests, measurements and studies on a GPU: ``make gpu``, see docs/gpu.md."""
 
 import re
 import sys
@@ -25,7 +25,7 @@ def _installed(name: str) -> bool:
 
 if __name__ == "__main__":
     if missing := missing_packages():
-        sys.exit(f"error: {', '.join(missing)} are not installed: docs/gpu.md says how to bring them.")
+        sys.exit(f"error: Not installed: {', '.join(missing)}. docs/gpu.md says how to bring them.")
     from tests.gpu.command import main  # imports what may be missing
 
     main()

@@ -46,7 +46,9 @@ class Session:
         self.budget = Budget(options.minutes)
         self.out.mkdir(parents=True, exist_ok=True)
         self.file = self.out / "measurements.json"
-        self.record: dict[str, Any] = json.loads(self.file.read_text()) if self.file.exists() else {}
+        self.record: dict[str, Any] = {}
+        if self.file.exists():
+            self.record = json.loads(self.file.read_text())
         self.record["machine"] = machine(self.device)
         self.more = [f"--data.root={Path(options.data).resolve()}", *more]
 
@@ -72,7 +74,7 @@ class Session:
         """Measure a recipe's step in a process of its own."""
         steps = self.record.setdefault("steps", {})
         seconds = min(self.budget.left(STEPS), RECIPE_SECONDS)
-        if recipe in steps and "failed" not in steps[recipe] or seconds <= 0:
+        if seconds <= 0 or (recipe in steps and "failed" not in steps[recipe]):
             return
         log, file = self.out / "steps.txt", self.out / f"{recipe}.json"
         arguments = [recipe, f"--device={self.device}", f"--steps={self.options.steps}"]

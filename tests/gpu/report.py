@@ -68,4 +68,4 @@ def _shares(steps: Mapping[str, Any]) -> list[str]:
 
 def _table(names: Sequence[str], rows: Sequence[Sequence[Any]]) -> list[str]:
     lines = [names, ["---"] * len(names), *rows]
-    return ["| " + " | ".join(str(cell).replace("|", "/") for cell in line) + " |" for line in lines]
+    return [f"| {' | '.join(str(cell).replace('|', '/') for cell in line)} |" for line in lines]
