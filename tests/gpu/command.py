@@ -16,7 +16,7 @@ from datamodules.metadata import read_table
 from experiments.command_line.parser import CommandParser
 from lightning_modules.errors import ModelError
 from lightning_modules.networks.weights import locate
-from tests.gpu.budget import ROOT, STOPPED, Budget, execute
+from tests.gpu.budget import GRACE_SECONDS, ROOT, STOPPED, Budget, execute
 from tests.gpu.report import report
 from tests.gpu.studies import Progress, write_study
 
@@ -97,7 +97,7 @@ class Session:
                 weights = self.options.weights and str(Path(self.options.weights).resolve())
                 study = write_study(name, self.out, seeds, weights, self.options.size, rows)
                 self.complete(study)
-                if self.budget.left() <= 0:
+                if self.seconds <= 0:
                     return
 
     def complete(self, study: Path) -> None:
@@ -105,11 +105,16 @@ class Session:
         arguments += ["--trainer.logger=callbacks.History", *self.more]
         arguments += [f"--trainer.accelerator={'gpu' if self.device == 'cuda' else self.device}"]
         log = self.out / f"{study.stem}.txt"
-        execute("experiments", arguments, self.out, log, self.budget.left())
+        execute("experiments", arguments, self.out, log, self.seconds)
         text = Progress(study).keep()
         self.record.setdefault("studies", {})[study.stem] = text
         self.save()
         self.tell(f"{study.stem}: {text.splitlines()[0]}")
+
+    @property
+    def seconds(self) -> float:
+        """Time until the studies must stop, so that their runs can save checkpoints."""
+        return self.budget.left() - GRACE_SECONDS
 
     def tell(self, text: str) -> None:
         print(f"{self.budget.left() / 60:5.1f} minutes left, {text}", flush=True)

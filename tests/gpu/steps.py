@@ -226,7 +226,7 @@ def reset_memory(device: torch.device) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
     parser.add_argument("recipe")
     parser.add_argument("--device", type=torch.device, default=torch.device("cuda"))
     parser.add_argument("--steps", type=int, default=30, help="steps of a round")
