@@ -77,7 +77,7 @@ def test_everything_on_a_cpu(lesions, tmp_path):
     command = [sys.executable, "-m", "tests.gpu", f"--data={lesions}", f"--weights={weights}"]
     command += ["--device=cpu", "--minutes=10", "--size=32", "--steps=1", "--seeds=1", "--jobs=1"]
     command += ["--tests=bf16 and finetune", "--recipes=finetune_ce", "--studies=finetune"]
-    command += ["--rows=ce", "--data.size=32", "--data.split.test_images=3"]
+    command += ["--rows=focal", "--data.size=32", "--data.split.test_images=3"]
     command += ["--data.split.val_images=2", "--data.batch_size=8", "--trainer.max_epochs=1"]
     command += ["--trainer.limit_train_batches=2"]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
@@ -91,4 +91,4 @@ def test_everything_on_a_cpu(lesions, tmp_path):
     assert variants["float32"]["ratio"] == 1
     assert "1 of 1 runs are finished; whole seeds: 0." in (out / "report.md").read_text()
     kept = pd.read_csv(out / "results" / "finetune.csv")
-    assert set(kept["row"]) == {"ce"}
+    assert set(kept["row"]) == {"focal"}
