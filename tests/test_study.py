@@ -191,6 +191,12 @@ def test_each_of_many_processes_gives_its_own_exit_code(monkeypatch):
     assert codes == [n % 5 for n in range(40)]
 
 
+def test_long_values_are_recorded():
+    modules = [f"network.blocks.{number}" for number in range(50)]
+    run = StudyRun("t", "x", "vgg_ce", 0, (f"--trainer.callbacks.modules={modules}",))
+    assert "network.blocks.49" in run.record
+
+
 def test_options_are_flags():
     run = StudyRun("t", "x", "vgg_ce", 0)
     assert study._flag([1, 2], run.seed) == "[1, 2]"

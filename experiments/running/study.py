@@ -69,7 +69,8 @@ class StudyRun:
         made = {key: value for key, _, value in flags if not key.startswith(IRRELEVANT)}
         sources = [Path(value, RECORD) for value in made.values() if value]
         lines = [self.experiment, f"decide {self.decide}", *map("=".join, made.items())]
-        records = (file.read_text("utf-8") for file in sources if file.is_file())
+        # Not Path.is_file, which fails at values that are too long for a file name.
+        records = (file.read_text("utf-8") for file in sources if os.path.isfile(file))
         return "\n".join([*lines, *records, ""])
 
     def commands(self) -> Iterator[list[str]]:
