@@ -111,6 +111,15 @@ class Session:
         self.save()
         self.tell(f"{study.stem}: {text.splitlines()[0]}")
 
+    def end(self) -> None:
+        """Say where everything is, and exit with an error if a part failed."""
+        print(f"Everything is in {self.out}; to carry away, leave out {self.out}/runs.")
+        failed = [name for name, found in self.record.get("steps", {}).items() if "failed" in found]
+        if self.record["tests"]["code"]:
+            failed.insert(0, "tests")
+        if failed:
+            sys.exit(f"error: {', '.join(failed)} failed or had too little time: see report.md.")
+
     @property
     def seconds(self) -> float:
         """Time until the studies must stop, so that their runs can save checkpoints."""
@@ -175,4 +184,4 @@ def main() -> None:
     for recipe in options.recipes.split():
         session.measure(recipe)
     session.train()
-    print(f"Everything is in {session.out}; to carry away, leave out {session.out}/runs.")
+    session.end()

@@ -156,7 +156,7 @@ def computed(
 
 def mixing(module: SPMix, data: HAM10000, batch: Batch, device: torch.device) -> dict[str, float]:
     """Seconds that a step spends on mixing, and on saliency if that is not read from the cache."""
-    pair, encoder = views(batch, 2), module.network.encoder
+    pair, encoder = views(batch, 2, check=True), module.network.encoder
     chosen = torch.ones(len(pair[0]["label"]) // 2, dtype=torch.bool, device=device)
     with torch.no_grad():
         ratios = [module.with_ratio(view, chosen)["ratio"] for view in pair]
