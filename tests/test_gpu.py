@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from time import monotonic, sleep
 
@@ -15,6 +16,7 @@ import torch
 import yaml
 
 from experiments.running.study import Study, find_study
+from tests.gpu import __main__ as start
 from tests.gpu.budget import STOPPED, Budget, execute
 from tests.gpu.report import report
 from tests.gpu.studies import write_study
@@ -42,6 +44,16 @@ def test_a_command_whose_time_is_up_leaves_no_process(tmp_path, monkeypatch):
         sleep(0.05)
     os.kill(child, signal.SIGKILL)
     pytest.fail("the command's child is running")
+
+
+def test_missing_packages_are_named(monkeypatch):
+    def version(name):
+        if name in ("wandb", "jsonargparse"):
+            raise PackageNotFoundError(name)
+        return "1"
+
+    monkeypatch.setattr(start, "version", version)
+    assert start.missing_packages() == ["jsonargparse", "wandb"]
 
 
 def test_a_budget_is_spent_by_its_shares():

@@ -47,7 +47,7 @@ def loss_and_gradients(module, batch, device):
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_a_step_is_that_of_the_cpu(recipe, lesions, device, monkeypatch):
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
-    cli = run_command(["fit", *arguments(find(recipe), lesions)])
+    cli = run_command(["fit", *arguments(find(recipe), lesions), "--data.size=64"])
     module, cpu = cli.model, torch.device("cpu")
     module._trainer = None
     module.log = lambda *_, **__: None
