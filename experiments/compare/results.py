@@ -69,7 +69,8 @@ def markdown(archive: Archive, order: list[str], baseline: str | None) -> str:
     alignment = ["---", *["---:"] * (frame.shape[1] - 1)]
     lines: list[list[str]] = [list(map(str, frame)), alignment, *frame.to_numpy().tolist()]
     body = ["| " + " | ".join(_cell(cell) for cell in line) + " |" for line in lines]
-    return "\n".join([_caption(archive, best), "", *body])
+    drawn = f"![Balanced accuracy with its interval over lesions](results/{archive.path.stem}.svg)"
+    return "\n".join([_caption(archive, best), "", drawn, "", *body])
 
 
 def comparison(
