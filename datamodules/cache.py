@@ -24,7 +24,7 @@ VERSION = 2  # in every key; increase it when a reader changes
 
 
 def read_image(path: Path, size: int) -> np.ndarray:
-    """Reads an image file as (size, size, 3) uint8, resampled by area averaging.
+    """Read an image file as (size, size, 3) uint8, resampled by area averaging.
 
     The image is squeezed to a square rather than cropped, because a lesion is often as wide as
     its image and a crop would lose its border.
@@ -37,12 +37,12 @@ def read_image(path: Path, size: int) -> np.ndarray:
 
 
 def read_mask(path: Path, size: int) -> np.ndarray:
-    """Reads a mask file as (size, size) uint8: each pixel's share of lesion, times 255."""
+    """Read a mask file as (size, size) uint8: each pixel's share of lesion, times 255."""
     return resize(read_inside(path), size)
 
 
 def read_saliency(path: Path, size: int) -> np.ndarray:
-    """Computes the saliency of an image file, then resamples it to (size, size) uint8."""
+    """Compute the saliency of an image file, then resample it to (size, size) uint8."""
     pixels = torch.from_numpy(read_rgb(path)).permute(2, 0, 1)
     return resize(fine_grained_saliency(pixels[None])[0, 0].numpy(), size)
 
@@ -52,7 +52,7 @@ PLURALS = {"image": "images", "mask": "masks", "saliency": "saliency maps"}
 
 
 def resize(pixels: np.ndarray, size: int) -> np.ndarray:
-    """Resamples pixels (H, W) or (H, W, 3) to (size, size) or (size, size, 3)."""
+    """Resample pixels (H, W) or (H, W, 3) to (size, size) or (size, size, 3)."""
     return cv2.resize(pixels, (size, size), interpolation=cv2.INTER_AREA)
 
 

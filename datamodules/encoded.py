@@ -39,7 +39,7 @@ class FrozenEncoder(Protocol):
         """Images (B, 3, H, W) in [0, 1] to the outputs (B, ...) of the frozen part."""
 
     def to(self, device: torch.device) -> Any:
-        """Moves the network to a device."""
+        """Move the network to a device."""
 
 
 def frozen_encoder(trainer: Trainer | None) -> FrozenEncoder:

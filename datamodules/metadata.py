@@ -97,7 +97,7 @@ def without_lesion_id(table: pd.DataFrame) -> int:
 
 
 def report_unused(root: Path, table: pd.DataFrame, release: pd.DataFrame) -> None:
-    """Prints how many images lack a lesion id, and which files have no row in the metadata.
+    """Print how many images lack a lesion id, and which files have no row in the metadata.
 
     Args:
         root: Folder of the installed release.

@@ -17,7 +17,7 @@ from lightning_modules.networks.probe import Probe
 
 
 class OnePassClassifier(DiagnosticLearner):
-    """Computes the head of a probe from its training vectors: class means, or all of them.
+    """Compute the head of a probe from its training vectors: class means, or all of them.
 
     Set ``trainer.max_epochs`` to 1; a further epoch would start from the beginning. Optimizer and
     schedule have no effect. Logs ``train/loss``, the cross-entropy of a batch by the images so far,

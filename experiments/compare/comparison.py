@@ -67,7 +67,7 @@ def compare(
 def compare_rows(
     rows: list[Row], resamples: int = 2000, baseline: str | None = None, notes: Iterable[str] = ()
 ) -> Comparison:
-    """As :func:`compare`, of rows that have no metrics yet."""
+    """Compare rows that have no metrics yet, as :func:`compare` does runs."""
     runs = [run for row in rows for run in row.runs]
     check_comparable(runs)
     if baseline is not None and baseline not in [row.name for row in rows]:

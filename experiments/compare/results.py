@@ -1,4 +1,4 @@
-"""Publishes a study: ``python -m experiments results STUDY``."""
+"""Publish a study: ``python -m experiments results STUDY``."""
 
 from __future__ import annotations
 
