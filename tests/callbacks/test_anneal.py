@@ -1,11 +1,12 @@
 import pytest
 import torch
-from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning import Callback, LightningModule
 from torch import nn
 from torch.utils.data import DataLoader
 
 from callbacks.errors import RunError
 from callbacks.stages.anneal import Anneal
+from tests.trainers import quiet_trainer
 
 STEPS = 4  # per epoch
 
@@ -39,15 +40,8 @@ class Interrupt(Callback):
 
 
 def fit(*callbacks, ckpt_path=None, **options):
-    model, quiet = Model(), {"enable_model_summary": False, "enable_progress_bar": False}
-    trainer = Trainer(
-        accelerator="cpu",
-        logger=False,
-        enable_checkpointing=False,
-        callbacks=list(callbacks),
-        **quiet,
-        **({"max_epochs": 6} | options),
-    )
+    model = Model()
+    trainer = quiet_trainer(*callbacks, **({"max_epochs": 6} | options))
     try:
         trainer.fit(model, DataLoader(torch.ones(STEPS, 2)), ckpt_path=ckpt_path)
     except ValueError as error:

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import torch
 from PIL import Image
-from pytorch_lightning import LightningDataModule, LightningModule, Trainer
+from pytorch_lightning import LightningDataModule, LightningModule
 from torch import nn
 from torch.utils.data import DataLoader
 
@@ -23,6 +23,7 @@ from callbacks.stages.start_from import StartFrom
 from lightning_modules import CompressedClassifier, Compression
 from lightning_modules.codecs import Autoencoder, Codec, Reconstruction
 from lightning_modules.losses import RateDistortionLoss
+from tests.trainers import quiet_trainer
 
 NAMES = ("mel", "nv")
 IMAGE, DIAGNOSIS = "no more of the images than their mean colors", "the same class"
@@ -109,24 +110,10 @@ class Data(LightningDataModule):
     val_dataloader = test_dataloader = train_dataloader
 
 
-@pytest.fixture
-def trainer(tmp_path):
-    def make(*callbacks, **options):
-        return Trainer(
-            default_root_dir=tmp_path,
-            accelerator="cpu",
-            callbacks=list(callbacks),
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            max_epochs=1,
-            **({"num_sanity_val_steps": 0, "logger": False} | options),
-        )
-
-    return make
+trainer = partial(quiet_trainer, max_epochs=1, num_sanity_val_steps=0)
 
 
-def test_pictures_are_rows_of_images_by_class(trainer, tmp_path):
+def test_pictures_are_rows_of_images_by_class(tmp_path):
     callback = Reconstructions(images_per_class=2, latent_channels=2, gain=1.5, dirpath=tmp_path)
     trainer(callback).test(classifier(Half()), Data(), verbose=False)
     drawn = sorted(path.name for path in (tmp_path / "reconstructions").iterdir())
@@ -144,7 +131,7 @@ def test_pictures_are_rows_of_images_by_class(trainer, tmp_path):
         assert np.array_equal(cell[:8, :8], np.broadcast_to(cell[0, 0], (8, 8, 3)))
 
 
-def test_pictures_are_drawn_of_a_validation_too(trainer, tmp_path):
+def test_pictures_are_drawn_of_a_validation_too(tmp_path):
     codec = Compression(
         Autoencoder(2, width=12),
         RateDistortionLoss(),
@@ -161,7 +148,7 @@ def test_pictures_are_drawn_of_a_validation_too(trainer, tmp_path):
     assert codec.codec.training
 
 
-def test_table_is_the_mean_of_each_class(trainer, tmp_path, capsys):
+def test_table_is_the_mean_of_each_class(tmp_path, capsys):
     module = classifier(Half())
     folder, logger = tmp_path / "half" / "seed0", Recorder()
     trainer(FidelityTable(dirpath=folder), logger=logger).test(module, Data(), verbose=False)
@@ -182,7 +169,7 @@ def test_table_is_the_mean_of_each_class(trainer, tmp_path, capsys):
     assert logger.files == [folder / "test_fidelity.csv"]
 
 
-def test_a_run_without_diagnosis_has_results_and_no_predictions(trainer, tmp_path):
+def test_a_run_without_diagnosis_has_results_and_no_predictions(tmp_path):
     codec = Compression(Half(), RateDistortionLoss(), optimizer=None, class_names=NAMES)
     folder = tmp_path / "codec" / "seed0"
     trainer(Results(dirpath=folder)).test(codec, Data(), verbose=False)
@@ -192,7 +179,7 @@ def test_a_run_without_diagnosis_has_results_and_no_predictions(trainer, tmp_pat
     assert not (folder / "test_predictions.csv").exists()
 
 
-def test_trials_leave_no_table(trainer, tmp_path):
+def test_trials_leave_no_table(tmp_path):
     trainer(FidelityTable(dirpath=tmp_path)).test(classifier(Half()), Data((0, 1)), verbose=False)
     assert not (tmp_path / "test_fidelity.csv").exists()
 
@@ -215,7 +202,7 @@ def test_classes_without_images_and_measures_without_values_do_not_break_the_tab
     ],
     ids=["healthy", "collapsed", "too early to say"],
 )
-def test_collapse_is_detected_and_said(trainer, capsys, codec, after, said):
+def test_collapse_is_detected_and_said(capsys, codec, after, said):
     module = classifier(codec)
     module.network[2].weight.data = torch.tensor([[0.0, 0.0, 0.0], [40.0, 40.0, 40.0]])
     images = Data().batch["image"] / 2

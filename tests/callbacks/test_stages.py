@@ -8,7 +8,6 @@ from types import SimpleNamespace
 import pytest
 import torch
 import yaml
-from pytorch_lightning import Trainer
 from torch import nn
 from torch.utils.data import DataLoader
 
@@ -16,6 +15,7 @@ from callbacks.errors import RunError
 from callbacks.stages.freeze import Freeze
 from callbacks.stages.warm_start import WarmStart
 from lightning_modules import Classifier
+from tests.trainers import quiet_trainer
 
 NAMES = ("mel", "nv", "bcc")
 
@@ -36,23 +36,14 @@ def classifier():
     return Classifier(network(), nn.CrossEntropyLoss(), optimizer, class_names=NAMES)
 
 
-def fit(module, folder, *callbacks, ckpt_path=None, **options):
+def fit(module, *callbacks, ckpt_path=None, **options):
     batch = {
         "image": torch.randn(8, 3, 2, 2) + 5,
         "label": torch.arange(8) % 3,
         "index": torch.arange(8),
     }
     loader = DataLoader([batch] * 3, batch_size=None)
-    trainer = Trainer(
-        default_root_dir=folder,
-        accelerator="cpu",
-        logger=False,
-        callbacks=list(callbacks),
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        **({"max_epochs": 2} | options),
-    )
+    trainer = quiet_trainer(*callbacks, **({"max_epochs": 2} | options))
     trainer.fit(module, loader, loader, ckpt_path=ckpt_path)
     return trainer
 
@@ -69,14 +60,14 @@ def changed(before, module):
 def test_frozen_modules_stay_bit_for_bit(tmp_path):
     module = classifier()
     before = state(module)
-    fit(module, tmp_path, Freeze(["network.0"]))
+    fit(module, Freeze(["network.0"]))
     assert changed(before, module) == {"1.weight", "1.bias"}
 
 
 def test_shifted_batch_norm_moves_its_statistics_only(tmp_path):
     module = classifier()
     before = state(module)
-    fit(module, tmp_path, Freeze(["network.0"], shift_batch_norm=True))
+    fit(module, Freeze(["network.0"], shift_batch_norm=True))
     statistics = {"0.1.running_mean", "0.1.running_var", "0.1.num_batches_tracked"}
     assert changed(before, module) == statistics | {"1.weight", "1.bias"}
 
@@ -84,20 +75,20 @@ def test_shifted_batch_norm_moves_its_statistics_only(tmp_path):
 def test_a_part_of_what_is_frozen_can_be_trained(tmp_path):
     module = classifier()
     before = state(module)
-    fit(module, tmp_path, Freeze(["network"], but=["network.1"]))
+    fit(module, Freeze(["network"], but=["network.1"]))
     assert changed(before, module) == {"1.weight", "1.bias"}
 
 
 @pytest.fixture
 def stage1(tmp_path):
     module = classifier()
-    fit(module, tmp_path / "one").save_checkpoint(tmp_path / "one" / "best.ckpt")
+    fit(module).save_checkpoint(tmp_path / "one" / "best.ckpt")
     return module
 
 
 def test_warm_start_takes_the_weights_of_the_other_run(stage1, tmp_path):
     module = classifier()
-    fit(module, tmp_path, WarmStart(tmp_path / "one"), Freeze(["network"], but=["network.1"]))
+    fit(module, WarmStart(tmp_path / "one"), Freeze(["network"], but=["network.1"]))
     assert changed(state(stage1), module) == {"1.weight", "1.bias"}
 
 
@@ -137,17 +128,17 @@ def test_a_run_that_is_not_finished_is_not_started_from(stage1, tmp_path, limits
 def test_a_run_that_goes_on_has_its_own_weights(stage1, tmp_path):
     own = classifier()
     frozen, start = Freeze(["network"], ["network.1"]), WarmStart(tmp_path / "one")
-    fit(own, tmp_path, frozen, max_epochs=1).save_checkpoint(tmp_path / "own.ckpt")
+    fit(own, frozen, max_epochs=1).save_checkpoint(tmp_path / "own.ckpt")
     again = classifier()
-    fit(again, tmp_path, start, frozen, ckpt_path=tmp_path / "own.ckpt")
+    fit(again, start, frozen, ckpt_path=tmp_path / "own.ckpt")
     assert changed(state(own), again) == {"1.weight", "1.bias"}
 
 
 def test_what_is_frozen_stays_so_when_going_on_within_an_epoch(tmp_path):
     module = classifier()
-    fit(module, tmp_path, Freeze(["network.0"]), max_steps=1).save_checkpoint(tmp_path / "mid.ckpt")
+    fit(module, Freeze(["network.0"]), max_steps=1).save_checkpoint(tmp_path / "mid.ckpt")
     before, again = state(module), classifier()
-    fit(again, tmp_path, Freeze(["network.0"]), ckpt_path=tmp_path / "mid.ckpt")
+    fit(again, Freeze(["network.0"]), ckpt_path=tmp_path / "mid.ckpt")
     assert changed(before, again) == {"1.weight", "1.bias"}
 
 
@@ -162,6 +153,6 @@ def test_missing_or_unfitting_weights_are_said(stage1, tmp_path):
     with pytest.raises(
         RunError, match="There is no checkpoint .* to start from: train that run first"
     ):
-        fit(classifier(), tmp_path, WarmStart(tmp_path / "none"))
+        fit(classifier(), WarmStart(tmp_path / "none"))
     with pytest.raises(RunError, match=r"(?s)does not fit network .*0\.0\.weight"):
-        fit(classifier(), tmp_path, WarmStart(tmp_path / "one", "network.0", "network"))
+        fit(classifier(), WarmStart(tmp_path / "one", "network.0", "network"))

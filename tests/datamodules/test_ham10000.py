@@ -5,12 +5,13 @@ from types import SimpleNamespace
 import pytest
 import torch
 from jsonargparse import ArgumentParser
-from pytorch_lightning import LightningModule, Trainer
+from pytorch_lightning import LightningModule
 
 from datamodules import HAM10000, DataError
 from datamodules.samplers import ClassBalanced
 from datamodules.splits import Balanced
 from datamodules.transforms import Augment
+from tests.trainers import quiet_trainer
 
 SPLIT = Balanced(test_images=3, val_images=2)
 
@@ -53,25 +54,15 @@ def data(lesions):
     return HAM10000(lesions, SPLIT, size=16, batch_size=16, num_workers=0)
 
 
-def fit(data, tmp_path, **options):
+def fit(data, **options):
     module = Recorder()
-    trainer = Trainer(
-        default_root_dir=tmp_path,
-        accelerator="cpu",
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        use_distributed_sampler=False,
-        **options,
-    )
-    trainer.fit(module, data)
+    quiet_trainer(use_distributed_sampler=False, **options).fit(module, data)
     return module.seen
 
 
-def test_batches_are_floats_on_request_with_maps(lesions, tmp_path):
+def test_batches_are_floats_on_request_with_maps(lesions):
     data = HAM10000(lesions, SPLIT, size=16, batch_size=16, num_workers=0, mask=True, saliency=True)
-    batch = fit(data, tmp_path, max_steps=1)[0]
+    batch = fit(data, max_steps=1)[0]
     shapes = {name: tuple(value.shape) for name, value in batch.items()}
     assert shapes == {
         "image": (16, 3, 16, 16),
@@ -87,7 +78,7 @@ def test_batches_are_floats_on_request_with_maps(lesions, tmp_path):
     assert row["label"].tolist() == batch["label"].tolist()
 
 
-def test_same_seed_same_augmented_batches(lesions, tmp_path):
+def test_same_seed_same_augmented_batches(lesions):
     def run(seed, workers):
         data = HAM10000(
             lesions,
@@ -98,7 +89,7 @@ def test_same_seed_same_augmented_batches(lesions, tmp_path):
             train_transform=Augment(),
             seed=seed,
         )
-        return torch.cat([batch["image"] for batch in fit(data, tmp_path, max_steps=3)])
+        return torch.cat([batch["image"] for batch in fit(data, max_steps=3)])
 
     first = run(1, workers=0)
     torch.manual_seed(77)  # whatever happened in the process before
@@ -191,10 +182,10 @@ def test_without_a_trainer_loaders_serve_batches_as_documented(lesions, loader):
     assert torch.equal(batch["image"], expected["image"])
 
 
-def test_without_a_trainer_training_is_at_its_start(data, tmp_path):
+def test_without_a_trainer_training_is_at_its_start(data):
     """The batches equal the first ones of a full run, in content and number."""
     images = torch.cat([batch["image"] for batch in data.train_dataloader()])
-    seen = fit(HAM10000(data.root, SPLIT, size=16, batch_size=16), tmp_path, max_epochs=1)
+    seen = fit(HAM10000(data.root, SPLIT, size=16, batch_size=16), max_epochs=1)
     assert torch.equal(images, torch.cat([batch["image"] for batch in seen]))
 
 

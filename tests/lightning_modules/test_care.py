@@ -5,7 +5,6 @@ import pytest
 import timm
 import torch
 import torch.nn.functional as F
-from pytorch_lightning import Trainer
 from timm.models.vgg import VGG
 from torch import nn
 from torch.utils.data import DataLoader
@@ -14,6 +13,7 @@ from lightning_modules.care import CARE, attention_loss, bounding_boxes, grad_ca
 from lightning_modules.losses import CostSensitiveLoss, FocalLoss
 from lightning_modules.mixes import Mixup
 from lightning_modules.networks import TimmNetwork
+from tests.trainers import quiet_trainer
 
 NAMES = ("mel", "nv", "bcc", "akiec", "bkl", "df", "vasc")
 COUNTS = [1113, 6705, 514, 327, 1099, 115, 142]
@@ -344,19 +344,12 @@ def test_timm_networks_are_their_head_after_their_features(name):
     assert torch.equal(network.classify(network.features(images)), expected)
 
 
-def test_it_learns_where_to_look(tmp_path):
+def test_it_learns_where_to_look():
     module, batch = care(alpha=0.9, classes="all", reduction="mean"), a_batch()
     batch["image"][:, :1] = 0.2 * batch["image"][:, :1] + 0.8 * batch["mask"]
     before = attention(module, batch).item()
     del module.log_dict
-    trainer = Trainer(
-        default_root_dir=tmp_path,
-        max_epochs=1,
-        accelerator="cpu",
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
+    quiet_trainer(max_epochs=1).fit(
+        module, *(DataLoader(n * [batch], batch_size=None) for n in (60, 1))
     )
-    trainer.fit(module, *(DataLoader(n * [batch], batch_size=None) for n in (60, 1)))
     assert attention(module, batch) < before - 0.2

@@ -4,7 +4,6 @@ from functools import partial
 import pytest
 import torch
 from jsonargparse._parameter_resolvers import get_signature_parameters as get_parameters
-from pytorch_lightning import Trainer
 from torch import nn
 from torch.utils.data import DataLoader
 
@@ -20,6 +19,7 @@ from lightning_modules import (
     SupCon,
 )
 from lightning_modules.schedules import Steps, WarmupCosine
+from tests.trainers import quiet_trainer
 
 NAMES = ("mel", "nv", "bcc")
 
@@ -38,24 +38,12 @@ def classifier(**options):
     return Classifier(network, nn.CrossEntropyLoss(), optimizer, class_names=NAMES, **options)
 
 
-def trainer(tmp_path, **options):
-    return Trainer(
-        default_root_dir=tmp_path,
-        accelerator="cpu",
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        **options,
-    )
-
-
 def loader(n=4):
     return DataLoader(list(batches(n)), batch_size=None)
 
 
-def test_it_learns_and_reports_by_name(tmp_path):
-    module, run = classifier(), trainer(tmp_path, max_epochs=20)
+def test_it_learns_and_reports_by_name():
+    module, run = classifier(), quiet_trainer(max_epochs=20)
     run.fit(module, loader(), loader())
     reported = run.callback_metrics
     assert reported["val/balanced_accuracy"] > 0.6
@@ -66,8 +54,8 @@ def test_it_learns_and_reports_by_name(tmp_path):
     assert {"val/ece", "val/precision_mel", "val/f1_nv", "val/support_bcc"} <= set(reported)
 
 
-def test_each_evaluation_starts_afresh(tmp_path):
-    module, run = classifier(), trainer(tmp_path)
+def test_each_evaluation_starts_afresh():
+    module, run = classifier(), quiet_trainer()
     for _ in range(2):
         run.validate(module, loader(), verbose=False)
         assert (
@@ -78,8 +66,8 @@ def test_each_evaluation_starts_afresh(tmp_path):
         )
 
 
-def test_validation_loss_is_plain_cross_entropy_over_all_images(tmp_path):
-    module, run = classifier(), trainer(tmp_path)
+def test_validation_loss_is_plain_cross_entropy_over_all_images():
+    module, run = classifier(), quiet_trainer()
     uneven = [*batches(2), *batches(1, size=1)]
     run.validate(module, DataLoader(uneven, batch_size=None), verbose=False)
     logits = module(torch.cat([b["image"] for b in uneven]))
@@ -100,10 +88,10 @@ class Double(nn.Module):
         return batch | {"image": 2 * batch["image"]}
 
 
-def test_mix_is_for_training_only(tmp_path):
+def test_mix_is_for_training_only():
     torch.manual_seed(0)
     module, batch = classifier(mix=Double()), next(batches())
-    trainer(tmp_path, fast_dev_run=True).validate(module, loader(), verbose=False)
+    quiet_trainer(fast_dev_run=True).validate(module, loader(), verbose=False)
     module.log = lambda *_: None
     mixed = nn.functional.cross_entropy(module(2 * batch["image"]), batch["label"])
     assert torch.equal(module.training_step(batch, 0), mixed)
@@ -119,9 +107,9 @@ def test_mix_is_for_training_only(tmp_path):
         ({"max_epochs": 3, "limit_train_batches": 2}, 6),
     ],
 )
-def test_schedule_spans_the_training(tmp_path, options, steps):
+def test_schedule_spans_the_training(options, steps):
     module = classifier(lr_scheduler=partial(WarmupCosine, warmup=0.0), batches_per_epoch=4)
-    run = trainer(tmp_path, **options)
+    run = quiet_trainer(**options)
     run.fit(module, loader(), loader())
     assert module.steps == run.global_step == steps
     assert run.optimizers[0].param_groups[0]["lr"] == pytest.approx(0, abs=1e-9)
@@ -139,10 +127,10 @@ def test_warmup_then_cosine():
     assert rates[4:] == pytest.approx([0.5 * (1 + math.cos(math.pi * i / 16)) for i in range(16)])
 
 
-def test_frozen_parameters_do_not_reach_the_optimizer(tmp_path):
+def test_frozen_parameters_do_not_reach_the_optimizer():
     module = classifier()
     module.network[1].bias.requires_grad_(False)
-    run = trainer(tmp_path, max_steps=1)
+    run = quiet_trainer(max_steps=1)
     run.fit(module, loader(), loader())
     assert [p.shape for p in run.optimizers[0].param_groups[0]["params"]] == [(3, 12)]
 

@@ -5,7 +5,6 @@ from types import SimpleNamespace
 import pytest
 import torch
 import torch.nn.functional as F
-from pytorch_lightning import Trainer
 from torch import nn
 from torch.utils.data import DataLoader
 
@@ -21,6 +20,7 @@ from lightning_modules import (
 from lightning_modules.codecs import Autoencoder, Codec, KMeans, Reconstruction, ScaleHyperprior
 from lightning_modules.losses import RateDistortionLoss
 from lightning_modules.networks import LatentResNet
+from tests.trainers import quiet_trainer
 
 NAMES = ("mel", "nv", "bcc")
 ROOT = Path(__file__).parents[2]
@@ -66,21 +66,7 @@ def batches(n: int = 3):
         }
 
 
-@pytest.fixture
-def trainer(tmp_path):
-    def make(*callbacks, **options):
-        return Trainer(
-            default_root_dir=tmp_path,
-            accelerator="cpu",
-            logger=False,
-            callbacks=list(callbacks),
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            **({"max_epochs": 1, "num_sanity_val_steps": 0} | options),
-        )
-
-    return make
+trainer = partial(quiet_trainer, max_epochs=1, num_sanity_val_steps=0)
 
 
 def loader():
@@ -103,7 +89,7 @@ def silent(module):
 
 @pytest.mark.parametrize("codec", [autoencoder, partial(KMeans, 4)], ids=["learned", "fixed"])
 @pytest.mark.parametrize("precision", ["bf16-true", "64-true"])
-def test_another_precision_is_refused(trainer, codec, precision):
+def test_another_precision_is_refused(codec, precision):
     run, module = trainer(precision=precision), compressed(codec())
     for use in (partial(run.fit, val_dataloaders=loader()), run.validate, run.predict):
         with pytest.raises(ModelError, match="32-true or bf16-mixed"):
@@ -123,7 +109,7 @@ def test_what_has_nothing_to_train_is_refused():
         module.setup("fit")
 
 
-def test_a_codec_that_loses_nothing_changes_no_diagnosis(trainer):
+def test_a_codec_that_loses_nothing_changes_no_diagnosis():
     torch.manual_seed(0)
     plain = Classifier(network(), nn.CrossEntropyLoss(), None, class_names=NAMES)
     through = compressed(Identity(), classifier=plain.network)
@@ -136,7 +122,7 @@ def test_a_codec_that_loses_nothing_changes_no_diagnosis(trainer):
     assert reported[1]["val/psnr"] == pytest.approx(100)
 
 
-def test_frozen_classifier_is_bit_identical_after_the_codec_was_trained_through_it(trainer):
+def test_frozen_classifier_is_bit_identical_after_the_codec_was_trained_through_it():
     module = compressed(autoencoder(), reconstruction=RateDistortionLoss())
     classifier, codec = state(module.network), state(module.codec)
     trainer(Freeze(["network"]), max_epochs=2).fit(module, loader(), loader())
@@ -155,7 +141,7 @@ def test_gradient_reaches_the_encoder_through_a_frozen_classifier():
 
 
 @pytest.mark.parametrize("codec", [autoencoder(), ScaleHyperprior(12, 4)], ids=["values", "bits"])
-def test_frozen_codec_stays_and_the_classifier_is_trained(trainer, codec):
+def test_frozen_codec_stays_and_the_classifier_is_trained(codec):
     module = compressed(codec)
     for coder in codec.buffers():
         coder += 1  # as if computed on another machine, whose streams must remain readable
@@ -166,7 +152,7 @@ def test_frozen_codec_stays_and_the_classifier_is_trained(trainer, codec):
 
 
 @pytest.mark.parametrize("codec", [KMeans(4), autoencoder()], ids=["kmeans", "autoencoder"])
-def test_a_run_with_nothing_to_train_comes_to_its_validation(trainer, codec):
+def test_a_run_with_nothing_to_train_comes_to_its_validation(codec):
     module = compressed(codec)
     before, run = state(module), trainer(Freeze(["codec", "network"]))
     run.fit(module, loader(), loader())
@@ -239,7 +225,7 @@ def codec_module(codec, **loss):
     return Compression(codec, criterion, optimizer=optimizer, class_names=NAMES)
 
 
-def test_codec_learns_and_reports_what_it_leaves(trainer):
+def test_codec_learns_and_reports_what_it_leaves():
     torch.manual_seed(0)
     module = codec_module(ScaleHyperprior(width=12, latent_channels=8), rate_weight=0.1)
     values = []
@@ -252,7 +238,7 @@ def test_codec_learns_and_reports_what_it_leaves(trainer):
     assert values[1]["val/loss"] < values[0]["val/loss"]
 
 
-def test_coder_is_made_ready_by_a_fit_and_left_alone_later(trainer):
+def test_coder_is_made_ready_by_a_fit_and_left_alone_later():
     """Otherwise other machines could not read streams written after training."""
     module = codec_module(ScaleHyperprior(width=12, latent_channels=8), rate_weight=0.1)
     table = module.codec.prior.table.clone()

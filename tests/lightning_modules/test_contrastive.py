@@ -15,13 +15,13 @@ from contrastive_methods import (
     paco,
     train,
 )
-from pytorch_lightning import Trainer
 from torch.utils.data import DataLoader
 
 from lightning_modules import ModelError, PaCo, ProCo
 from lightning_modules.losses import SupConLoss
 from lightning_modules.networks.momentum_queue import MomentumPrototypes, MomentumQueue, follow
 from tests.processes import in_two
+from tests.trainers import quiet_trainer
 
 
 def equal(a: dict, b: dict) -> bool:
@@ -207,14 +207,7 @@ def test_proco_meets_prototypes_and_moves_them_after_the_loss(monkeypatch):
 
 
 def trained(module: PaCo, folder, epochs: int, checkpoint=None, accumulated: int = 1) -> PaCo:
-    options = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
-    trainer = Trainer(
-        accelerator="cpu",
-        max_epochs=epochs,
-        accumulate_grad_batches=accumulated,
-        enable_checkpointing=False,
-        **options,
-    )
+    trainer = quiet_trainer(max_epochs=epochs, accumulate_grad_batches=accumulated)
     batches = DataLoader([batch("paco", seed) for seed in range(4)], batch_size=None)
     trainer.fit(module, batches, ckpt_path=checkpoint, weights_only=True)
     trainer.save_checkpoint(folder / f"{epochs}.ckpt")
