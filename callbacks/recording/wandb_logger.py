@@ -80,6 +80,11 @@ class ResilientWandbLogger(WandbLogger):
         self._best: dict[str, float] = {}
 
     @property
+    def version(self) -> str:
+        """Nothing: progress bars would show the end of the id as ``v_num``."""
+        return ""
+
+    @property
     @rank_zero_experiment
     def experiment(self) -> Any:
         """The wandb run, started at first use. Calls on it may raise; prefer the methods below."""

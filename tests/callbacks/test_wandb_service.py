@@ -58,7 +58,7 @@ def test_online_without_a_valid_key_logs_offline(monkeypatch, key, reason):
     logger = make_logger(mode="online")
     with pytest.warns(UserWarning, match=f"{reason}.*logging offline"):
         logger.log_metrics({"train/loss": 1.0}, step=0)
-    assert (logger.mode, logger.version) == ("offline", "demo-seed0")
+    assert (logger.mode, logger.experiment.id) == ("offline", "demo-seed0")
 
 
 def test_an_id_that_wandb_refuses_costs_the_dashboard_only():
