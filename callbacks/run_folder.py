@@ -52,7 +52,7 @@ class RunFolder:
         decision: Decision rule that was chosen on the validation split.
         new_predictions: Predictions of ``predict`` for new images.
 
-    Example:
+    Examples:
         >>> folder = RunFolder("runs/vgg_ce/seed0")
         >>> folder.name, folder.seed
         ('vgg_ce', 0)

@@ -68,7 +68,7 @@ class HAM10000(LightningDataModule):
     Raises:
         DataError: ``size`` is not positive.
 
-    Example:
+    Examples:
         >>> from datamodules.splits import Balanced
         >>> split = Balanced(test_images=3, val_images=2)  # of each of the seven classes
         >>> data = HAM10000(Path("data/demo"), split, size=64)

@@ -75,7 +75,7 @@ class EpochSampler(Sampler[int], ABC):
 class Natural(EpochSampler):
     """Instance-balanced sampling: every image once per epoch, shuffled.
 
-    Example:
+    Examples:
         >>> sorted(Natural([0, 0, 0, 1]))
         [0, 1, 2, 3]
     """
@@ -101,7 +101,7 @@ class _ByClass(EpochSampler):
 class ClassBalanced(_ByClass):
     """Class-balanced sampling (CE-resample, over-sampling): every class equally often, p_c = 1 / K.
 
-    Example:
+    Examples:
         >>> labels = np.array([0] * 9000 + [1] * 1000)
         >>> shown = labels[list(ClassBalanced(labels.tolist()))]
         >>> len(shown), round(float(shown.mean()), 1)  # half of them from the rare class
@@ -124,7 +124,7 @@ class ClassAware(EpochSampler):
         labels: Class of each of the N training images.
         images: Number of images of a class per turn, at least 1.
 
-    Example:
+    Examples:
         >>> labels = np.array([0] * 10 + [1] * 2)
         >>> turns = labels[list(ClassAware(labels.tolist(), images=2))].reshape(-1, 2)
         >>> bool((turns[:, 0] == turns[:, 1]).all()), np.bincount(turns[:, 0]).tolist()
@@ -154,7 +154,7 @@ class SquareRoot(_ByClass):
 
     See https://arxiv.org/abs/1910.09217, eq. 1.
 
-    Example:
+    Examples:
         >>> SquareRoot([0, 1]).class_probabilities(np.array([900, 100]))
         array([30., 10.])
     """
@@ -168,7 +168,7 @@ class ProgressivelyBalanced(_ByClass):
 
     In epoch t of T, p_c = (1 - t/T) N_c / N + (t/T) / K (https://arxiv.org/abs/1910.09217, eq. 2).
 
-    Example:
+    Examples:
         >>> sampler = ProgressivelyBalanced([0, 1])
         >>> sampler.place(epoch=5, epochs=10)
         >>> sampler.class_probabilities(np.array([900, 100]))
@@ -187,7 +187,7 @@ class Bilateral(EpochSampler):
     ones from the reversed one, p_c proportional to N_max / N_c. An epoch has N / 2 of each, so it
     shows half of the images once and images of rare classes many times.
 
-    Example:
+    Examples:
         >>> labels = np.array([0] * 9000 + [1] * 1000)
         >>> shown = labels[list(Bilateral(labels.tolist()))]
         >>> [round(float(shown[first::2].mean()), 1) for first in (0, 1)]  # natural, reversed
@@ -222,7 +222,7 @@ class Paired(EpochSampler):
             more images than the anchor's, or from all images if there are none; the partner then
             gives away something about the anchor's class.
 
-    Example:
+    Examples:
         >>> labels = np.array([0] * 9000 + [1] * 1000)
         >>> shown = labels[list(Paired(labels.tolist(), partners="head"))]
         >>> [round(float(shown[first::2].mean()), 1) for first in (0, 1)]  # anchors, partners

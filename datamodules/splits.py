@@ -65,7 +65,7 @@ class Balanced(_ByClass):
         seed: Seed of the split, which is independent of the run's. Runs share a split if this
             seed is the same.
 
-    Example:
+    Examples:
         >>> lesions = [f"HAM_{number}" for number in range(20)]
         >>> table = pd.DataFrame({"lesion_id": lesions, "dx": "nv", "source": "ham10000"})
         >>> Balanced(test_images=4, val_images=2)(table).value_counts().to_dict()
@@ -130,7 +130,7 @@ class Stratified(_ByClass):
         seed: Seed of the split, which is independent of the run's. Runs share a split if this
             seed is the same.
 
-    Example:
+    Examples:
         >>> lesions = [f"HAM_{number}" for number in range(20)]
         >>> table = pd.DataFrame({"lesion_id": lesions, "dx": "nv", "source": "ham10000"})
         >>> Stratified(val_fraction=0.1, test_fraction=0.2)(table).value_counts().to_dict()
@@ -171,7 +171,7 @@ class KFold(_ByClass):
         fold: Fold that tests, from 0 to k - 1.
         seed: Seed of the partition, which is independent of the run's.
 
-    Example:
+    Examples:
         >>> lesions = [f"HAM_{number}" for number in range(20)]
         >>> table = pd.DataFrame({"lesion_id": lesions, "dx": "nv", "source": "ham10000"})
         >>> KFold(k=5, fold=0)(table).value_counts().sort_index().to_dict()
@@ -200,7 +200,7 @@ class KFold(_ByClass):
 class Official(Split):
     """HAM10000 for training, the ISIC 2018 Task 3 sets for validation (193) and test (1,511).
 
-    Example:
+    Examples:
         >>> table = pd.DataFrame({"source": ["ham10000", "val", "test"]})
         >>> Official()(table).tolist()
         ['train', 'val', 'test']

@@ -88,7 +88,7 @@ class Augment(RandomTransform):
         erasing: Probability that a rectangle of an image is replaced by noise, in [0, 1]. Mask and
             saliency are not erased. 0 turns random erasing off.
 
-    Example:
+    Examples:
         >>> batch = {"image": torch.rand(8, 3, 64, 64), "label": torch.zeros(8)}
         >>> Augment(rotation=90, zoom=(1.0, 1.2))(batch)["image"].shape
         torch.Size([8, 3, 64, 64])
@@ -167,7 +167,7 @@ class RandomOrientation(Transform):
         ``image``, ``mask`` and ``saliency`` (B, C, H, W), same out; or ``image`` (B, 8, ...), out
         (B, ...).
 
-    Example:
+    Examples:
         >>> batch = {"image": torch.rand(4, 8, 1280).half(), "label": torch.zeros(4)}
         >>> RandomOrientation()(batch)["image"].shape
         torch.Size([4, 1280])

@@ -23,7 +23,7 @@ class Views(Transform):
     Shape:
         Values (B, ...) to (V B, ...).
 
-    Example:
+    Examples:
         >>> batch = {"image": torch.rand(8, 3, 64, 64), "label": torch.arange(8)}
         >>> views = Views([RandomCrop(), RandomCrop(gray=0.2, blur=0.5)])(batch)
         >>> views["image"].shape, views["label"].shape
@@ -58,7 +58,7 @@ class RandomCrop(RandomTransform):
         blur: Share of the batch that is blurred by a Gaussian, drawn anew each time. 0 blurs none.
         sigma: Range of the Gaussian's standard deviation, in 224ths of the image's height.
 
-    Example:
+    Examples:
         >>> batch = {"image": torch.rand(8, 3, 64, 64), "label": torch.arange(8)}
         >>> RandomCrop(area=(0.2, 1.0), operations=2)(batch)["image"].shape
         torch.Size([8, 3, 64, 64])

@@ -10,6 +10,8 @@ from mkdocs.utils import get_relative_url
 
 ROOT = Path(__file__).parents[1]
 ROLE = re.compile(r":(?:py:)?(?:class|func|meth|attr|mod|data):<code>(~?)([^<]+)</code>")
+CODE = re.compile(r"<code>.*?</code>", re.DOTALL)
+OPTION = re.compile(r'(?<=[\s>"])--\w+')
 LINK = re.compile(r"(!?)\[([^\]]*)\]\((?!https?:|#|mailto:)([^)#\s]+)(#[^)\s]*)?\)")
 # Pages made from files outside docs/.
 PAGES = {"recipes.md": ROOT / "experiments" / "recipes" / "README.md"}
@@ -47,11 +49,17 @@ def on_page_markdown(markdown: str, page: Any, config: Any, **_: Any) -> str:
 
 
 def on_page_content(html: str, **_: Any) -> str:
-    """Turn :class:`~a.b.C` into a reference to C; short names stay plain code."""
+    """Link the references of docstrings, and keep browsers from breaking a line after ``--``.
+
+    :class:`~a.b.C` becomes a reference to C; short names stay plain code.
+    """
 
     def replaced(match: re.Match[str]) -> str:
         short, name = match.groups()
         shown = f"<code>{name.rpartition('.')[2] if short else name}</code>"
         return f'<autoref identifier="{name}" optional>{shown}</autoref>' if "." in name else shown
 
-    return ROLE.sub(replaced, html)
+    def whole(code: re.Match[str]) -> str:
+        return OPTION.sub(r'<span class="option">\g<0></span>', code[0])
+
+    return CODE.sub(whole, ROLE.sub(replaced, html))

@@ -26,7 +26,7 @@ class DiagnosticMetrics(Metric):
     Args:
         class_names: Names of the K classes, in the order of the labels.
 
-    Example:
+    Examples:
         >>> metrics = DiagnosticMetrics(["benign", "malignant"])
         >>> logits = torch.tensor([[2.0, 0.0], [2.0, 0.0], [0.0, 1.0]])
         >>> metrics.update(logits, label=torch.tensor([0, 1, 1]), index=torch.arange(3))

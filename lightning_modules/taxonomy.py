@@ -34,7 +34,7 @@ class Taxonomy(nn.Module):
         paths: Nodes (K, T) on the path to each class.
         parents: Node (N,) above each node; -1 for the first level.
 
-    Example:
+    Examples:
         >>> taxonomy = Taxonomy(["mel", "nv", "bcc"], depth=2)
         >>> taxonomy.levels
         [['melanocytic', 'non-melanocytic'], ['mel', 'nv', 'bcc']]

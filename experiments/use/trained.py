@@ -145,7 +145,7 @@ def load(folder: str | Path) -> Run:
     Raises:
         RunError: The folder lacks a file of a trained run, or the run has no classes to predict.
 
-    Example:
+    Examples:
         >>> run = load("runs/vgg_ce/seed0")  # doctest: +SKIP
         >>> run.probabilities(["photo.jpg"]).shape  # doctest: +SKIP
         (1, 7)

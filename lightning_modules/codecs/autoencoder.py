@@ -69,7 +69,7 @@ class Autoencoder(Codec):
     Shape:
         Images (B, 3, H, W), H and W multiples of 4, to latent (B, C, H / 4, W / 4) and back.
 
-    Example:
+    Examples:
         >>> reconstruction = Autoencoder(latent_channels=8)(torch.rand(1, 3, 32, 32))
         >>> reconstruction.image.shape, reconstruction.latent.shape
         (torch.Size([1, 3, 32, 32]), torch.Size([1, 8, 8, 8]))

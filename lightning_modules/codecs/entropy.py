@@ -59,7 +59,7 @@ class FactorizedPrior(nn.Module):
     Shape:
         Values (B, C, h, w) to their bits, same shape.
 
-    Example:
+    Examples:
         >>> bits = FactorizedPrior(channels=2)(torch.zeros(1, 2, 4, 4))
         >>> bits.shape, bool((bits > 0).all())
         (torch.Size([1, 2, 4, 4]), True)

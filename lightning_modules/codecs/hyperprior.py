@@ -79,7 +79,7 @@ class ScaleHyperprior(Codec):
     Shape:
         Images (B, 3, H, W), H and W multiples of 16, to latent (B, C, H / 16, W / 16) and back.
 
-    Example:
+    Examples:
         >>> codec = ScaleHyperprior(width=8, latent_channels=12).eval()
         >>> images = torch.rand(1, 3, 32, 32)
         >>> streams = codec.compress(images)

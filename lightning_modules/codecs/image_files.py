@@ -92,7 +92,7 @@ class JPEG(FileCodec):
         halve_colours: Whether to halve the resolution of colors, as cameras do and WebP always
             does.
 
-    Example:
+    Examples:
         >>> images = torch.full((1, 3, 16, 16), 0.5)
         >>> reconstruction = JPEG(quality=90)(images)
         >>> bool((reconstruction.image - images).abs().max() < 0.01)

@@ -30,7 +30,7 @@ class KMeans(Codec):
         k: Number of colors of a palette, at least 1.
         iterations: Number of Lloyd iterations of assignment and means; 0 keeps the seeds.
 
-    Example:
+    Examples:
         >>> reconstruction = KMeans(k=4)(torch.rand(1, 3, 16, 16))
         >>> reconstruction.image.shape, reconstruction.bits  # 2 x 256 + 24 x 4
         (torch.Size([1, 3, 16, 16]), tensor([608.]))

@@ -15,7 +15,7 @@ from lightning_modules.losses.sample_loss import ClassWeights, as_counts
 class InverseFrequency(ClassWeights):
     """Class-balanced weights (CB), w_c = N / N_c.
 
-    Example:
+    Examples:
         >>> InverseFrequency()([80, 20])
         tensor([1.2500, 5.0000], dtype=torch.float64)
     """
@@ -36,7 +36,7 @@ class EffectiveNumber(ClassWeights):
             inverse frequency. The paper uses 0.9 to 0.9999; None is Barata and Santiago's
             (N - 1) / N.
 
-    Example:
+    Examples:
         >>> EffectiveNumber(beta=0.9)([80, 20])
         tensor([0.1000, 0.1138], dtype=torch.float64)
     """

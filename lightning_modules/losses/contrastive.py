@@ -26,7 +26,7 @@ class ContrastiveBatch:
         target: Labels (A,), or soft labels (A, K), that the logits are trained on; ``label`` by
             default.
 
-    Example:
+    Examples:
         >>> embedding = torch.nn.functional.normalize(torch.rand(4, 8), dim=1)
         >>> label, logits = torch.tensor([0, 0, 1, 1]), torch.zeros(4, 2)
         >>> ContrastiveBatch.of_all(embedding, label, logits).positives.sum(1)

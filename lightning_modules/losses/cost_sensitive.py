@@ -22,7 +22,7 @@ class MistakeCosts(ClassWeights):
     Args:
         costs: Cost matrix C (K, K), with true classes in rows and decided classes in columns.
 
-    Example:
+    Examples:
         >>> MistakeCosts([[0, 1], [10, 0]])([80, 20])
         tensor([ 1., 10.], dtype=torch.float64)
     """
@@ -46,7 +46,7 @@ class CostSensitiveLoss(CrossEntropyLoss):
             w_c = sum_k C[c, k]. None uses 1 / N_c.
         **kwargs: As for :class:`SampleLoss`, without ``weights``.
 
-    Example:
+    Examples:
         >>> logits = torch.tensor([[2.0, 0.0], [0.0, 1.0]])
         >>> CostSensitiveLoss(costs=[[0, 1], [10, 0]])(logits, torch.tensor([0, 1]))
         tensor(0.2963)
@@ -69,7 +69,7 @@ class ExpectedCostLoss(SampleLoss):
             off the diagonal gives 1 - p_c.
         **kwargs: As for :class:`SampleLoss`.
 
-    Example:
+    Examples:
         >>> logits = torch.tensor([[2.0, 0.0], [0.0, 1.0]])
         >>> ExpectedCostLoss(costs=[[0, 1], [10, 0]])(logits, torch.tensor([0, 1]))
         tensor(1.4043)

@@ -16,7 +16,7 @@ class CrossEntropyLoss(SampleLoss):
     Args:
         **kwargs: Weights and their scale, as for :class:`SampleLoss`.
 
-    Example:
+    Examples:
         >>> import torch
         >>> logits = torch.tensor([[2.0, 0.0], [0.0, 1.0]])
         >>> CrossEntropyLoss()(logits, torch.tensor([0, 1]))

@@ -27,7 +27,7 @@ class EqualizationLoss(SampleLoss):
             akiec, vasc and df are rare.
         **kwargs: As for :class:`SampleLoss`.
 
-    Example:
+    Examples:
         >>> logits = torch.tensor([[2.0, 0.0], [0.0, 1.0]])
         >>> EqualizationLoss(class_counts=[97, 3])(logits, torch.tensor([0, 1]))
         tensor(0.5667)
@@ -59,7 +59,7 @@ class SoftmaxEqualizationLoss(SampleLoss):
             1, rare classes learn from their own images only.
         **kwargs: As for :class:`SampleLoss`.
 
-    Example:
+    Examples:
         >>> logits = torch.tensor([[2.0, 0.0], [0.0, 1.0]])
         >>> loss = SoftmaxEqualizationLoss(class_counts=[97, 3], gamma=1.0)
         >>> loss(logits, torch.tensor([0, 1]))

@@ -21,7 +21,7 @@ class FocalLoss(SampleLoss):
             weight of well-classified samples.
         **kwargs: As for :class:`SampleLoss`.
 
-    Example:
+    Examples:
         >>> logits = torch.tensor([[2.0, 0.0], [0.0, 1.0]])
         >>> FocalLoss(gamma=2.0)(logits, torch.tensor([0, 1]))
         tensor(0.0122)

@@ -34,7 +34,7 @@ class LabelAwareSmoothingLoss(SampleLoss):
             eps (K - 1) / K.
         **kwargs: As for :class:`SampleLoss`.
 
-    Example:
+    Examples:
         >>> logits = torch.tensor([[2.0, 0.0], [0.0, 1.0]])
         >>> LabelAwareSmoothingLoss(class_counts=[80, 20])(logits, torch.tensor([0, 1]))
         tensor(0.5201)

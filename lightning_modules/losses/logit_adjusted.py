@@ -24,7 +24,7 @@ class LogitAdjustedLoss(SampleLoss):
         tau: Strength of the adjustment, at least 0; 0 gives cross-entropy.
         **kwargs: As for :class:`SampleLoss`.
 
-    Example:
+    Examples:
         >>> import torch
         >>> logits = torch.tensor([[2.0, 0.0], [0.0, 1.0]])
         >>> LogitAdjustedLoss(class_counts=[80, 20])(logits, torch.tensor([0, 1]))

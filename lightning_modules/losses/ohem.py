@@ -29,7 +29,7 @@ class OHEMLoss(SelectedLoss):
         threshold: Fixed lambda, at least 0, in place of ``keep``; 0 trains all samples.
         **kwargs: As for :class:`SelectedLoss`.
 
-    Example:
+    Examples:
         >>> logits = torch.tensor([[2.0, 0.0], [0.0, 1.0]])
         >>> loss = OHEMLoss(keep=0.5, average="selected")  # the second sample is harder
         >>> loss(logits, torch.tensor([0, 1]))

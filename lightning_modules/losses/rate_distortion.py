@@ -19,7 +19,7 @@ class RateDistortionLoss(nn.Module):
         distortion_weight: Weight lambda of the distortion.
         rate_weight: Weight mu of the rate; at 0 the codec need not count bits.
 
-    Example:
+    Examples:
         >>> import torch
         >>> images = torch.zeros(1, 3, 8, 8)
         >>> reconstruction = Reconstruction(images + 0.5, bits=torch.tensor([128.0]))

@@ -28,7 +28,7 @@ class SelfPacedLoss(SelectedLoss):
         threshold: Fixed lambda in place of ``quantile``; infinity trains all samples.
         **kwargs: As for :class:`SelectedLoss`.
 
-    Example:
+    Examples:
         >>> logits = torch.tensor([[2.0, 0.0], [0.0, 1.0]])
         >>> loss = SelfPacedLoss(quantile=0.5, average="selected")  # the first sample is easier
         >>> loss(logits, torch.tensor([0, 1]))

@@ -27,7 +27,7 @@ class SoftMacroF1Loss(Criterion):
     Shape:
         Logits (B, K) and labels (B,), or soft labels (B, K), to a scalar.
 
-    Example:
+    Examples:
         >>> logits = torch.tensor([[9.0, 0.0], [0.0, 9.0]])
         >>> round(SoftMacroF1Loss()(logits, torch.tensor([0, 1])).item(), 3)
         0.0

@@ -24,7 +24,7 @@ class SupConLoss(ContrastiveLoss):
         A :class:`~lightning_modules.losses.contrastive.ContrastiveBatch` to a scalar, the same in
         all processes; 0 if no anchor has positives.
 
-    Example:
+    Examples:
         >>> embedding = torch.nn.functional.normalize(torch.rand(4, 8), dim=1)
         >>> label, logits = torch.tensor([0, 0, 1, 1]), torch.zeros(4, 2)
         >>> batch = ContrastiveBatch.of_all(embedding, label, logits)

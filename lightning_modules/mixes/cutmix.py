@@ -30,7 +30,7 @@ class CutMix(Mix):
         ``image`` (B, 3, H, W), and ``mask`` and ``saliency`` (B, 1, H, W) if the batch has them,
         to the same shapes; ``label`` (B,), or soft (B, K) of an earlier mix, to soft (B, K).
 
-    Example:
+    Examples:
         >>> batch = {"image": torch.rand(4, 3, 8, 8), "label": torch.tensor([0, 1, 2, 0])}
         >>> mixed = CutMix(alpha=1.0, num_classes=3)(batch)
         >>> mixed["image"].shape, mixed["label"].shape

@@ -27,7 +27,7 @@ class MixupOrCutMix(Mix):
     Shape:
         As for :class:`~lightning_modules.mixes.Mixup`; labels are one-hot where nothing is mixed.
 
-    Example:
+    Examples:
         >>> batch = {"image": torch.rand(4, 3, 8, 8), "label": torch.tensor([0, 1, 2, 0])}
         >>> mixed = MixupOrCutMix(num_classes=3)(batch)
         >>> mixed["image"].shape, mixed["label"].shape

@@ -28,7 +28,7 @@ class SaliencyMix(CutMix):
     Shape:
         As for :class:`CutMix`; ``saliency`` (B, 1, H, W) is required.
 
-    Example:
+    Examples:
         >>> import torch
         >>> batch = {"image": torch.rand(4, 3, 8, 8), "label": torch.tensor([0, 1, 2, 0])}
         >>> batch["saliency"] = torch.rand(4, 1, 8, 8)

@@ -53,7 +53,7 @@ class PatchMix(Mix):
         ModelError: The encoder has no tokens, the batch lacks the map, or floor, clip or
             probability is out of range.
 
-    Example:
+    Examples:
         >>> view = {"saliency": torch.rand(4, 1, 8, 8), "label": torch.tensor([0, 1, 2, 1])}
         >>> mix = PatchMix(floor=0.5, clip=0.8)
         >>> mix(view, grid=(2, 2), chosen=torch.tensor([True, False]))["ratio"].shape
@@ -160,7 +160,7 @@ class FillingPatchMix(PatchMix):
             data.
         **kwargs: As for :class:`PatchMix`.
 
-    Example:
+    Examples:
         >>> mix = FillingPatchMix(class_counts=[100, 10, 1])
         >>> mix.choose(torch.tensor([0, 0])).any().item()  # the largest class is never mixed
         False
@@ -183,7 +183,7 @@ class RandomPatchMix(PatchMix):
     With a floor of 0.5 and a clip of 0.8 this is ``random_mixpatch_ratio``, an unused function of
     the published code.
 
-    Example:
+    Examples:
         >>> view = {"image": torch.rand(4, 3, 8, 8), "label": torch.tensor([0, 1, 2, 1])}
         >>> ratio = RandomPatchMix()(view, (2, 2), torch.tensor([True, True]))["ratio"]
         >>> ratio.shape, ((ratio >= 0.5) & (ratio <= 0.8)).all().item()
@@ -202,7 +202,7 @@ class SalientHalfMix(PatchMix):
     The ratio of the other half is uniform in [floor, clip]. This is the oldest version in SPMix's
     published code, the unused functions ``saliency_sortpatch`` and ``random_mixpatch_ratio``.
 
-    Example:
+    Examples:
         >>> view = {"saliency": torch.rand(2, 1, 8, 8), "label": torch.tensor([0, 1])}
         >>> ratio = SalientHalfMix()(view, (4, 4), torch.tensor([True]))["ratio"]
         >>> (ratio == 1).sum().item() >= 8
@@ -219,7 +219,7 @@ class SalientHalfMix(PatchMix):
 class SaliencyMixup(PatchMix):
     """SPMix without patches: mixup of the images, with a ratio per pixel by the saliency.
 
-    Example:
+    Examples:
         >>> view = {"image": torch.rand(2, 3, 8, 8), "saliency": torch.rand(2, 1, 8, 8)}
         >>> mix = SaliencyMixup()
         >>> mix(view, mix.grid(None, view), torch.tensor([True]))["ratio"].shape
@@ -239,7 +239,7 @@ class PairMixup(SaliencyMixup):
 
     The label is the anchor's, as in SPMix; mixup (https://arxiv.org/abs/1710.09412) mixes labels.
 
-    Example:
+    Examples:
         >>> view = {"image": torch.rand(4, 3, 8, 8)}
         >>> PairMixup().grid_ratio(view, (8, 8)).shape
         torch.Size([2, 1, 1])

@@ -34,4 +34,4 @@ def test_every_sampler_and_split_has_an_example(module):
         and not getattr(value, "__abstractmethods__", None)
     ]
     assert choices
-    assert [value.__name__ for value in choices if "Example:" not in value.__doc__] == []
+    assert [value.__name__ for value in choices if "Examples:" not in value.__doc__] == []
