@@ -16,6 +16,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,6 @@ TINY = (
     "--data.batch_size=8",
     "--data.num_workers=0",
     "--trainer.accelerator=cpu",
-    "--trainer.fast_dev_run=3",
     "--trainer.enable_progress_bar=false",
 )
 SMALLER = {"hidden": "network.hidden=32", "queue_size": "queue_size=64", "width": "codec.width=32"}
@@ -40,20 +40,15 @@ def describe(lesions: Path) -> dict[str, dict[str, Any]]:
     """Configuration and weights of every recipe at the commit checked out here."""
     import timm
 
+    from lightning_modules.networks import timm_network
+
     try:
         from experiments.command_line.cli import run_command
     except ImportError:  # up to 0.1.0
         from experiments.__main__ import main as run_command
 
     create = timm.create_model
-
-    def tiny(name: str, pretrained: bool = False, **options: Any) -> Any:
-        known = {"num_classes", "features_only", "out_indices"}
-        if "vit" in name and "img_size" in options:
-            return create("test_vit", pretrained=False, **options)
-        small = "test_efficientnet" if "efficientnet" in name else "test_resnet"
-        return create(small, pretrained=False, **{k: options[k] for k in known & {*options}})
-
+    timm_network.load = lambda *_: None  # the tiny networks keep their random weights
     described = {}
     for name, path in sorted(recipes().items()):
         config = resolved(run_command, path)
@@ -62,8 +57,9 @@ def describe(lesions: Path) -> dict[str, dict[str, Any]]:
             for option, flag in SMALLER.items()
             if has(config["model"]["init_args"], flag.partition("=")[0])
         ]
-        timm.create_model = tiny
-        command = ["fit", f"--config={path}", f"--data.root={lesions}", *TINY, *small]
+        timm.create_model = partial(tiny, create)
+        flags = [*TINY, "--trainer.fast_dev_run=3", *small]
+        command = ["fit", f"--config={path}", f"--data.root={lesions}", *flags]
         weights = run_command(command).model.state_dict()
         timm.create_model = create
         digest = hashlib.sha256()
@@ -73,6 +69,15 @@ def describe(lesions: Path) -> dict[str, dict[str, Any]]:
         described[name] = {"config": config, "weights": digest.hexdigest()}
         print(f"{name}: {digest.hexdigest()[:12]}", file=sys.stderr, flush=True)
     return described
+
+
+def tiny(create: Any, name: str, pretrained: bool = False, **options: Any) -> Any:
+    """A tiny network of the kind of ``name``, by timm's function ``create``, not pretrained."""
+    if "vit" in name and "img_size" in options:
+        return create("test_vit", pretrained=False, **options)
+    small = "test_efficientnet" if "efficientnet" in name else "test_resnet"
+    known = {"num_classes", "features_only", "out_indices"} & {*options}
+    return create(small, pretrained=False, **{key: options[key] for key in known})
 
 
 def recipes() -> dict[str, Path]:

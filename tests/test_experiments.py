@@ -1,6 +1,7 @@
 """Every recipe trains, validates and tests one batch of synthetic images."""
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import timm
 from experiments.command_line.cli import run_command
 from experiments.recipes import read, recipes
 from lightning_modules.networks import timm_network
+from tests.equality import TINY, tiny
 
 ROOT = Path(__file__).parents[1]
 RECIPES = list(recipes().values())
@@ -17,17 +19,7 @@ RECIPES = list(recipes().values())
 @pytest.fixture
 def small_networks(_alone, monkeypatch):
     """Replace all networks by tiny ones of timm without pretrained weights."""
-    create = timm.create_model
-    understood = {"num_classes", "features_only", "out_indices"}
-
-    def tiny(name: str, pretrained: bool = False, **options: object):
-        if "vit" in name and "img_size" in options:
-            return create("test_vit", pretrained=False, **options)
-        small = "test_efficientnet" if "efficientnet" in name else "test_resnet"
-        options = {key: options[key] for key in understood & options.keys()}
-        return create(small, pretrained=False, **options)
-
-    monkeypatch.setattr(timm, "create_model", tiny)
+    monkeypatch.setattr(timm, "create_model", partial(tiny, timm.create_model))
     monkeypatch.setattr(timm_network, "load", lambda model, name, weights: None)
 
 
@@ -51,15 +43,8 @@ def arguments(experiment: Path, lesions: Path) -> list[str]:
     return [
         f"--config={experiment}",
         f"--data.root={lesions}",
-        "--data.split=Balanced",
-        "--data.split.test_images=3",
-        "--data.split.val_images=2",
-        "--data.size=32",
-        "--data.batch_size=8",
-        "--data.num_workers=0",
-        "--trainer.accelerator=cpu",
+        *TINY,
         "--trainer.fast_dev_run=true",
-        "--trainer.enable_progress_bar=false",
         *(flag for option, flag in SMALL.items() if option in stated),
     ]
 

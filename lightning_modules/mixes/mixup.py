@@ -74,5 +74,10 @@ def blend(
 
 def blend_labels(label: Tensor, partner: Tensor, lam: Tensor, num_classes: int) -> Tensor:
     """Labels (B,) or (B, K) to soft labels (B, K): lam y_i + (1 - lam) y_j."""
-    soft = label if label.ndim == 2 else F.one_hot(label, num_classes).float()
+    soft = soft_labels(label, num_classes)
     return torch.lerp(soft[partner], soft, lam[:, None])
+
+
+def soft_labels(label: Tensor, num_classes: int) -> Tensor:
+    """Labels (B,) to one-hot labels (B, K); soft labels (B, K) to themselves."""
+    return label if label.ndim == 2 else F.one_hot(label, num_classes).float()

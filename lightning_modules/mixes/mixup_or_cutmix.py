@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from lightning_modules.mixes.cutmix import CutMix
 from lightning_modules.mixes.mix import Mix
-from lightning_modules.mixes.mixup import Mixup
+from lightning_modules.mixes.mixup import Mixup, soft_labels
 
 
 class MixupOrCutMix(Mix):
@@ -54,6 +53,4 @@ class MixupOrCutMix(Mix):
         mixed, switched = torch.rand(2).tolist()
         if mixed < self.probability:
             return self.cutmix(batch) if switched < self.switch_probability else self.mixup(batch)
-        label = batch["label"]
-        soft = label if label.ndim == 2 else F.one_hot(label, self.num_classes).float()
-        return batch | {"label": soft}
+        return batch | {"label": soft_labels(batch["label"], self.num_classes)}

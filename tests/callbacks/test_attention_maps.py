@@ -1,4 +1,3 @@
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -13,36 +12,16 @@ from callbacks.looking.heatmap import GAP, TILE, draw_heatmap
 from callbacks.recording.history import read_history
 from datamodules.cache import read_image, read_mask
 from datamodules.layout import image_files, mask_files
-from experiments.command_line.cli import run_command
-
-ROOT = Path(__file__).parents[2]
-RUN = Path("runs/demo/seed0")
+from tests.test_command_line import RUN, use
+from tests.test_command_line import fit as plain_fit
 
 
-def arguments(lesions, *more):
-    return [
-        f"--config={ROOT / 'tests' / 'plain.yaml'}",
-        f"--data.root={lesions}",
-        "--data.split.test_images=3",
-        "--data.split.val_images=2",
-        "--data.size=32",
-        "--model.network.name=test_resnet",
-        "--model.network.drop_rate=0.3",
-        "--trainer.max_epochs=2",
-        "--trainer.accelerator=cpu",
-        "--trainer.enable_progress_bar=false",
-        *more,
-    ]
+def fit(lesions, *more):
+    return plain_fit(lesions, "--model.network.drop_rate=0.3", "--trainer.max_epochs=2", *more)
 
 
 def options(**values):
     return [f"--trainer.callbacks.{name}={value}" for name, value in values.items()]
-
-
-def use(command, *more):
-    return run_command(
-        [command, f"--config={RUN}/config.yaml", f"--ckpt_path={RUN}/best.ckpt", *more]
-    )
 
 
 def validated():
@@ -61,18 +40,18 @@ def weights():
 def test_a_run_with_it_is_the_run_without_it(lesions, tmp_path, monkeypatch):
     (tmp_path / "plain").mkdir()
     monkeypatch.chdir(tmp_path / "plain")
-    run_command(["fit", *arguments(lesions, "--trainer.log_every_n_steps=1")])
+    fit(lesions, "--trainer.log_every_n_steps=1")
     plain, losses = weights(), read_history(RUN / "metrics.jsonl")["train/loss"]
     monkeypatch.chdir(tmp_path)
     every_epoch = options(every_n_epochs=1)
-    run_command(["fit", *arguments(lesions, "--trainer.log_every_n_steps=1", *every_epoch)])
+    fit(lesions, "--trainer.log_every_n_steps=1", *every_epoch)
     assert all(torch.equal(value, plain[name]) for name, value in weights().items())
     assert read_history(RUN / "metrics.jsonl")["train/loss"].equals(losses)
     assert validated() == drawn("val")
 
 
 def test_test_images_are_drawn_and_measured_per_class_and_mistakes_besides(lesions, capsys):
-    run_command(["fit", *arguments(lesions, *options(images_per_class=1, mistakes=3))])
+    fit(lesions, *options(images_per_class=1, mistakes=3))
     assert not (RUN / "attention").exists()  # not due before epoch ten
     use("test")
     names = sorted(path.stem for path in (RUN / "attention").iterdir())
@@ -92,7 +71,7 @@ def test_test_images_are_drawn_and_measured_per_class_and_mistakes_besides(lesio
 
 
 def test_a_model_without_maps_says_so_and_is_scored_all_the_same(lesions, capsys, monkeypatch):
-    run_command(["fit", *arguments(lesions, *options())])
+    fit(lesions, *options())
     monkeypatch.setattr("callbacks.looking.network_attention._tracing_features", refusing)
     use("test")
     assert "No attention maps: This has no feature map." in capsys.readouterr().out
@@ -108,7 +87,7 @@ def refusing(model: nn.Module):
 @pytest.mark.slow
 def test_other_processes_wait_for_the_first(lesions):
     ddp = ("--trainer.devices=2", "--trainer.strategy=ddp_fork", "--data.batch_size=20")
-    run_command(["fit", *arguments(lesions, *ddp, *options(every_n_epochs=1))])
+    fit(lesions, *ddp, *options(every_n_epochs=1))
     assert validated() == drawn("val")
     history = read_history(RUN / "metrics.jsonl")
     assert history["val/energy"].notna().sum() == 2
@@ -120,7 +99,7 @@ def test_the_same_lesions_are_chosen_each_time_one_image_of_each():
 
 
 def test_gathered_images_and_masks_are_those_of_the_files(lesions):
-    data = run_command(["fit", *arguments(lesions, "--trainer.fast_dev_run=true")]).datamodule
+    data = fit(lesions, "--trainer.fast_dev_run=true").datamodule
     rows = data.table.index[[5, 2, 300]].tolist()
     batch = data.gather(rows)
     for i, image_id in enumerate(data.table.loc[rows, "image_id"]):
