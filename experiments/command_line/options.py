@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+
+from jsonargparse import Namespace
 
 from callbacks.errors import RunError
 from callbacks.run_folder import CONFIG
@@ -18,7 +19,7 @@ LIMITS = ("trainer.max_epochs", "trainer.max_steps")
 PROBE = "lightning_modules.networks.Probe"
 
 
-def refuse_values(config: Any) -> None:
+def refuse_values(config: Namespace) -> None:
     """Refuse seeds and numbers that are out of range in any command.
 
     Raises:
@@ -30,7 +31,7 @@ def refuse_values(config: Any) -> None:
     _at_least(config, MINIMA)
 
 
-def refuse_training(config: Any) -> None:
+def refuse_training(config: Namespace) -> None:
     """Refuse options of ``fit`` with which a run could not be trained, resumed or used.
 
     Raises:
@@ -56,7 +57,7 @@ def refuse_training(config: Any) -> None:
         )
 
 
-def without_initial_weights(model: Any) -> None:
+def without_initial_weights(model: Namespace) -> None:
     """Keep a model from loading pretrained weights, which a checkpoint is about to replace.
 
     A run can therefore be used where these weights are not, unless its network is a probe: its
@@ -77,7 +78,7 @@ def without_initial_weights(model: Any) -> None:
             model[f"{network}.weights"] = None
 
 
-def _refuse_unsaved(trainer: Any) -> None:
+def _refuse_unsaved(trainer: Namespace) -> None:
     """Refuse a run that would keep no checkpoints, or not where they are looked for."""
     if trainer.enable_checkpointing is False:
         raise RunError(
@@ -93,7 +94,7 @@ def _refuse_unsaved(trainer: Any) -> None:
         )
 
 
-def _refuse_no_validation(trainer: Any) -> None:
+def _refuse_no_validation(trainer: Namespace) -> None:
     """Refuse a run that would have no best epoch."""
     if trainer.limit_val_batches == 0 and not trainer.fast_dev_run:
         raise RunError(
@@ -108,13 +109,13 @@ def _refuse_no_validation(trainer: Any) -> None:
         )
 
 
-def _at_least(config: Any, minima: Mapping[str, int]) -> None:
+def _at_least(config: Namespace, minima: Mapping[str, int]) -> None:
     for key, bound in minima.items():
         if (value := config.get(key)) is not None and value < bound:
             raise RunError(f"--{key}={value}: set it to {bound} or more.")
 
 
-def _refuse_renamed(config: Any) -> None:
+def _refuse_renamed(config: Namespace) -> None:
     """Refuse the config.yaml of a renamed run whose old name is taken by another run."""
     taken = Path(run_dir(config.name, config.seed_everything))
     for file in map(Path, map(str, config.get("config") or ())):

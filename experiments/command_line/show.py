@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+from argparse import Action
 from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
@@ -99,7 +100,7 @@ def plain(text: str | None) -> str:
     return re.sub(r":\w+:`~?[\w.]*?(\w+)`", r"\1", text or "").replace("``", "")
 
 
-def _type(action: Any) -> str:
+def _type(action: Action) -> str:
     hint = getattr(action, "_typehint", None) or getattr(action, "type", None)
     name = getattr(hint, "__name__", "") if isinstance(hint, type) else str(hint)
     name = re.sub(r"(?:typing|collections\.abc|pathlib|\w+(?:\.\w+)*)\.(?=\w)", "", name)

@@ -12,6 +12,7 @@ import pandas as pd
 from callbacks.atomic_files import write_table
 from callbacks.errors import RunError
 from callbacks.run_folder import RunFolder
+from experiments.compare.intervals import Array
 from experiments.compare.resources import resources
 from experiments.compare.rows import BY_DECISION, Row
 from experiments.compare.runs import TestedRun, read_run
@@ -85,7 +86,7 @@ class Archive:
     def _images_file(self, split: str) -> Path:
         return self.path.with_name(f"test_{split}.csv")
 
-    def _records(self, row: str, folder: Path) -> Iterator[dict[str, Any]]:
+    def _records(self, row: str, folder: Path) -> Iterator[dict[str, object]]:
         for checkpoint, last in ((BEST, False), (LAST, True)):
             if RunFolder(folder).results_file(last).exists():
                 run = read_run(folder, last)
@@ -130,7 +131,7 @@ class Archive:
         )
 
 
-def _record(run: TestedRun, folder: Path, last: bool) -> dict[str, Any]:
+def _record(run: TestedRun, folder: Path, last: bool) -> dict[str, object]:
     results = RunFolder(folder).results(last)
     validated = run.history.get("val/balanced_accuracy", pd.Series(dtype=float)).dropna()
     return {
@@ -146,5 +147,5 @@ def _record(run: TestedRun, folder: Path, last: bool) -> dict[str, Any]:
     }
 
 
-def _digits(classes: np.ndarray[Any, Any]) -> str:
+def _digits(classes: Array) -> str:
     return "".join(map(str, classes))

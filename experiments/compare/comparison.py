@@ -4,19 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from callbacks.errors import RunError
 from experiments.compare import intervals
 from experiments.compare.differences import with_differences
+from experiments.compare.intervals import Array
 from experiments.compare.options import differing
 from experiments.compare.rows import Estimate, Row, rows_of
 from experiments.compare.runs import TestedRun, check_comparable
-
-Array = NDArray[Any]
 
 
 @dataclass(frozen=True)

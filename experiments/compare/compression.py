@@ -4,20 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import stats
 
 from callbacks.console import decimals
 from experiments.compare.comparison import Comparison, estimate
-from experiments.compare.intervals import Interval, percentiles
+from experiments.compare.intervals import Array, Interval, percentiles
 from experiments.compare.metrics import by_confusion, confusion
 from experiments.compare.rows import Row
 from experiments.compare.runs import TestedRun
 
-Array = NDArray[Any]
 # Metrics of compressed images, which runs record and predictions do not contain, with titles.
 MAIN_METRICS = {
     "bits_per_pixel": "bits per pixel",

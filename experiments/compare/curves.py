@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
+from experiments.compare.intervals import Array
 from experiments.compare.metrics import calibration_bin, confusion
 from experiments.compare.rows import Row
 from experiments.compare.runs import TestedRun
 
-Array = NDArray[Any]
 MAX_POINTS = 200
 RECALL_LEVELS = np.linspace(0, 1, 51)
 

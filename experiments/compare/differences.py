@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from experiments.compare import intervals
+from experiments.compare.intervals import Array
 from experiments.compare.rows import Difference, Row
-
-Array = NDArray[Any]
 
 
 def with_differences(

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from experiments.compare.intervals import Array
 from lightning_modules.metrics import SHOTS
 
-Array = NDArray[Any]
 CALIBRATION_BINS = 15  # of equal width
 
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
 
 from experiments.compare.runs import TestedRun
 
@@ -12,7 +11,7 @@ IGNORED = ("name", "seed_everything", "data.root", "data.cache_dir", "ckpt_path"
 IGNORED_ENDINGS = (".dirpath", ".save_dir", ".default_root_dir", "].id", "].name", "].group")
 
 
-def options(config: Any) -> dict[str, str]:
+def options(config: Mapping[str, object]) -> dict[str, str]:
     """Flatten a configuration, without the options that identify a run or name places.
 
     A class and its arguments share a prefix: ``{"model.criterion": "torch.nn.CrossEntropyLoss",
@@ -36,7 +35,7 @@ def differing(runs: Sequence[TestedRun]) -> list[str]:
     return [name for name in names if len({flat.get(name) for flat in per_run}) > 1]
 
 
-def _flat(value: Any, name: str) -> Iterator[tuple[str, str]]:
+def _flat(value: object, name: str) -> Iterator[tuple[str, str]]:
     if isinstance(value, dict) and "class_path" in value:
         yield name, value["class_path"]
         value = value.get("init_args") or {}

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from jinja2 import Environment, FileSystemLoader
@@ -64,7 +63,7 @@ def script() -> str:
     return re.sub(r"^export (?=const|function)", "", text, flags=re.MULTILINE)
 
 
-def _data(comparison: Comparison) -> dict[str, Any]:
+def _data(comparison: Comparison) -> dict[str, object]:
     runs = _runs(comparison)
     test_groups = groups(comparison.rows[0])
     images, left_out = thumbnails(runs)
@@ -89,8 +88,8 @@ def _data(comparison: Comparison) -> dict[str, Any]:
     }
 
 
-def _row(row: Row, test_groups: Sequence[Group], comparison: Comparison) -> dict[str, Any]:
-    record: dict[str, Any] = {
+def _row(row: Row, test_groups: Sequence[Group], comparison: Comparison) -> dict[str, object]:
+    record: dict[str, object] = {
         "name": row.name,
         "seeds": [run.seed for run in row.runs],
         "decided": row.decided,
@@ -116,7 +115,7 @@ def _row(row: Row, test_groups: Sequence[Group], comparison: Comparison) -> dict
     return record
 
 
-def _group(group: Group) -> dict[str, Any]:
+def _group(group: Group) -> dict[str, object]:
     record = asdict(group)
     del record["where"]
     return record
@@ -137,7 +136,7 @@ def _name(run: TestedRun) -> str:
     return f"{run.name} seed {run.seed}"
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> object:
     """Convert to JSON's types; null stands for NaN and infinity.
 
     Lists and arrays, which become charts, are rounded to save space. Other numbers become text:
@@ -154,5 +153,5 @@ def _plain(value: Any) -> Any:
     return int(value) if isinstance(value, np.integer) else value
 
 
-def _rounded(value: Any) -> Any:
+def _rounded(value: object) -> object:
     return float(f"{value:.5g}") if isinstance(value, float) else value

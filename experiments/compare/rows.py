@@ -5,16 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from experiments.compare.intervals import Interval
+from experiments.compare.intervals import Array, Interval
 from experiments.compare.metrics import scores
 from experiments.compare.runs import TestedRun
 
-Array = NDArray[Any]
 BY_DECISION = " + decision"
 
 

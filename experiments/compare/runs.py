@@ -12,13 +12,12 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from callbacks.errors import RunError, reason
 from callbacks.recording.history import read_history
 from callbacks.run_folder import RunFolder
+from experiments.compare.intervals import Array
 
-Array = NDArray[Any]
 REQUIRED = ("image_id", "lesion_id", "dx")
 
 
@@ -93,7 +92,7 @@ class TestedRun:
         last = self.history.loc[self.history["kind"] == "train", "epoch"].max()
         return 0 if pd.isna(last) else int(last) + 1
 
-    def _index(self, names: pd.Series[Any]) -> Array:
+    def _index(self, names: pd.Series[str]) -> Array:
         return pd.Index(self.classes).get_indexer(pd.Index(names))
 
 

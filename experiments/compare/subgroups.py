@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
-from experiments.compare.intervals import Interval, percentiles
+from experiments.compare.intervals import Array, Interval, percentiles
 from experiments.compare.rows import Row
 
-Array = NDArray[Any]
 UNKNOWN = "unknown"
 BANDS = ("under 40", "40 to 60", "over 60")
 # Share of the resamples that must have a value: every class then has about three lesions.
@@ -117,7 +114,7 @@ def _kinds(table: pd.DataFrame) -> Iterator[tuple[str, pd.Series[str]]]:
             yield kind, table[column].astype(object).fillna(UNKNOWN).astype(str)
 
 
-def _bands(age: pd.Series[Any]) -> pd.Series[str]:
+def _bands(age: pd.Series[float]) -> pd.Series[str]:
     years = pd.to_numeric(age, errors="coerce")
     number = np.select([years < 40, years <= 60, years > 60], [0, 1, 2], default=3)
     return pd.Series(np.array([*BANDS, UNKNOWN])[number], index=age.index)

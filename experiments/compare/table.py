@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Any
 
 import pandas as pd
 from rich import box
@@ -188,8 +187,8 @@ def _difference(difference: Difference | None) -> dict[str, str]:
     return dict(zip(DIFFERENCE_COLUMNS, cells, strict=True))
 
 
-def _numbers(row: Row) -> dict[str, Any]:
-    line: dict[str, Any] = {"name": row.name, "seeds": len(row.runs)}
+def _numbers(row: Row) -> dict[str, object]:
+    line: dict[str, object] = {"name": row.name, "seeds": len(row.runs)}
     for name, estimate in row.metrics.items():
         line[name] = estimate.mean
         for kind, bounds in (("seeds", estimate.seeds), ("lesions", estimate.lesions)):

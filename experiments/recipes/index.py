@@ -6,7 +6,6 @@ import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from experiments.command_line.parser import CommandParser
 from experiments.recipes import FAMILY, FOLDER, read, recipes
@@ -107,13 +106,13 @@ def _first_sentence(text: str) -> str:
     return (sentence[0] if sentence else text).replace("\N{NO-BREAK SPACE}", " ")
 
 
-def _first_stages(settings: Any) -> list[str]:
+def _first_stages(settings: object) -> list[str]:
     """Names of the runs that WarmStart and StartFrom load."""
     runs = re.findall(r"runs/(\w+)/seed\{seed\}", str(settings))
     return list(dict.fromkeys(runs))
 
 
-def _weights(settings: Any) -> Iterator[str]:
+def _weights(settings: object) -> Iterator[str]:
     """Names of the pretrained weights that the networks load."""
     if isinstance(settings, dict):
         if "name" in settings and settings.get("pretrained", True):

@@ -11,7 +11,8 @@ import os
 import re
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+
+from jsonargparse import Namespace
 
 from callbacks.errors import RunError
 from callbacks.run_folder import CONFIG, RunFolder
@@ -57,7 +58,7 @@ def refuse_name(name: str) -> None:
         )
 
 
-def refuse_contradictions(config: Any) -> None:
+def refuse_contradictions(config: Namespace) -> None:
     """Refuse a checkpoint, config.yaml, name and seed that belong to different runs.
 
     Args:

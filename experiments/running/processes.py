@@ -10,7 +10,6 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from multiprocessing.connection import wait
 from pathlib import Path
-from typing import Any
 
 from callbacks import HOMES
 
@@ -49,7 +48,7 @@ def execute(arguments: Sequence[str], log: Path, threads: int | None = None) -> 
     return forked(_main, list(arguments), log.absolute(), threads, os.getcwd(), environment)
 
 
-def forked(function: Callable[..., object], *args: Any) -> int:
+def forked(function: Callable[..., object], *args: object) -> int:
     """Call a function in a process that has all imports; returns the exit code of the process."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOADED)

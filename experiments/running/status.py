@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
@@ -29,7 +28,7 @@ def status() -> pd.DataFrame:
     return pd.DataFrame([_row(folder, queue) for folder in folders])
 
 
-def _row(folder: Path, queue: Queue) -> dict[str, Any]:
+def _row(folder: Path, queue: Queue) -> dict[str, object]:
     name, seed = folder.parent.name, folder.name.removeprefix("seed")
     resumable, (max_epochs, max_steps) = resume_from(folder), _limits(RunFolder(folder))
     done = epochs_done(resumable[1]) if resumable else 0

@@ -176,7 +176,7 @@ class Study:
         return [run for run in self.runs if not futures[run.row, run.seed].result()]
 
 
-def _run(study: str, name: str, row: Mapping[str, Any], seed: int, shared: Options) -> StudyRun:
+def _run(study: str, name: str, row: Options, seed: int, shared: Options) -> StudyRun:
     known = {key: row[key] for key in ("after", "decide", "last") if key in row}
     row_options = {key: row[key] for key in row if key not in ("experiment", *known)}
     options = {key: value for key, value in {**shared, **row_options}.items() if value is not None}
@@ -184,7 +184,7 @@ def _run(study: str, name: str, row: Mapping[str, Any], seed: int, shared: Optio
     return StudyRun(study, name, row.get("experiment", name), seed, flags, **known)
 
 
-def _flag(value: Any, seed: int) -> str:
+def _flag(value: object, seed: int) -> str:
     if isinstance(value, str):
         return value.format(seed=seed)
     return yaml.safe_dump(value, default_flow_style=True).removesuffix("...\n").strip()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -142,7 +142,7 @@ def check(outputs: Outputs, probability: Tensor, cost: Tensor, file: Path) -> No
     print(f"{file}: same decisions as the run, same probabilities within {error:.1e}")
 
 
-def _to_onnx(program: Any, file: Path, metadata: dict[str, str]) -> None:
+def _to_onnx(program: torch.export.ExportedProgram, file: Path, metadata: dict[str, str]) -> None:
     try:
         import onnx
         import onnxscript  # noqa: F401
