@@ -204,7 +204,7 @@ def test_what_a_run_folder_lacks_is_said_with_the_command(run):
 @pytest.mark.parametrize(
     "damage",
     [
-        lambda file: file.write_text(file.read_text().replace(",", ";")),
+        lambda file: file.write_text(file.read_text().replace(",", ";").replace(": ", ";")),
         lambda file: file.write_bytes(file.read_text().encode("utf-16")),
         lambda file: file.write_bytes(b""),
         lambda file: (file.unlink(), file.mkdir()),

@@ -54,9 +54,7 @@ def predicting(callback, folder):
     """Pass a callback one batch of predictions for all files in a folder."""
     files = sorted(folder.iterdir())
     trainer = SimpleNamespace(
-        predict_dataloaders=SimpleNamespace(
-            dataset=SimpleNamespace(files=files, folder=folder, remark="")
-        ),
+        predict_dataloaders=SimpleNamespace(dataset=Photos(files=files, folder=folder, remark="")),
         datamodule=SimpleNamespace(class_names=["mel", "nv"]),
         world_size=1,
     )
@@ -69,6 +67,11 @@ def predicting(callback, folder):
     probability = torch.full((len(files), 2), 0.5)
     callback.on_predict_batch_end(trainer, Pooled(), probability, batch, 0)
     callback.on_predict_end(trainer, None)
+
+
+class Photos(SimpleNamespace):
+    def __len__(self):
+        return len(self.files)
 
 
 class Pooled(torch.nn.Module):

@@ -23,6 +23,8 @@ HOOKS = [
 # They produce what others need, or change or stop a run: if they fail, the run must fail.
 ACTING = {"Anneal", "ChooseDecision", "FidelityTable", "FiniteLoss", "Freeze", "LogConfig"}
 ACTING |= {
+    "ClassMeans",
+    "EMA",
     "Ending",
     "Moved",
     "Predictions",
