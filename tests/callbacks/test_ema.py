@@ -40,9 +40,9 @@ def averages(steps):
         yield average
 
 
-def test_epochs_are_validated_with_the_average_and_trained_without(tmp_path):
+def test_epochs_are_validated_with_the_average_and_trained_without():
     watch, module = Watch(), classifier()
-    fit(module, tmp_path, EMA(DECAY), watch)
+    fit(module, EMA(DECAY), watch)
     expected = list(averages(watch.steps))
     assert len(expected) == 6
     for found, average in zip(watch.validated, expected[2::3], strict=True):
