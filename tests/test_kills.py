@@ -48,4 +48,4 @@ def test_killed_at_any_moment(experiment, lesions):
     assert fit(experiment, lesions, "killed", more=OFTEN) == 0
     # Lightning logs a step after saving its checkpoint, and may be killed in between.
     assert_same_run("whole", "killed", lost=1)
-    print(f"{experiment.stem}: killed with {logged} rows logged, went on from step {step}, equal")
+    print(f"{experiment.stem}: killed with {logged} rows logged, resumed at step {step}, equal")

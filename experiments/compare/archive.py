@@ -22,7 +22,7 @@ BEST, LAST = "best", "last"
 # Metrics that need probabilities, of which the archive keeps only the classes decided for.
 RECORDED = ("macro_auroc", "ece", "average_precision")
 COLUMNS = [
-    *KEY, "epoch", "commit", "split", "classes", "parameters", "hours",
+    *KEY, "epoch", "commit", "split", "synthetic", "classes", "parameters", "hours",
     *RECORDED, "validation", "decisions",
 ]  # fmt: skip
 IMAGE_COLUMNS = ["image_id", "lesion_id", "dx"]
@@ -33,7 +33,7 @@ class Archive:
 
     ``decisions`` holds the class of each test image as a digit, its position in ``classes``, in the
     order of ``test_<split>.csv`` beside the file. All metrics of decisions, with their intervals,
-    can be computed from these two files.
+    can be computed from these two files. There can be at most ten classes.
 
     Args:
         path: The CSV file, which need not exist yet.
@@ -73,10 +73,14 @@ class Archive:
         """
         for name in order:
             mine = self.table[self.table["row"] == name]
+            images = {split: self.images(split) for split in mine["split"].unique()}
             for kind, suffix in ((checkpoint, ""), (checkpoint + BY_DECISION, BY_DECISION)):
                 lines = mine[mine["checkpoint"] == kind].sort_values("seed")
                 if len(lines):
-                    runs = tuple(self._run(name, line) for line in lines.to_dict("records"))
+                    runs = tuple(
+                        self._run(name, line, images[line["split"]])
+                        for line in lines.to_dict("records")
+                    )
                     yield Row(name + suffix, runs, decided=True)
 
     def images(self, split: str) -> pd.DataFrame:
@@ -110,8 +114,7 @@ class Archive:
         elif self.images(run.split)["image_id"].tolist() != images["image_id"].tolist():
             raise RunError(f"{run.source} has other test images than {file}: evaluate it again.")
 
-    def _run(self, name: str, line: Mapping[Any, Any]) -> TestedRun:
-        images = self.images(line["split"])
+    def _run(self, name: str, line: Mapping[Any, Any], images: pd.DataFrame) -> TestedRun:
         counts = images.drop_duplicates("dx").set_index("dx").get("class_images")
         classes = tuple(line["classes"].split())
         return TestedRun(
@@ -120,7 +123,7 @@ class Archive:
             source=f"{self.path} ({name}, seed {line['seed']})",
             classes=classes,
             split=line["split"],
-            synthetic=False,
+            synthetic=bool(line["synthetic"]),
             parameters=line["parameters"],
             metrics={metric: line[metric] for metric in (*RECORDED, "hours")},
             remarks=(),
@@ -139,6 +142,7 @@ def _record(run: TestedRun, folder: Path, last: bool) -> dict[str, object]:
         "epoch": (results.get("checkpoint") or {}).get("epoch"),
         "commit": results.get("commit"),
         "split": run.split,
+        "synthetic": run.synthetic,
         "classes": " ".join(run.classes),
         "parameters": run.parameters,
         "hours": resources((run,)).hours,
@@ -148,4 +152,6 @@ def _record(run: TestedRun, folder: Path, last: bool) -> dict[str, object]:
 
 
 def _digits(classes: Array) -> str:
+    if classes.max() > 9:
+        raise RunError("An archive keeps one digit per image: compare runs of up to ten classes.")
     return "".join(map(str, classes))

@@ -53,18 +53,27 @@ def publish(study: Path, page: Path = PAGE, folder: Path = FOLDER) -> str:
     print(f"Added {added} runs to {archive.path}, which now has {len(archive.table)} results.")
     record = yaml.safe_load(study.read_text("utf-8"))
     rows, baseline = list(record["rows"]), record.get("baseline")
-    text = markdown(archive, rows, baseline)
-    write_text(archive.path.with_suffix(".svg"), figure(comparison(archive, rows, baseline)))
+    best = comparison(archive, rows, baseline)
+    last = None
+    if any(archive.table["checkpoint"] == LAST):
+        last = comparison(archive, rows, baseline, LAST)
+    text = markdown(archive, best, last)
+    write_text(archive.path.with_suffix(".svg"), figure(best))
     write_text(page, _filled(page, study.stem, text))
     return text
 
 
-def markdown(archive: Archive, order: list[str], baseline: str | None) -> str:
-    """The table of an archive in Markdown, with a line on what it is made of."""
-    best = comparison(archive, order, baseline)
+def markdown(archive: Archive, best: Comparison, last: Comparison | None) -> str:
+    """The table of an archive in Markdown, with a line on what it is made of.
+
+    Args:
+        archive: Archive of the runs.
+        best: Its rows, compared at the best epochs.
+        last: Its rows, compared at the last epochs, if these were tested.
+    """
     frame = table.compact(best).drop(columns=LEFT_OUT, errors="ignore")
-    if any(archive.table["checkpoint"] == LAST):
-        frame = _with_last(frame, comparison(archive, order, baseline, LAST))
+    if last is not None:
+        frame = _with_last(frame, last)
     frame["minutes"] = [decimals(60 * _hours(row), 1) for row in best.rows]
     alignment = ["---", *["---:"] * (frame.shape[1] - 1)]
     lines: list[list[str]] = [list(map(str, frame)), alignment, *frame.to_numpy().tolist()]
@@ -117,9 +126,10 @@ def _caption(archive: Archive, best: Comparison) -> str:
         f"{str(commit)[:7]}" + (f" ({', '.join(rows)})" if len(commits) > 1 else "")
         for commit, rows in commits.items()
     )
+    drawn = "SYNTHETIC DATA: these are no real lesions. " if best.synthetic else ""
     return (
-        f"{images} test images of {run.lesion.max() + 1} lesions, split `{run.split}`; commit "
-        f"{listed}; [all runs as CSV](results/{archive.path.name}). Minutes are wall time of one "
+        f"{drawn}{images} test images of {run.lesion.max() + 1} lesions, split `{run.split}`; "
+        f"commit {listed}; [all runs as CSV](results/{archive.path.name}). Minutes are wall time of one "
         "training without validation, on a machine that may have had other work."
     )
 

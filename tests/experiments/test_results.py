@@ -87,3 +87,9 @@ def test_a_page_without_a_place_is_left_alone(make_run, study, publish):
     with pytest.raises(SystemExit, match="add the lines <!-- results: tiny -->"):
         publish()
     assert (study / "docs/results.md").read_text() == "Nothing.\n"
+
+
+def test_synthetic_runs_are_published_as_such(make_run, study, publish):
+    make_run("tiny-ce", synthetic=True)
+    publish()
+    assert "SYNTHETIC DATA" in (study / "docs/results.md").read_text()
