@@ -129,8 +129,8 @@ def _caption(archive: Archive, best: Comparison) -> str:
     drawn = "SYNTHETIC DATA: these are no real lesions. " if best.synthetic else ""
     return (
         f"{drawn}{images} test images of {run.lesion.max() + 1} lesions, split `{run.split}`; "
-        f"commit {listed}; [all runs as CSV](results/{archive.path.name}). Minutes are wall time of one "
-        "training without validation, on a machine that may have had other work."
+        f"commit {listed}; [all runs as CSV](results/{archive.path.name}). Minutes are wall time "
+        "of one training without validation, on a machine that may have had other work."
     )
 
 
