@@ -63,7 +63,7 @@ def publish(study: Path, page: Path = PAGE, folder: Path = FOLDER) -> str:
     return text
 
 
-def markdown(archive: Archive, best: Comparison, last: Comparison | None) -> str:
+def markdown(archive: Archive, best: Comparison, last: Comparison | None = None) -> str:
     """The table of an archive in Markdown, with a line on what it is made of.
 
     Args:

@@ -9,7 +9,7 @@ import yaml
 from callbacks.atomic_files import write_text
 from callbacks.run_folder import RunFolder
 from experiments.compare.archive import Archive
-from experiments.compare.results import markdown
+from experiments.compare.results import comparison, markdown
 from experiments.running.study import Study, StudyRun, find_study
 from lightning_modules.networks.weights import PACKAGES
 
@@ -92,5 +92,6 @@ class Progress:
             return f"{text}none."
         archive.table = archive.table[archive.table["seed"].isin(seeds)]
         record = yaml.safe_load(self.study.read_text("utf-8"))
-        table = markdown(archive, list(record["rows"]), record.get("baseline"))
+        rows, baseline = list(record["rows"]), record.get("baseline")
+        table = markdown(archive, comparison(archive, rows, baseline))
         return f"{text}{', '.join(map(str, seeds))}.\n\n{table}"
