@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -11,6 +11,13 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from callbacks.recording.wandb_logger import ResilientWandbLogger
+
+
+class Classes(Protocol):
+    """What callbacks use of the classes of a data set."""
+
+    def record(self) -> dict[str, Any]:
+        """The contents of a YAML file that describes the classes."""
 
 
 class Data(Protocol):
@@ -24,6 +31,8 @@ class Data(Protocol):
     class_table: pd.DataFrame
     class_names: Sequence[str]
     class_counts: Sequence[int]
+    shots: Mapping[str, Sequence[str]]
+    classes: Classes
 
     def gather(self, index: Sequence[int]) -> dict[str, Tensor]:
         """The images in some rows of the table, as one batch."""

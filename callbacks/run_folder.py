@@ -20,6 +20,7 @@ LAST = "last.ckpt"
 PREVIOUS = "previous.ckpt"
 METRICS = "metrics.jsonl"
 SPLIT = "split.csv"
+CLASSES = "classes.yaml"
 RESULTS = "results.json"
 TEST_PREDICTIONS = "test_predictions.csv"
 FIDELITY = "test_fidelity.csv"
@@ -30,6 +31,8 @@ OF_LAST_EPOCH = "last_"  # prefix of the files about a run's last epoch
 TRAIN = "train it with `make train` until an epoch is validated"
 RESTORE = "restore it from a copy, or save it as comma-separated values in UTF-8"
 EVALUATE = "evaluate it with `python -m experiments evaluate {path}{option}`"
+# Never numbers or missing, even if an id is 0012 or a class is called None.
+TEXT_COLUMNS = ("image_id", "lesion_id", "dx", "split", "part", "decision")
 SEED = re.compile(r"seed(\d+)")
 
 
@@ -48,6 +51,7 @@ class RunFolder:
         last: Newest checkpoint, from which the run is resumed.
         metrics_file: All logged metrics, see :meth:`history`.
         split_file: Images of each split, see :meth:`split`.
+        classes_file: Classes of the data set and what is known about them.
         fidelity_file: Fidelity of each compressed test image; written for codecs only.
         decision: Decision rule that was chosen on the validation split.
         new_predictions: Predictions of ``predict`` for new images.
@@ -67,6 +71,7 @@ class RunFolder:
         self.last = self.path / LAST
         self.metrics_file = self.path / METRICS
         self.split_file = self.path / SPLIT
+        self.classes_file = self.path / CLASSES
         self.fidelity_file = self.path / FIDELITY
         self.decision = self.path / DECISION
         self.new_predictions = self.path / PREDICTIONS
@@ -194,7 +199,7 @@ def _table(file: Path, columns: list[str], how: str) -> pd.DataFrame:
     import pandas as pd
 
     try:
-        table = pd.read_csv(file)
+        table = pd.read_csv(file, converters=dict.fromkeys(TEXT_COLUMNS, str))
         if missing := [name for name in columns if name not in table]:
             raise ValueError(f"it has no column {', '.join(missing)}")
     except (OSError, ValueError) as error:

@@ -8,11 +8,11 @@ from pathlib import Path
 
 from jsonargparse import auto_cli
 
-from datamodules.cache import release_arrays
+from datamodules.cache import cached_arrays
 from datamodules.errors import DataError
 from datamodules.install import install
+from datamodules.lesion_data import open_folder
 from datamodules.memory import keep_freed_memory
-from datamodules.metadata import read_table
 from datamodules.synthetic import synthesize
 from datamodules.verify import verify
 
@@ -28,16 +28,16 @@ def cache(
     """Decode all pixels in advance, for example before submitting cluster jobs.
 
     Args:
-        root: Folder of the installed release.
+        root: Folder of the data set.
         size: Height and width of the cached images, in pixels.
         saliency: Whether to cache the saliency of the images as well.
         cache_dir: Folder of the cache. By default root/cache, or ~/.cache/longderm if that is not
             writable.
     """
-    table = read_table(root)
-    for source in table["source"].unique():
-        maps = ["mask", *(["saliency"] if saliency else [])]
-        release_arrays(root, table, source, size, maps, cache_dir)
+    data = open_folder(root)
+    maps = [*(["mask"] if data.mask_files else []), *(["saliency"] if saliency else [])]
+    for source in data.table["source"].unique():
+        cached_arrays(data, source, size, maps, cache_dir)
 
 
 if __name__ == "__main__":

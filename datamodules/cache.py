@@ -13,8 +13,9 @@ import numpy as np
 import pandas as pd
 import torch
 
+from datamodules.data_folder import DataFolder
 from datamodules.errors import MAX_LISTED, DataError
-from datamodules.layout import image_files, mask_files, missing_files
+from datamodules.layout import OFFICIAL
 from datamodules.memory_map import memory_map
 from datamodules.pixels import is_damage, read_inside, read_rgb, reason
 from datamodules.progress import track
@@ -56,9 +57,8 @@ def resize(pixels: np.ndarray, size: int) -> np.ndarray:
     return cv2.resize(pixels, (size, size), interpolation=cv2.INTER_AREA)
 
 
-def release_arrays(
-    root: Path,
-    table: pd.DataFrame,
+def cached_arrays(
+    data: DataFolder,
     source: str,
     size: int,
     maps: Sequence[str] = (),
@@ -67,13 +67,13 @@ def release_arrays(
     """The cached images of a source, with ``mask`` and ``saliency`` on request.
 
     Args:
-        root: Folder of the installed release.
-        table: Table of the release, from :func:`~datamodules.metadata.read_table`.
-        source: Source of the images: ``ham10000``, ``val`` or ``test``; the last two have no masks.
+        data: Folder of the data set.
+        source: Source of the images, as in the data set's table; the official ISIC 2018 sets,
+            ``val`` and ``test``, have no masks.
         size: Height and width of the arrays, in pixels, at least 1.
         maps: Further arrays: ``mask``, ``saliency``, or both.
-        cache_dir: Folder of the cache. By default ``root/cache``, or :func:`user_cache` if that is
-            not writable.
+        cache_dir: Folder of the cache. By default ``cache`` in the data folder, or
+            :func:`user_cache` if that is not writable.
 
     Raises:
         DataError: Files are missing or unreadable, ``size`` is not positive, or the cache cannot
@@ -81,15 +81,15 @@ def release_arrays(
     """
     if size < 1:
         raise DataError(f"data.size={size} is not an image size: set at least 1 pixel.")
-    ids = table.loc[table["source"] == source, "image_id"]
-    names = ["image", *(m for m in maps if m != "mask" or source == "ham10000")]
-    folder = cache_folder(root, cache_dir)
+    ids = data.table.loc[data.table["source"] == source, "image_id"]
+    names = ["image", *(m for m in maps if m != "mask" or source not in OFFICIAL)]
+    folder = cache_folder(data.root, cache_dir)
     fallback = None if cache_dir else user_cache()
-    return {n: cached(folder, n, _files(root, n, ids), size, fallback) for n in names}
+    return {n: cached(folder, n, _files(data, n, ids), size, fallback) for n in names}
 
 
 def cache_folder(root: Path, cache_dir: Path | None) -> Path:
-    """The folder of the cache: ``cache_dir`` if set, else that of the release."""
+    """The folder of the cache: ``cache_dir`` if set, else in the data folder."""
     return cache_dir.expanduser() if cache_dir else root / "cache"
 
 
@@ -98,11 +98,12 @@ def user_cache() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "longderm"
 
 
-def _files(root: Path, name: str, ids: pd.Series[str]) -> list[Path]:
-    files = mask_files(root) if name == "mask" else image_files(root)
+def _files(data: DataFolder, name: str, ids: pd.Series[str]) -> list[Path]:
+    kind = "mask" if name == "mask" else "image"
+    files = data.mask_files if kind == "mask" else data.image_files
     missing = sorted(set(ids) - files.keys())
     if missing:
-        raise DataError(missing_files(root, "mask" if name == "mask" else "image", missing))
+        raise DataError(data.describe_missing(kind, missing))
     return [files[image_id] for image_id in ids]
 
 

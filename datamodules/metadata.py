@@ -8,8 +8,8 @@ from pathlib import Path
 import pandas as pd
 
 from datamodules.classes import CLASSES
-from datamodules.errors import MAX_LISTED, DataError
-from datamodules.layout import METADATA, NO_LESION, OFFICIAL, SYNTHETIC, image_files
+from datamodules.errors import DataError
+from datamodules.layout import METADATA, NO_LESION, OFFICIAL, SYNTHETIC
 from datamodules.tables import UNKNOWN, read_csv
 
 SAME_LESION = Path(__file__).with_name("same_lesion.csv")  # pairs under two lesion ids
@@ -41,7 +41,8 @@ def read_table(root: Path) -> pd.DataFrame:
     if not path.exists():
         raise DataError(
             f"No data in {root}. Install HAM10000 with `make data` (`make data SRC=folder` for "
-            "archives that you already have), or draw synthetic lesions with `make demo`."
+            "archives that you already have), draw synthetic lesions with `make demo`, or describe "
+            f"images of your own in {root / 'dataset.yaml'}."
         )
     official = [_official(root, name) for name in OFFICIAL if _ground_truth(root, name).exists()]
     table = pd.concat([release_table(path), *official])
@@ -94,25 +95,6 @@ def without_lesion_id(table: pd.DataFrame) -> int:
     """The number of HAM10000 images that count as lesions of their own, their lesion unknown."""
     released = table["source"] == "ham10000"
     return int((released & (table["lesion_id"] == table["image_id"])).sum())
-
-
-def report_unused(root: Path, table: pd.DataFrame, release: pd.DataFrame) -> None:
-    """Print how many images lack a lesion id, and which files have no row in the metadata.
-
-    Args:
-        root: Folder of the installed release.
-        table: Images in use.
-        release: All images of the metadata.
-    """
-    if lone := without_lesion_id(table):
-        print(f"{lone:,} images have no lesion_id: each counts as a lesion of its own.")
-    known = {NO_LESION, *release["image_id"]}
-    if unlisted := sorted(image_files(root).keys() - known):
-        more = " ..." if len(unlisted) > MAX_LISTED else ""
-        print(
-            f"{len(unlisted):,} images are left out, because the metadata has no row for them: "
-            f"{', '.join(unlisted[:MAX_LISTED])}{more}"
-        )
 
 
 def join_lesions(table: pd.DataFrame, pairs: Iterable[tuple[str, str]]) -> pd.DataFrame:

@@ -1,8 +1,9 @@
 """Splits by lesion into training, validation and test; no lesion is ever in two of them.
 
 Lesions are ordered by a hash of seed and lesion id, so a split is the same on every machine and
-library version, whatever the order of the table. A lesion that the release lists under two ids is
-one lesion, because :func:`~datamodules.metadata.read_table` joins it.
+library version, whatever the order of the table. A lesion that HAM10000 lists under two ids is
+one lesion, because :func:`~datamodules.metadata.read_table` joins it. Where a data set groups its
+images by patient, "lesion" means all images of a patient.
 """
 
 from __future__ import annotations
@@ -26,21 +27,25 @@ class Split(ABC):
         """The split of each row: ``train``, ``val``, ``test``, or ``""`` for rows left out.
 
         Args:
-            table: Rows of :func:`~datamodules.metadata.read_table`, with ``lesion_id``, ``dx`` and
-                ``source``.
+            table: Rows of :attr:`~datamodules.data_folder.DataFolder.table`, with ``lesion_id``,
+                ``dx`` and ``source``.
         """
 
 
 class _ByClass(Split):
-    """Split the lesions of each class separately, in a seeded order."""
+    """Split the lesions of each class separately, in a seeded order.
+
+    A group of images of several classes, such as those of a patient, counts for its rarest class.
+    """
 
     def __init__(self, seed: int = 0) -> None:
         self.seed = seed
 
     def __call__(self, table: pd.DataFrame) -> pd.Series[str]:
-        released = table["source"] == "ham10000"
+        released = ~table["source"].isin(OFFICIAL)
         split_of: dict[str, str] = {}
-        for dx, rows in table[released].groupby("dx"):
+        lesions = table[released]
+        for dx, rows in lesions.groupby(_class_of_lesion(lesions)):
             # Images per lesion, in the seeded order.
             images = rows["lesion_id"].value_counts().sort_index(key=self._order)
             split_of |= self.assign(str(dx), images)
@@ -54,10 +59,18 @@ class _ByClass(Split):
         """The split of each lesion of class ``dx``, given the lesions' numbers of images."""
 
 
+def _class_of_lesion(table: pd.DataFrame) -> pd.Series[str]:
+    """The class that each row's lesion counts for."""
+    images = table["dx"].map(table["dx"].value_counts())
+    rarest = table.assign(images=images).sort_values(["images", "dx"], kind="stable")
+    return table["lesion_id"].map(rarest.drop_duplicates("lesion_id").set_index("lesion_id")["dx"])
+
+
 class Balanced(_ByClass):
     """SPMix's protocol: equally many test images from every class, and likewise for validation.
 
-    Whole lesions are taken until the numbers are met exactly. All other lesions are for training.
+    Whole lesions are taken until the numbers are met exactly. All other lesions are for training,
+    and so are groups of images of several classes.
 
     Args:
         test_images: Number of test images per class, at least 1.
@@ -80,6 +93,11 @@ class Balanced(_ByClass):
                 "set each to at least 1."
             )
         self.numbers = {"test": test_images, "val": val_images}
+
+    def __call__(self, table: pd.DataFrame) -> pd.Series[str]:
+        # A group of several classes, such as a patient's images, would add images of others.
+        mixed = table.groupby("lesion_id")["dx"].transform("nunique") > 1
+        return super().__call__(table[~mixed]).reindex(table.index, fill_value="train")
 
     def assign(self, dx: str, images: pd.Series[int]) -> dict[str, str]:
         split_of: dict[str, str] = {}
@@ -198,7 +216,15 @@ class KFold(_ByClass):
 
 
 class Official(Split):
-    """HAM10000 for training, the ISIC 2018 Task 3 sets for validation (193) and test (1,511).
+    """The split that a data set comes with: the column ``split`` of its table.
+
+    HAM10000 has the ISIC 2018 Task 3 sets for validation (193) and test (1,511). If a data set
+    comes without validation images, some training lesions of each class become them.
+
+    Args:
+        val_fraction: Fraction of the training lesions of each class, in (0, 1), that validate if
+            the data set has no validation images.
+        seed: Seed of the choice of these lesions, which is independent of the run's.
 
     Examples:
         >>> table = pd.DataFrame({"source": ["ham10000", "val", "test"]})
@@ -206,11 +232,33 @@ class Official(Split):
         ['train', 'val', 'test']
     """
 
+    def __init__(self, val_fraction: float = 0.1, seed: int = 0) -> None:
+        if not 0 < val_fraction < 1:
+            raise DataError(f"data.split.val_fraction={val_fraction}: set it between 0 and 1.")
+        self.val_fraction = val_fraction
+        self.seed = seed
+
     def __call__(self, table: pd.DataFrame) -> pd.Series[str]:
+        if "given_split" in table:
+            return self._given(table)
         missing = set(OFFICIAL) - set(table["source"])
         if missing:
             raise DataError(
                 f"The official ISIC 2018 sets are not installed ({', '.join(sorted(missing))}): "
-                "run `make data ARGS=--official`."
+                "run `make data ARGS=--official`. Other data sets need a column `split`."
             )
         return table["source"].replace({"ham10000": "train"})
+
+    def _given(self, table: pd.DataFrame) -> pd.Series[str]:
+        split = table["given_split"]
+        apart = table[split != ""].groupby("lesion_id")["given_split"].nunique()
+        if divided := sorted(apart.index[apart > 1]):
+            raise DataError(
+                f"The data set's own split separates the images of {len(divided)} lesions, "
+                f"{divided[0]} the first: correct its column `split`."
+            )
+        if (split == "val").any():
+            return split
+        train = table[split == "train"]
+        share = Stratified(self.val_fraction, self.val_fraction / 2, self.seed)
+        return split.where(share(train).reindex(table.index) != "val", "val")

@@ -6,6 +6,7 @@ import codecs
 import csv
 import io
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -24,11 +25,15 @@ NAMES = ("lesion_id", "image_id", "image", "dx")  # never numbers, even if they 
 UNKNOWN = ["", "unknown", "none", "nan", "na", "n/a", "null", "-", "?"]
 
 
-def read_csv(path: Path) -> pd.DataFrame:
+def read_csv(path: Path, names: Sequence[str] = NAMES) -> pd.DataFrame:
     """Read a table, with numbers as numbers, and ids and classes as strings.
 
     The file may be in UTF-8, UTF-16, UTF-32 or Latin-1, separated by commas, tabs, semicolons or
     bars.
+
+    Args:
+        path: Table to read.
+        names: Columns of ids and classes.
 
     Raises:
         DataError: The file is unreadable, is not a table, or has a row that is longer or shorter
@@ -37,7 +42,7 @@ def read_csv(path: Path) -> pd.DataFrame:
     file = io.StringIO()
     csv.writer(file).writerows(rows(path))
     file.seek(0)
-    return pd.read_csv(file, dtype=dict.fromkeys(NAMES, str))
+    return pd.read_csv(file, dtype=dict.fromkeys(names, str))
 
 
 def rows(path: Path, origin: Path | None = None) -> list[list[str]]:

@@ -16,7 +16,6 @@ from lightning_modules.losses.criterion import Criterion
 from lightning_modules.losses.distributed import global_sum
 from lightning_modules.networks.timm_network import TimmNetwork
 
-RARE = ("akiec", "df", "vasc")
 PUBLISHED_BATCH = 96  # batch size of the published code, which its alpha is for
 MIN_AREA = 1e-3  # in cells of the grid; about one pixel for a network with stride 32
 
@@ -52,7 +51,8 @@ class CARE(DiagnosticLearner):
         tau: Attention inside the lesion above which L_in no longer decreases, in [0, 1].
         outside_weight: Weight lambda of L_out, at least 0.
         boxes: Whether a lesion is the bounding box of its mask, as in the paper, or the mask.
-        classes: Classes whose images have the loss L_a: the rare ones, as in the paper, or ``all``.
+        classes: Classes whose images have the loss L_a: ``few``, the data set's group of rare
+            classes, as in the paper; ``all``; or a list.
         reduction: Reduction of L_a over these images. ``batch``: sum times 96 / B, see above.
             ``sum``: sum, for which alpha must be adapted to the batch size. ``mean``: mean, which
             has the same weight in a batch with one rare image as with many.
@@ -74,7 +74,7 @@ class CARE(DiagnosticLearner):
         tau: float = 0.5,
         outside_weight: float = 1.0,
         boxes: bool = True,
-        classes: Sequence[str] | Literal["all"] = RARE,
+        classes: Sequence[str] | Literal["all", "few"] = "few",
         reduction: Literal["batch", "sum", "mean"] = "batch",
         **kwargs: Any,
     ) -> None:
@@ -86,12 +86,18 @@ class CARE(DiagnosticLearner):
         self.boxes = boxes
         self.reduction = reduction
         names = self.class_names
-        if classes != "all" and (unknown := set(classes) - set(names)):
+        if classes == "few" and not self.shots:
+            raise ModelError(
+                "The data set has no group of rare classes: list classes by model.classes, or "
+                "describe `shots` in the data set's YAML file."
+            )
+        chosen = {"all": names, "few": self.shots.get("few", ())}.get(str(classes), classes)
+        if unknown := set(chosen) - set(names):
             raise ModelError(
                 f"model.classes names {sorted(unknown)}, which the data do not have: choose from "
                 f"{names}."
             )
-        attended = torch.tensor([classes == "all" or name in classes for name in names])
+        attended = torch.tensor([name in chosen for name in names])
         self.register_buffer("attended", attended, persistent=False)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:

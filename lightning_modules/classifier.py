@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from lightning_modules.batches import Batch
 from lightning_modules.learner import SPLITS, Learner
 from lightning_modules.losses.criterion import Criterion
-from lightning_modules.metrics import DiagnosticMetrics
+from lightning_modules.metrics import DiagnosticMetrics, Shots
 from lightning_modules.mixes.mix import Mix
 from lightning_modules.networks.network import Network
 
@@ -25,18 +25,28 @@ class DiagnosticLearner(Learner):
         network: Network from images (B, 3, H, W) in [0, 1] to logits (B, K).
         *args: As for :class:`~lightning_modules.learner.Learner`.
         class_names: Names of the K classes; the command line takes them from the data.
+        shots: Classes of the groups ``many``, ``medium`` and ``few``, whose accuracies are logged;
+            the command line takes them from the data.
         **kwargs: As for :class:`~lightning_modules.learner.Learner`.
     """
 
     diagnoses = True
 
     def __init__(
-        self, network: Network, *args: Any, class_names: Sequence[str] = (), **kwargs: Any
+        self,
+        network: Network,
+        *args: Any,
+        class_names: Sequence[str] = (),
+        shots: Shots | None = None,
+        **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
         self.network = network
         self.class_names = list(class_names)
-        self.metrics = nn.ModuleDict({split: DiagnosticMetrics(class_names) for split in SPLITS})
+        self.shots = shots or {}
+        self.metrics = nn.ModuleDict(
+            {split: DiagnosticMetrics(class_names, shots) for split in SPLITS}
+        )
 
     def forward(self, images: Tensor) -> Tensor:
         return self.network(images)

@@ -125,7 +125,9 @@ class CompressedClassifier(WithCodec, Classifier):
         self.codec = codec
         self.reconstruction = reconstruction
         names = self.class_names
-        self.metrics = nn.ModuleDict({split: CompressedMetrics(names) for split in SPLITS})
+        self.metrics = nn.ModuleDict(
+            {split: CompressedMetrics(names, self.shots) for split in SPLITS}
+        )
 
     def setup(self, stage: str) -> None:
         if stage != "fit" or any(p.requires_grad for p in self.parameters()):

@@ -12,7 +12,7 @@ from torchmetrics import Metric
 from torchmetrics.utilities.data import dim_zero_cat
 
 from lightning_modules.codecs import Reconstruction
-from lightning_modules.metrics import DiagnosticMetrics
+from lightning_modules.metrics import DiagnosticMetrics, Shots
 
 WINDOW, SIGMA = 11, 1.5
 SCALES = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # exponents of MS-SSIM, fine to coarse
@@ -86,12 +86,13 @@ class CompressedMetrics(DiagnosticMetrics):
 
     Args:
         class_names: Names of the K classes, in the order of the labels.
+        shots: As for :class:`~lightning_modules.metrics.DiagnosticMetrics`.
     """
 
     columns = COLUMNS
 
-    def __init__(self, class_names: Sequence[str]) -> None:
-        super().__init__(class_names)
+    def __init__(self, class_names: Sequence[str], shots: Shots | None = None) -> None:
+        super().__init__(class_names, shots)
         self.fidelity = Fidelity(class_names)
 
     def update(  # type: ignore[override]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -10,8 +10,7 @@ from torchmetrics import Metric
 from torchmetrics.functional.classification import binary_auroc, multiclass_calibration_error
 from torchmetrics.utilities.data import dim_zero_cat
 
-# The class lists of SPMix's table; explicit, because thresholds on counts differ between papers.
-SHOTS = {"many": ["nv"], "medium": ["mel", "bkl", "bcc"], "few": ["akiec", "vasc", "df"]}
+Shots = Mapping[str, Sequence[str]]  # classes of the groups many, medium and few
 
 
 class DiagnosticMetrics(Metric):
@@ -25,6 +24,8 @@ class DiagnosticMetrics(Metric):
 
     Args:
         class_names: Names of the K classes, in the order of the labels.
+        shots: Classes of the groups ``many``, ``medium`` and ``few``; without them, there are no
+            metrics of groups.
 
     Examples:
         >>> metrics = DiagnosticMetrics(["benign", "malignant"])
@@ -39,9 +40,10 @@ class DiagnosticMetrics(Metric):
     label: list[Tensor]
     probability: list[Tensor]
 
-    def __init__(self, class_names: Sequence[str]) -> None:
+    def __init__(self, class_names: Sequence[str], shots: Shots | None = None) -> None:
         super().__init__()
         self.class_names = list(class_names)
+        self.shots = dict(shots or {})
         for state in ("index", "label", "probability"):
             self.add_state(state, default=[], dist_reduce_fx="cat")
 
@@ -58,7 +60,7 @@ class DiagnosticMetrics(Metric):
         probability = dim_zero_cat(self.probability)[order]
         confusion = confusion_matrix(label, probability.argmax(dim=1), len(self.class_names))
         return {
-            **scores(confusion, self.class_names),
+            **scores(confusion, self.class_names, self.shots),
             "macro_auroc": _macro_auroc(probability, label),
             "ece": multiclass_calibration_error(probability, label, len(self.class_names)),
             "confusion": confusion,
@@ -74,7 +76,9 @@ def confusion_matrix(label: Tensor, prediction: Tensor, num_classes: int) -> Ten
     return cells.view(num_classes, num_classes)
 
 
-def scores(confusion: Tensor, class_names: Sequence[str]) -> dict[str, Tensor]:
+def scores(
+    confusion: Tensor, class_names: Sequence[str], shots: Shots | None = None
+) -> dict[str, Tensor]:
     """Compute the metrics that a confusion matrix (K, K) determines, by name."""
     confusion = confusion.cpu().double()  # some accelerators have no float64
     hits = confusion.diag()
@@ -90,7 +94,7 @@ def scores(confusion: Tensor, class_names: Sequence[str]) -> dict[str, Tensor]:
         "macro_precision": precision[occurs_or_predicted].mean(),
         "macro_recall": recall[occurs_or_predicted].mean(),
         "macro_f1": f1[occurs_or_predicted].mean(),
-        **_shots(recall, occurs, class_names),
+        **_shots(recall, occurs, class_names, shots or {}),
         **{
             f"{metric}_{name}": value
             for metric, column in per_class.items()
@@ -100,12 +104,12 @@ def scores(confusion: Tensor, class_names: Sequence[str]) -> dict[str, Tensor]:
     return {name: value.float() for name, value in values.items()}
 
 
-def _shots(recall: Tensor, occurs: Tensor, class_names: Sequence[str]) -> dict[str, Tensor]:
-    if not {name for names in SHOTS.values() for name in names} <= set(class_names):
-        return {}
+def _shots(
+    recall: Tensor, occurs: Tensor, class_names: Sequence[str], shots: Shots
+) -> dict[str, Tensor]:
     members = {
         shot: [i for i, name in enumerate(class_names) if name in names and occurs[i]]
-        for shot, names in SHOTS.items()
+        for shot, names in shots.items()
     }
     return {f"{shot}_accuracy": recall[rows].mean() for shot, rows in members.items() if rows}
 

@@ -1,32 +1,32 @@
-"""Taxonomy of skin lesions: melanocytic or not, benign or malignant, diagnosis."""
+"""Taxonomy of the classes, such as melanocytic or not, benign or malignant, diagnosis."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from lightning_modules.errors import ModelError
 
-# The tree for ISIC 2018 of Barata et al., https://doi.org/10.1016/j.patcog.2020.107413.
-TREE: dict[str, dict[str, tuple[str, ...]]] = {
-    "melanocytic": {"benign": ("nv",), "malignant": ("mel",)},
-    "non-melanocytic": {"benign": ("bkl", "df", "vasc"), "malignant": ("bcc", "akiec")},
-}
+Tree = Mapping[str, Any]
 
 
 class Taxonomy(nn.Module):
     """Taxonomy of the classes as index tensors, level by level.
 
-    The paper has three levels; its published code decodes two, melanocytic or not and diagnosis.
     All nodes share one vocabulary, level after level; the last level holds the classes in their
-    order. Levels with a single node are left out. This is a module so that its indices move to the
-    network's device.
+    order, the others hold their nodes in the order of the tree. Nodes of the same name in two
+    branches are two nodes. Levels with a single node are left out. This is a module so that its
+    indices move to the network's device.
 
     Args:
-        class_names: Names of the K classes, each a diagnosis of the tree.
-        depth: Number of levels T: 3, 2 (without benign or malignant) or 1 (the diagnosis alone).
+        class_names: Names of the K classes, each a leaf of the tree.
+        tree: Nested mappings with lists of classes as leaves, all at the same depth.
+        depth: Number of levels T, from 1 (the classes alone) to those of the tree; the upper ones
+            are kept. Barata et al. (https://doi.org/10.1016/j.patcog.2020.107413) describe three
+            levels, and their published code decodes two, melanocytic or not and diagnosis.
 
     Attributes:
         levels: Names of the nodes of each level, coarse to fine.
@@ -34,20 +34,29 @@ class Taxonomy(nn.Module):
         paths: Nodes (K, T) on the path to each class.
         parents: Node (N,) above each node; -1 for the first level.
 
+    Raises:
+        ModelError: A class is not in the tree, or the tree has fewer levels.
+
     Examples:
-        >>> taxonomy = Taxonomy(["mel", "nv", "bcc"], depth=2)
+        >>> tree = {"melanocytic": ["mel", "nv"], "non-melanocytic": ["bcc"]}
+        >>> taxonomy = Taxonomy(["mel", "nv", "bcc"], tree)
         >>> taxonomy.levels
         [['melanocytic', 'non-melanocytic'], ['mel', 'nv', 'bcc']]
         >>> taxonomy.paths.tolist()
         [[0, 2], [0, 3], [1, 4]]
     """
 
-    def __init__(self, class_names: Sequence[str], depth: int = 2) -> None:
+    def __init__(self, class_names: Sequence[str], tree: Tree | None, depth: int = 2) -> None:
         super().__init__()
         self.paths: Tensor
         self.parents: Tensor
-        named_paths = [_path(name, depth) for name in class_names]
-        inner = [_level([path[level] for path in named_paths]) for level in range(depth - 1)]
+        branches = dict(_branches(tree or {}))
+        named_paths = [_path(name, branches, depth) for name in class_names]
+        occurring = {node for path in named_paths for node in path}
+        inner = [
+            [n for n in dict.fromkeys(b[level] for b in branches.values()) if n in occurring]
+            for level in range(depth - 1)
+        ]
         kept = [level for level, names in enumerate(inner) if len(names) > 1]
         self.levels = [*(inner[level] for level in kept), list(class_names)]
         ends = torch.tensor([len(names) for names in self.levels]).cumsum(0).tolist()
@@ -94,25 +103,27 @@ class Taxonomy(nn.Module):
         return nn.functional.one_hot(self.paths, self.num_nodes).to(dtype)
 
 
-def _path(diagnosis: str, depth: int) -> tuple[str, ...]:
-    """Names of the ``depth`` nodes down to a diagnosis; each branch has its own benign node."""
-    if depth not in (1, 2, 3):
-        raise ModelError(f"The depth of the taxonomy is {depth}: set 1, 2 or 3.")
-    for branch, kinds in TREE.items():
-        for kind, diagnoses in kinds.items():
-            if diagnosis in diagnoses:
-                return (*(branch, f"{branch} {kind}")[: depth - 1], diagnosis)
-    raise ModelError(
-        f"The taxonomy has no diagnosis {diagnosis!r}: add it to TREE in {__name__}, or train a "
-        "classifier without levels."
-    )
+def _branches(tree: Any, above: tuple[str, ...] = ()) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """Each class of a tree with the names of the nodes above it, coarse to fine."""
+    if isinstance(tree, Mapping):
+        for name, branch in tree.items():
+            yield from _branches(branch, (*above, f"{above[-1]} {name}" if above else str(name)))
+    else:
+        yield from ((str(name), above) for name in tree)
 
 
-def _level(names: Sequence[str]) -> list[str]:
-    """Names of the nodes that occur, in the order of the tree."""
-    nodes = [
-        node
-        for branch, kinds in TREE.items()
-        for node in (branch, *(f"{branch} {kind}" for kind in kinds))
-    ]
-    return [node for node in nodes if node in names]
+def _path(name: str, branches: Mapping[str, tuple[str, ...]], depth: int) -> tuple[str, ...]:
+    """Names of the ``depth`` nodes down to a class."""
+    levels = 1 + min(map(len, branches.values()), default=0)
+    if not 1 <= depth <= levels:
+        raise ModelError(
+            f"The depth of the taxonomy is {depth}, and that of the data set has {levels} levels: "
+            "set 1 to this number, or describe the levels by `taxonomy` in the data set's YAML "
+            "file."
+        )
+    if depth > 1 and name not in branches:
+        raise ModelError(
+            f"The taxonomy has no class {name!r}: add it to `taxonomy` in the data set's YAML "
+            "file, or train a classifier without levels."
+        )
+    return (*branches.get(name, ())[: depth - 1], name)

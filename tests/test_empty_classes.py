@@ -28,13 +28,14 @@ from callbacks.recording.decision import (
 )
 from callbacks.recording.per_class import PerClass
 from callbacks.recording.predictions import Predictions
-from datamodules.classes import CLASSES
+from datamodules.classes import CLASSES, HAM10000_CLASSES
 from experiments.compare import page, table
 from experiments.compare.comparison import compare
 from experiments.compare.runs import read_run
 from experiments.use.card import measured
 from lightning_modules.metrics import DiagnosticMetrics
 
+SHOTS = HAM10000_CLASSES.shots
 SEVEN, TWO = list(CLASSES), ["nv", "mel"]
 # Classes and labels of the images.
 TABLES = {
@@ -59,7 +60,7 @@ def odd(request, name):
 
 
 def computed(classes, label, probability):
-    metric = DiagnosticMetrics(classes)
+    metric = DiagnosticMetrics(classes, SHOTS if classes == SEVEN else None)
     metric.update(probability.log(), label, torch.arange(len(label)))
     return metric
 

@@ -27,6 +27,7 @@ IMAGE_COLUMNS = ("image_id", "lesion_id", "dx", "age", "sex", "localization", "d
 UPLOADED_FILES = (
     run_folder.CONFIG,
     run_folder.SPLIT,
+    run_folder.CLASSES,
     run_folder.METRICS,
     run_folder.RESULTS,
     run_folder.TEST_PREDICTIONS,
@@ -74,6 +75,7 @@ class Results(RunCallback):
         if pl_module.diagnoses:
             images = {str(name): int(n) for name, n in data.class_table["val"].items()}
             record["training"] = course(RunFolder(self.folder).metrics_file, images)
+            record["shots"] = dict(data.shots)
             record |= self.diagnosis(computed, metric.class_names, data.table, last)
         write_json(RunFolder(self.folder).results_file(last), record)
         if pl_module.diagnoses:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import pandas as pd
+import yaml
 from pytorch_lightning import LightningModule, Trainer
 
-from callbacks.atomic_files import write_table
+from callbacks.atomic_files import write_table, write_text
 from callbacks.console import print_table
 from callbacks.errors import RunError
 from callbacks.run_callback import RunCallback
@@ -15,9 +16,10 @@ SPLIT_COLUMNS = ["image_id", "lesion_id", "dx", "split"]
 
 
 class SplitTable(RunCallback):
-    """Print the images per class and split, and write ``split.csv`` to the run folder.
+    """Print the images per class and split, and record them in the run folder.
 
-    A resumed or evaluated run must have the split that was recorded at its start.
+    ``split.csv`` lists the images of each split, and ``classes.yaml`` what is known about the
+    classes. A resumed or evaluated run must have the split that was recorded at its start.
     """
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -37,6 +39,8 @@ class SplitTable(RunCallback):
             if not file.exists() and not self.is_trial(trainer):
                 file.parent.mkdir(parents=True, exist_ok=True)
                 write_table(file, split)
+                classes = yaml.safe_dump(data.classes.record(), sort_keys=False, allow_unicode=True)
+                write_text(run.classes_file, classes)
             counts = data.class_table
             counts.loc["all"] = counts.sum()
             print_table(counts.reset_index(names="class"), f"Images of {data.root}")

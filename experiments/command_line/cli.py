@@ -24,7 +24,7 @@ from callbacks.safety.ending import Ending, ended
 from callbacks.safety.finite_loss import FiniteLoss
 from callbacks.safety.moved import Moved
 from callbacks.safety.preemption import Preemption
-from datamodules import HAM10000
+from datamodules import LesionData
 from experiments.command_line.failures import for_users
 from experiments.command_line.mistakes import clarified
 from experiments.command_line.options import (
@@ -65,10 +65,13 @@ class Parser(LightningArgumentParser):
 
 
 def link_model_to_data(parser: LightningArgumentParser) -> None:
-    """Give the model the classes, counts and image size of the data."""
+    """Give the model the classes, their groups and counts, and the image size of the data."""
     for source, target in (
         ("class_names", "class_names"),
         ("class_names", "network.init_args.class_names"),
+        ("shots", "shots"),
+        ("taxonomy", "network.init_args.taxonomy"),
+        ("descriptions", "network.init_args.descriptions"),
         ("batches_per_epoch", "batches_per_epoch"),
         ("num_classes", "num_classes"),
         ("num_classes", "network.init_args.num_classes"),
@@ -230,7 +233,7 @@ def run_command(args: ArgsType = None, cli: type[ExperimentCLI] = ExperimentCLI)
     logging.getLogger("pytorch_lightning.utilities.rank_zero").addFilter(no_advertisement)
     return cli(
         LightningModule,
-        HAM10000,
+        LesionData,
         subclass_mode_model=True,
         auto_configure_optimizers=False,
         load_from_checkpoint_support=False,  # options are in config.yaml, state in checkpoints

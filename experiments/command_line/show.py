@@ -22,7 +22,7 @@ INDENT = " " * 6
 UNSTATED = object()
 # Arguments that are not options: the data or the module fill them in.
 FILLED_IN = {"batches_per_epoch", "class_counts", "class_names", "dirpath", "labels"}
-FILLED_IN |= {"num_classes", "size", "total_steps"}
+FILLED_IN |= {"descriptions", "num_classes", "shots", "size", "taxonomy", "total_steps"}
 CLASS = re.compile(r"(callbacks|datamodules|lightning_modules|torch)(\.\w+)*\.[A-Z]\w*")
 
 

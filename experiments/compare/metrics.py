@@ -6,9 +6,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from datamodules.classes import HAM10000_CLASSES
 from experiments.compare.intervals import Array
-from lightning_modules.metrics import SHOTS
 
+SHOTS = HAM10000_CLASSES.shots
 CALIBRATION_BINS = 15  # of equal width
 
 

@@ -13,17 +13,17 @@ import numpy as np
 from jinja2 import Environment, FileSystemLoader
 from markupsafe import Markup
 
-from datamodules.classes import CLASS_TITLES
+from datamodules.classes import HAM10000_CLASSES
 from experiments.compare import compression, curves
 from experiments.compare.comparison import Comparison
 from experiments.compare.gallery import attention_scores, thumbnails
+from experiments.compare.metrics import SHOTS
 from experiments.compare.options import options
 from experiments.compare.resources import resources
 from experiments.compare.rows import Row
 from experiments.compare.runs import TestedRun
 from experiments.compare.subgroups import Group, group_scores, groups
 from experiments.compare.table import MAIN_METRICS, SYNTHETIC, difference_legend, legend
-from lightning_modules.metrics import SHOTS
 
 WEB = Path(__file__).parent / "web"
 # In the order of their imports.
@@ -37,6 +37,9 @@ MORE_METRICS = {
     **compression.MORE_METRICS,
 }
 LEARNING_CURVES = {"val/balanced_accuracy": "validation", "train/loss": "training"}
+
+
+TITLES = HAM10000_CLASSES.titles
 
 
 def render(comparison: Comparison) -> str:
@@ -72,7 +75,9 @@ def _data(comparison: Comparison) -> dict[str, object]:
     return {
         "classes": comparison.classes,
         "columns": [{"name": name, "title": title} for name, title in titles.items()],
-        "class_titles": {name: CLASS_TITLES.get(name, name) for name in comparison.classes},
+        "class_titles": {
+            name: HAM10000_CLASSES.titles.get(name, name) for name in comparison.classes
+        },
         "shots": SHOTS,
         "baseline": comparison.baseline,
         "difference_legend": tuple(difference_legend(comparison)),

@@ -12,7 +12,7 @@ from torch import nn
 from callbacks.atomic_files import replacing, write_text
 from callbacks.errors import RunError
 from callbacks.run_folder import RunFolder
-from datamodules import HAM10000
+from datamodules import LesionData
 from experiments.command_line.cli import MEMBERS, ExperimentCLI, run_command
 from experiments.command_line.failures import for_users
 from experiments.command_line.parser import CommandParser
@@ -98,10 +98,11 @@ def averaged(members: Sequence[ExperimentCLI], views: int) -> Classifier:
         nn.CrossEntropyLoss(),
         optimizer=torch.optim.SGD,
         class_names=members[0].datamodule.class_names,
+        shots=members[0].datamodule.shots,
     )
 
 
-def require_same_data(runs: Sequence[Path], data: Sequence[HAM10000]) -> None:
+def require_same_data(runs: Sequence[Path], data: Sequence[LesionData]) -> None:
     """Require the same split: a test image of one run may be a training image of another."""
     for run, other in zip(runs, data, strict=True):
         for what, same in (

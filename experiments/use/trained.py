@@ -21,8 +21,9 @@ from callbacks.errors import RunError
 from callbacks.recording.decision import Decision
 from callbacks.run_folder import TRAIN, RunFolder
 from callbacks.safety.checkpoint_io import load_state
-from datamodules import HAM10000
+from datamodules import Classes, LesionData
 from datamodules.cache import resize
+from datamodules.classes import HAM10000_CLASSES
 from datamodules.lesion_dataset import channels_first
 from datamodules.pixels import read_rgb, reason, to_rgb
 from experiments.command_line.cli import (
@@ -156,7 +157,7 @@ def load(folder: str | Path) -> Run:
         raise RunError(f"{run.path} is an ensemble: load its members, listed in {MEMBERS}.")
     if not run.best.exists():
         raise RunError(f"{run.path} has no {run.best.name}: {TRAIN}.")
-    data, model = build(settings, run.split())
+    data, model = build(settings, run.split(), classes_of(run))
     _require_classifier(run.path, model)
     try:
         model.load_state_dict(load_state(run.best)["state_dict"])
@@ -168,18 +169,28 @@ def load(folder: str | Path) -> Run:
     return Run(run, model, data.class_names, data.size, data.batch_size)
 
 
-def build(settings: Mapping[str, Any], split: pd.DataFrame) -> tuple[HAM10000, LightningModule]:
+def classes_of(run: RunFolder) -> Classes:
+    """The classes of a run's data set; older runs recorded none and had HAM10000's."""
+    return Classes.read(run.classes_file) if run.classes_file.exists() else HAM10000_CLASSES
+
+
+def build(
+    settings: Mapping[str, Any], split: pd.DataFrame, known: Classes
+) -> tuple[LesionData, LightningModule]:
     """The model of a run before training, with the classes and counts of its split.
 
     Args:
         settings: Options of the run.
         split: Images of the run, as recorded in its ``split.csv``.
+        known: Classes of its data set.
 
     Returns:
         The datamodule, which has no images, and the model.
     """
 
-    class RecordedData(HAM10000):
+    class RecordedData(LesionData):
+        classes = known
+
         @cached_property
         def table(self) -> pd.DataFrame:
             return split

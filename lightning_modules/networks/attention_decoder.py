@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from lightning_modules.networks.network import HierarchicalNetwork
 from lightning_modules.networks.timm_network import TimmNetwork
-from lightning_modules.taxonomy import Taxonomy
+from lightning_modules.taxonomy import Taxonomy, Tree
 
 # Instead of minus infinity, because 0 times infinity is NaN for soft labels.
 EXCLUDED = -1e4
@@ -69,6 +69,8 @@ class AttentionDecoder(TimmNetwork, HierarchicalNetwork):
     Args:
         name: timm's name of a convolutional network, the encoder.
         class_names: Names of the K classes; the command line takes them from the data.
+        taxonomy: Tree of the classes, see :class:`Taxonomy`; the command line takes it from the
+            data.
         depth: Number of levels of the :class:`Taxonomy` and of steps T of the decoder, 1 to 3.
         hidden: Size H of the LSTM's hidden state.
         embed_dim: Dimension E of the embedding of nodes.
@@ -97,6 +99,7 @@ class AttentionDecoder(TimmNetwork, HierarchicalNetwork):
         self,
         name: str,
         class_names: Sequence[str],
+        taxonomy: Tree | None = None,
         depth: int = 2,
         hidden: int = 512,
         embed_dim: int = 50,
@@ -110,7 +113,7 @@ class AttentionDecoder(TimmNetwork, HierarchicalNetwork):
         super().__init__(name, num_classes=0, **kwargs)
         self.drop_head()
         self.drop_last_pool()
-        self.taxonomy = Taxonomy(class_names, depth)
+        self.taxonomy = Taxonomy(class_names, taxonomy, depth)
         self.decision = decision
         excluded = ~self.taxonomy.members() & level_masked  # (T, N)
         self.register_buffer("excluded", excluded, persistent=False)

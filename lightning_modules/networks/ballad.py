@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zlib
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +15,6 @@ from torch import Tensor, nn
 from lightning_modules.errors import ModelError
 from lightning_modules.networks.network import Network
 from lightning_modules.networks.timm_network import TimmNetwork
-
-DESCRIPTIONS = {
-    "akiec": "actinic keratosis, a scaly red patch of sun-damaged skin",
-    "bcc": "basal cell carcinoma, a pearly bump with branching vessels",
-    "bkl": "benign keratosis, a sharply bordered plaque with cysts and ridges",
-    "df": "dermatofibroma, a firm nodule with a pale centre like a scar",
-    "mel": "melanoma, an asymmetric dark lesion of many colours",
-    "nv": "melanocytic nevus, a symmetric mole with a regular network",
-    "vasc": "vascular lesion, red and purple lacunae full of blood",
-}
 
 
 class Towers(nn.Module):
@@ -151,6 +141,8 @@ class BALLADNetwork(Network):
     Args:
         towers: Encoders of images and descriptions.
         class_names: Names of the K classes; the command line takes them from the data.
+        descriptions: A phrase about the looks of each class, instead of its name; the command line
+            takes them from the data.
         adapter: Whether to add the adapter of the second phase.
         ratio: Weight r of the adapter, in [0, 1]; 0 gives the logits of the first phase.
         scale: Largest logit.
@@ -165,6 +157,7 @@ class BALLADNetwork(Network):
         self,
         towers: Towers,
         class_names: Sequence[str] = (),
+        descriptions: Mapping[str, str] | None = None,
         adapter: bool = False,
         ratio: float = 0.2,
         scale: float = 100.0,
@@ -174,7 +167,8 @@ class BALLADNetwork(Network):
         self.ratio = ratio
         self.scale = scale
         self.adapter = nn.Linear(towers.width, towers.width, bias=False) if adapter else None
-        texts = [f"a dermoscopic photo of {DESCRIPTIONS.get(c, c)}." for c in class_names]
+        known = descriptions or {}
+        texts = [f"a dermoscopic photo of {known.get(name, name)}." for name in class_names]
         self.register_buffer("tokens", towers.tokens(texts), persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from lightning_modules.networks.network import HierarchicalNetwork
 from lightning_modules.networks.timm_network import TimmNetwork
-from lightning_modules.taxonomy import Taxonomy
+from lightning_modules.taxonomy import Taxonomy, Tree
 
 
 class ChannelAttention(nn.Module):
@@ -121,6 +121,8 @@ class MultiHeadNetwork(CBAMNetwork, HierarchicalNetwork):
     Args:
         name: timm's name of a convolutional network.
         class_names: Names of the K classes; the command line takes them from the data.
+        taxonomy: Tree of the classes, see :class:`Taxonomy`; the command line takes it from the
+            data.
         depth: Number of levels of the :class:`Taxonomy`, 1 to 3.
         drop_rate: Dropout probability before the heads, in [0, 1).
         **kwargs: As for :class:`CBAMNetwork`.
@@ -133,13 +135,14 @@ class MultiHeadNetwork(CBAMNetwork, HierarchicalNetwork):
         self,
         name: str,
         class_names: Sequence[str],
+        taxonomy: Tree | None = None,
         depth: int = 2,
         drop_rate: float = 0.0,
         **kwargs: Any,
     ) -> None:
         super().__init__(name, num_classes=0, **kwargs)
         self.drop_head()
-        self.taxonomy = Taxonomy(class_names, depth)
+        self.taxonomy = Taxonomy(class_names, taxonomy, depth)
         self.dropout = nn.Dropout(drop_rate)
         self.heads = nn.ModuleList(
             nn.Linear(self.channels, len(names)) for names in self.taxonomy.levels

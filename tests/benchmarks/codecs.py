@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from datamodules.cache import release_arrays
-from datamodules.metadata import read_table
+from datamodules.cache import cached_arrays
+from datamodules.release import Release
 from lightning_modules.codecs import JPEG, Autoencoder, KMeans, ScaleHyperprior, WebP
 from lightning_modules.codecs.codec import Codec
 from tests.benchmarks.loading import Data
@@ -17,7 +17,7 @@ SIZE, IMAGES = 128, 32
 
 
 def lesions(data: Data) -> Tensor:
-    arrays = release_arrays(data.large, read_table(data.large), "ham10000", SIZE)
+    arrays = cached_arrays(Release(data.large), "ham10000", SIZE)
     return torch.from_numpy(np.array(arrays["image"][:IMAGES])).movedim(3, 1).float() / 255
 
 

@@ -12,11 +12,12 @@ from torch.utils.data import DataLoader
 from torchvision.datasets import ImageFolder
 from torchvision.transforms import v2
 
-from datamodules.cache import release_arrays
+from datamodules.cache import cached_arrays
 from datamodules.classes import CLASSES
 from datamodules.layout import image_files
 from datamodules.lesion_dataset import LesionDataset
 from datamodules.metadata import read_table
+from datamodules.release import Release
 from datamodules.samplers import Natural
 from datamodules.synthetic import synthesize
 from datamodules.transforms import Augment
@@ -60,7 +61,7 @@ def bench_cache(data: Data) -> list[dict]:
 
     def build(root: Path) -> int:
         shutil.rmtree(root / "cache", ignore_errors=True)
-        return len(release_arrays(root, read_table(root), "ham10000", SIZE)["image"])
+        return len(cached_arrays(Release(root), "ham10000", SIZE)["image"])
 
     return in_turns(
         {"600 x 450": lambda: build(data.large), "200 x 150": lambda: build(data.small)}, rounds=3
@@ -70,7 +71,7 @@ def bench_cache(data: Data) -> list[dict]:
 def cached_loader(data: Data) -> DataLoader:
     table = read_table(data.large)
     table["label"] = table["dx"].map(CLASSES.index)
-    dataset = LesionDataset(release_arrays(data.large, table, "ham10000", SIZE), table)
+    dataset = LesionDataset(cached_arrays(Release(data.large), "ham10000", SIZE), table)
     sampler = Natural(dataset.labels)
     return DataLoader(dataset, sampler=sampler, batch_size=BATCH, collate_fn=lambda batch: batch)
 

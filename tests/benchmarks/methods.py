@@ -7,8 +7,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from datamodules.cache import release_arrays
-from datamodules.metadata import read_table
+from datamodules.cache import cached_arrays
+from datamodules.release import Release
 from datamodules.saliency import fine_grained_saliency
 from lightning_modules import CARE, Classifier, losses, mixes
 from lightning_modules.networks import TimmNetwork
@@ -90,7 +90,7 @@ def bench_saliency(data: Data) -> list[dict]:
     ``pip install --target contrib opencv-contrib-python-headless`` and
     ``PYTHONPATH=contrib make bench ARGS=saliency``.
     """
-    arrays = release_arrays(data.small, read_table(data.small), "ham10000", 224)
+    arrays = cached_arrays(Release(data.small), "ham10000", 224)
     images = torch.from_numpy(np.array(arrays["image"][:32])).movedim(3, 1)
 
     def batched() -> int:

@@ -9,11 +9,12 @@ from torch.utils.data import DataLoader, Dataset, RandomSampler, WeightedRandomS
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
-from datamodules.cache import release_arrays
+from datamodules.cache import cached_arrays
 from datamodules.classes import CLASSES
 from datamodules.layout import image_files
 from datamodules.lesion_dataset import LesionDataset
 from datamodules.metadata import read_table
+from datamodules.release import Release
 from datamodules.saliency import fine_grained_saliency
 from datamodules.samplers import Paired
 from datamodules.views import RandomCrop, Views
@@ -40,7 +41,7 @@ def bench_pairs(data: Data) -> list[dict]:
         DataLoader(one_by_one, BATCH // 2, sampler=sampler, num_workers=1, persistent_workers=True)
         for sampler in (RandomSampler(files), balanced)
     ]
-    arrays = release_arrays(data.large, table, "ham10000", SIZE, ["saliency"])
+    arrays = cached_arrays(Release(data.large), "ham10000", SIZE, ["saliency"])
     dataset = LesionDataset(arrays, table)
     batched = DataLoader(
         dataset, BATCH, sampler=Paired(dataset.labels.tolist()), collate_fn=lambda batch: batch

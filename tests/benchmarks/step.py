@@ -16,8 +16,9 @@ from torch.utils.data import DataLoader
 
 from callbacks.recording.history import History
 from datamodules import HAM10000
-from datamodules.cache import release_arrays
+from datamodules.cache import cached_arrays
 from datamodules.lesion_dataset import LesionDataset
+from datamodules.release import Release
 from datamodules.splits import Stratified
 from datamodules.transforms import Augment
 from lightning_modules import Classifier
@@ -49,7 +50,7 @@ def optimizer(parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
 def bare(root: Path) -> int:
     table = lesions(root).table
     train = LesionDataset(
-        release_arrays(root, table, "ham10000", SIZE), table[table["split"] == "train"]
+        cached_arrays(Release(root), "ham10000", SIZE), table[table["split"] == "train"]
     )
     loader = DataLoader(train, BATCH, shuffle=True, drop_last=True, collate_fn=as_is)
     network, criterion = timm.create_model(NAME, num_classes=7).train(), nn.CrossEntropyLoss()

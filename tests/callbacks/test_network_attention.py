@@ -5,6 +5,7 @@ from torch import nn
 
 from callbacks.errors import RunError
 from callbacks.looking.network_attention import attention_maps, grad_cam, inside, rollout
+from datamodules.classes import HAM10000_CLASSES
 from lightning_modules import care
 from lightning_modules.networks import (
     AttentionDecoder,
@@ -16,7 +17,8 @@ from lightning_modules.networks import (
     TimmNetwork,
 )
 
-CLASSES = ("mel", "nv", "bcc", "akiec", "bkl", "df", "vasc")
+CLASSES = HAM10000_CLASSES.names
+TREE = HAM10000_CLASSES.taxonomy
 
 
 def network(kind: str) -> nn.Module:
@@ -32,8 +34,8 @@ def network(kind: str) -> nn.Module:
         "scaled": lambda: LearnableWeightScaling(TimmNetwork("test_resnet", pretrained=False)),
         "contrastive": lambda: ContrastiveNetwork(TimmNetwork("test_resnet", pretrained=False)),
         "cbam": lambda: CBAMNetwork("test_resnet", pretrained=False),
-        "heads": lambda: MultiHeadNetwork("test_resnet", class_names=CLASSES, pretrained=False),
-        "decoder": lambda: AttentionDecoder("test_resnet", class_names=CLASSES, pretrained=False),
+        "heads": lambda: MultiHeadNetwork("test_resnet", CLASSES, TREE, pretrained=False),
+        "decoder": lambda: AttentionDecoder("test_resnet", CLASSES, TREE, pretrained=False),
     }
     return made[kind]().eval()
 

@@ -9,10 +9,10 @@ import pytest
 from PIL import Image
 
 from datamodules import cache, memory_map, progress
-from datamodules.cache import cached, read_image, read_mask, release_arrays
+from datamodules.cache import cached, cached_arrays, read_image, read_mask
 from datamodules.errors import DataError
 from datamodules.layout import image_files, mask_files
-from datamodules.metadata import read_table
+from datamodules.release import Release
 
 
 @pytest.fixture
@@ -95,7 +95,7 @@ def test_what_is_no_damage_of_the_files_is_not_called_so(files, tmp_path, monkey
 @pytest.mark.parametrize("size", [0, -1])
 def test_a_size_that_is_none(lesions, size):
     with pytest.raises(DataError, match=f"data.size={size} is not an image size"):
-        release_arrays(lesions, read_table(lesions), "ham10000", size)
+        cached_arrays(Release(lesions), "ham10000", size)
 
 
 def test_links_to_nothing_are_named(files, tmp_path):
@@ -141,8 +141,7 @@ def test_data_that_cannot_be_written_are_cached_elsewhere(files, tmp_path, read_
 
 def test_the_cache_may_lie_anywhere(lesions, tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
-    table = read_table(lesions)
-    release_arrays(lesions, table, "ham10000", 9, cache_dir=Path("~/my cache"))
+    cached_arrays(Release(lesions), "ham10000", 9, cache_dir=Path("~/my cache"))
     assert len(list((tmp_path / "my cache").glob("image-9-*.npy"))) == 1
     assert not list((lesions / "cache").glob("image-9-*"))
 
@@ -160,21 +159,22 @@ class Usage:
 
 
 def test_release_has_images_masks_and_saliency(lesions):
-    table = read_table(lesions)
-    arrays = release_arrays(lesions, table, "ham10000", 16, ["mask", "saliency"])
+    data = Release(lesions)
+    arrays = cached_arrays(data, "ham10000", 16, ["mask", "saliency"])
     assert {name: a.shape for name, a in arrays.items()} == {
         "image": (400, 16, 16, 3),
         "mask": (400, 16, 16),
         "saliency": (400, 16, 16),
     }
-    last = image_files(lesions)[table["image_id"].iloc[-1]]
+    last = image_files(lesions)[data.table["image_id"].iloc[-1]]
     assert np.array_equal(arrays["image"][-1], read_image(last, 16))
 
 
 def test_missing_file_is_named(lesions, tmp_path):
-    table = read_table(lesions).replace("ISIC_0024307", "ISIC_9999999")
+    data = Release(lesions)
+    data.table = data.table.replace("ISIC_0024307", "ISIC_9999999")
     with pytest.raises(DataError, match="1 image files are missing in .*ISIC_9999999 the first"):
-        release_arrays(lesions, table, "ham10000", 16)
+        cached_arrays(data, "ham10000", 16)
 
 
 @pytest.mark.parametrize(
@@ -194,5 +194,5 @@ def test_files_of_other_names_are_told_the_right_ones(lesions, tmp_path, kind, m
     file = (image_files if kind == "image" else mask_files)(root)["ISIC_0024306"]
     file.rename(root / misnamed)
     with pytest.raises(DataError, match=rf"must match {expected}") as error:
-        release_arrays(root, read_table(root), "ham10000", 16, ["mask"])
+        cached_arrays(Release(root), "ham10000", 16, ["mask"])
     assert f"{misnamed} does not match" in str(error.value)

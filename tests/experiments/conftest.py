@@ -9,6 +9,7 @@ import pytest
 import torch
 import yaml
 
+from datamodules.classes import HAM10000_CLASSES
 from lightning_modules.metrics import DiagnosticMetrics
 
 SEVEN = ["mel", "nv", "bcc", "akiec", "bkl", "df", "vasc"]
@@ -39,7 +40,7 @@ def invent(classes, images, skill, seed):
 
 def judged(table, classes):
     """Results of the predictions under the protocol."""
-    metric = DiagnosticMetrics(classes)
+    metric = DiagnosticMetrics(classes, HAM10000_CLASSES.shots if classes == SEVEN else None)
     label = torch.tensor([classes.index(name) for name in table["dx"]])
     probability = torch.tensor(table[[f"p_{name}" for name in classes]].to_numpy())
     metric.update(probability.log(), label, torch.arange(len(table)))

@@ -3,8 +3,11 @@ import timm
 import torch
 from torch import nn
 
+from datamodules.classes import HAM10000_CLASSES
 from lightning_modules.networks.attention_decoder import AttentionDecoder, StateAttention
 from lightning_modules.taxonomy import Taxonomy
+
+TREE = HAM10000_CLASSES.taxonomy
 
 NAMES = ("mel", "nv", "bcc", "akiec", "bkl", "df", "vasc")
 IMAGES = torch.rand(5, 3, 64, 64)
@@ -14,7 +17,7 @@ DECISIONS = ("greedy", "paths")
 def decoder(**options):
     torch.manual_seed(0)
     return AttentionDecoder(
-        "test_resnet", NAMES, **({"hidden": 16, "embed_dim": 6} | options), pretrained=False
+        "test_resnet", NAMES, TREE, **({"hidden": 16, "embed_dim": 6} | options), pretrained=False
     )
 
 
@@ -113,7 +116,7 @@ def test_masked_levels_choose_among_their_own_nodes():
     assert all((share[:, t, at].sum(-1) > 0.999).all() for t, at in enumerate(SLICES))
 
 
-SLICES = Taxonomy(NAMES, 3).slices
+SLICES = Taxonomy(NAMES, TREE, 3).slices
 
 
 @pytest.mark.parametrize("decision", DECISIONS)

@@ -6,9 +6,12 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from datamodules.classes import HAM10000_CLASSES
 from lightning_modules import ModelError
 from lightning_modules.networks import BALLADNetwork, CLIPTowers, SmallTowers, TimmNetwork
-from lightning_modules.networks.ballad import DESCRIPTIONS
+
+CLASSES = list(HAM10000_CLASSES.names)
+DESCRIPTIONS = HAM10000_CLASSES.descriptions
 
 
 @pytest.fixture
@@ -25,7 +28,7 @@ def images():
 @pytest.mark.usefixtures("float64")
 def test_logits_are_scaled_cosines_with_the_descriptions(towers, images):
     images = images.double()
-    logits = BALLADNetwork(towers, list(DESCRIPTIONS)).double()(images)
+    logits = BALLADNetwork(towers, CLASSES, DESCRIPTIONS).double()(images)
     texts = towers.tokens([f"a dermoscopic photo of {text}." for text in DESCRIPTIONS.values()])
     seen = towers.encode_images(images)
     read = towers.encode_texts(texts.double())
@@ -40,8 +43,8 @@ def test_logits_are_scaled_cosines_with_the_descriptions(towers, images):
 @pytest.mark.parametrize("ratio", [0.0, 0.2])
 def test_adapter_of_no_weight_and_identity_are_the_first_phase(towers, images, ratio):
     images = images.double()
-    first = BALLADNetwork(towers, list(DESCRIPTIONS)).double()(images)
-    second = BALLADNetwork(towers, list(DESCRIPTIONS), adapter=True, ratio=ratio).double()
+    first = BALLADNetwork(towers, CLASSES, DESCRIPTIONS).double()(images)
+    second = BALLADNetwork(towers, CLASSES, DESCRIPTIONS, adapter=True, ratio=ratio).double()
     if ratio:
         assert not torch.allclose(second(images), first, atol=1e-2)
         nn.init.eye_(second.adapter.weight)
@@ -49,7 +52,7 @@ def test_adapter_of_no_weight_and_identity_are_the_first_phase(towers, images, r
 
 
 def test_second_phase_trains_the_adapter_alone(towers, images):
-    network = BALLADNetwork(towers.requires_grad_(False), list(DESCRIPTIONS), adapter=True)
+    network = BALLADNetwork(towers.requires_grad_(False), CLASSES, DESCRIPTIONS, adapter=True)
     network(images).sum().backward()
     trained = [name for name, p in network.named_parameters() if p.grad is not None]
     assert trained == ["adapter.weight"]
@@ -60,7 +63,7 @@ def test_descriptions_differ_and_are_the_same_everywhere(towers):
     assert torch.allclose(tokens.norm(dim=1), torch.ones(7))
     alike = tokens @ tokens.T - torch.eye(7)
     assert alike.max() < 0.5
-    assert tokens[5].nonzero().flatten()[:3].tolist() == [10, 37, 59]
+    assert tokens[CLASSES.index("nv")].nonzero().flatten()[:3].tolist() == [10, 37, 59]
 
 
 def test_logits_are_float32_under_autocast(towers, images):

@@ -9,6 +9,7 @@ from timm.models.vgg import VGG
 from torch import nn
 from torch.utils.data import DataLoader
 
+from datamodules.classes import HAM10000_CLASSES
 from lightning_modules.care import CARE, attention_loss, bounding_boxes, grad_cam, normalize
 from lightning_modules.losses import CostSensitiveLoss, FocalLoss
 from lightning_modules.mixes import Mixup
@@ -60,7 +61,14 @@ def a_batch(seed: int = 0, size: int = 14, dtype: torch.dtype = torch.float32) -
 def care(**options) -> CARE:
     torch.manual_seed(0)
     optimizer = partial(torch.optim.SGD, lr=0.1)
-    module = CARE(Network(), nn.CrossEntropyLoss(), optimizer, class_names=NAMES, **options)
+    module = CARE(
+        Network(),
+        nn.CrossEntropyLoss(),
+        optimizer,
+        class_names=NAMES,
+        shots=HAM10000_CLASSES.shots,
+        **options,
+    )
     module.log_dict = mock.Mock()
     return module
 

@@ -4,6 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from datamodules.classes import HAM10000_CLASSES
 from lightning_modules.networks.cbam import CBAM, CBAMNetwork, MultiHeadNetwork
 from lightning_modules.networks.timm_network import TimmNetwork
 
@@ -17,7 +18,9 @@ def flat(**options):
 
 def multi_head(**options):
     torch.manual_seed(0)
-    return MultiHeadNetwork("test_resnet", NAMES, pretrained=False, **options)
+    return MultiHeadNetwork(
+        "test_resnet", NAMES, HAM10000_CLASSES.taxonomy, pretrained=False, **options
+    )
 
 
 def test_without_weights_it_gives_a_quarter():
@@ -131,7 +134,7 @@ def test_nothing_is_left_behind_the_features_of_vgg(monkeypatch):
         return create("vgg11", pretrained=False, mlp_ratio=0.01, **options)
 
     monkeypatch.setattr(timm, "create_model", tiny)
-    network = MultiHeadNetwork("vgg16", NAMES, pretrained=False)
+    network = MultiHeadNetwork("vgg16", NAMES, HAM10000_CLASSES.taxonomy, pretrained=False)
     names = {name.split(".")[1] for name, _ in network.model.named_parameters(prefix="model")}
     assert names == {"features"}
     assert network(torch.rand(2, 3, 32, 32)).shape == (2, 7)

@@ -4,10 +4,13 @@ import torch.nn.functional as F
 from sklearn.metrics import accuracy_score, balanced_accuracy_score
 from torch import nn
 
+from datamodules.classes import HAM10000_CLASSES
 from lightning_modules.hierarchical import HierarchicalClassifier, PathClassifier, path_loss
 from lightning_modules.networks.attention_decoder import AttentionDecoder
 from lightning_modules.networks.cbam import MultiHeadNetwork
 from lightning_modules.taxonomy import Taxonomy
+
+TREE = HAM10000_CLASSES.taxonomy
 
 NAMES = ("mel", "nv", "bcc", "akiec", "bkl", "df", "vasc")
 
@@ -17,7 +20,7 @@ class Recorded(nn.Module):
 
     def __init__(self, depth: int = 3) -> None:
         super().__init__()
-        self.taxonomy, self.logits = Taxonomy(NAMES, depth), []
+        self.taxonomy, self.logits = Taxonomy(NAMES, TREE, depth), []
 
     def levels(self, images):
         return self.logits
@@ -110,14 +113,14 @@ def test_criteria_of_the_classes_are_stored_once():
 
 
 def test_path_loss_of_correct_predictions_is_0():
-    target = Taxonomy(NAMES, 3).paths
+    target = Taxonomy(NAMES, TREE, 3).paths
     certain = F.one_hot(target, 13) * 200.0
     assert path_loss(certain, target).item() == pytest.approx(0, abs=1e-6)
 
 
 def test_path_loss_by_its_definition():
     torch.manual_seed(0)
-    taxonomy, logits = Taxonomy(NAMES, 3), torch.randn(7, 3, 13)
+    taxonomy, logits = Taxonomy(NAMES, TREE, 3), torch.randn(7, 3, 13)
     each = []
     for sample, path in zip(logits, taxonomy.paths, strict=True):
         a, b = torch.zeros(13), torch.zeros(13)
@@ -145,7 +148,7 @@ def batch(n: int = 14, size: int = 32):
 def decoder(**options):
     torch.manual_seed(0)
     small = {"hidden": 32, "embed_dim": 6, "pretrained": False}
-    return AttentionDecoder("test_resnet", NAMES, **(small | options))
+    return AttentionDecoder("test_resnet", NAMES, TREE, **(small | options))
 
 
 @pytest.mark.parametrize("level_masked", [False, True])
@@ -174,7 +177,7 @@ def test_a_class_or_level_that_a_batch_lacks(present):
 
 def multi_head():
     torch.manual_seed(0)
-    return MultiHeadNetwork("test_resnet", NAMES, depth=3, pretrained=False)
+    return MultiHeadNetwork("test_resnet", NAMES, TREE, depth=3, pretrained=False)
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@ import pytest
 import torch
 from sklearn import metrics as sklearn
 
+from datamodules.classes import HAM10000_CLASSES
 from lightning_modules.metrics import DiagnosticMetrics
 
 NAMES = ("mel", "nv", "bcc", "akiec", "bkl", "df", "vasc")
@@ -22,7 +23,7 @@ def predictions(seed: int, n: int = 200, never: int | None = None, absent: int |
 
 
 def computed(logits, labels, batch: int = 64):
-    metric = DiagnosticMetrics(NAMES)
+    metric = DiagnosticMetrics(NAMES, HAM10000_CLASSES.shots)
     index = torch.arange(len(labels))
     for part in index.split(batch):
         metric.update(logits[part], labels[part], index[part])
@@ -88,7 +89,7 @@ def test_calibration_error_by_its_definition():
     assert computed(logits, labels)["ece"].item() == pytest.approx(ece.item(), abs=1e-6)
 
 
-def test_shots_are_explicit_class_lists():
+def test_shots_of_ham10000():
     """The row 'HViT SPMix' of SPMix's table: 33 of 40, 108 of 120 and 100 of 120 correct."""
     hits = {"nv": 33, "mel": 36, "bkl": 36, "bcc": 36, "akiec": 33, "vasc": 33, "df": 34}
     labels = torch.arange(7).repeat_interleave(40)
@@ -106,13 +107,13 @@ def test_shots_are_explicit_class_lists():
 def test_batches_and_their_order_do_not_matter():
     logits, labels = predictions(3)
     one, order = computed(logits, labels, batch=200), torch.randperm(200)
-    metric = DiagnosticMetrics(NAMES)
+    metric = DiagnosticMetrics(NAMES, HAM10000_CLASSES.shots)
     metric.update(logits[order], labels[order], order)
     for name, value in metric.compute().items():
         assert torch.allclose(value.double(), one[name].double(), atol=1e-6), name
 
 
-def test_binary_task_has_no_shots():
+def test_without_shots_there_are_no_metrics_of_groups():
     metric = DiagnosticMetrics(("nv", "mel"))
     metric.update(torch.randn(20, 2), torch.arange(20) % 2, torch.arange(20))
     assert not {k for k in metric.compute() if k.startswith(("many", "medium", "few"))}

@@ -3,6 +3,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from datamodules.classes import HAM10000_CLASSES
 from lightning_modules import ResLT
 from lightning_modules.networks import LearnableWeightScaling, ResLTNetwork, TimmNetwork
 
@@ -17,7 +18,12 @@ def network():
 
 def module(network, beta=0.9):
     reslt = ResLT(
-        network, beta=beta, criterion=nn.CrossEntropyLoss(), optimizer=None, class_names=NAMES
+        network,
+        beta=beta,
+        criterion=nn.CrossEntropyLoss(),
+        optimizer=None,
+        class_names=NAMES,
+        shots=HAM10000_CLASSES.shots,
     )
     reslt.log = lambda *_: None
     return reslt

@@ -1,0 +1,334 @@
+"""The LightningDataModule of lesions: HAM10000, or any data set that a table describes."""
+
+from __future__ import annotations
+
+import math
+import zlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from pytorch_lightning import LightningDataModule, Trainer
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from datamodules.cache import cached_arrays, read_image, read_mask
+from datamodules.classes import ALL, Classes
+from datamodules.data_folder import DataFolder
+from datamodules.encoded import EncodedDataset, encoded_arrays, frozen_encoder, orientations_of
+from datamodules.errors import DataError
+from datamodules.folder_dataset import FolderDataset
+from datamodules.lesion_dataset import LesionDataset
+from datamodules.loader import keep_batch, make_loader, to_floats
+from datamodules.release import Release
+from datamodules.samplers import EpochSampler, Natural
+from datamodules.splits import SPLITS, Split
+from datamodules.table_folder import DATASET, TableFolder
+from datamodules.transforms import Transform
+
+
+def open_folder(root: Path) -> DataFolder:
+    """The data set in a folder: the one that its ``dataset.yaml`` describes, or HAM10000."""
+    return TableFolder(root) if (root / DATASET).exists() else Release(root)
+
+
+class LesionData(LightningDataModule):
+    """Images of skin lesions with a class each, split by lesion.
+
+    The data are HAM10000 as ``make data`` installs it, or any folder with a ``dataset.yaml``; see
+    :class:`~datamodules.table_folder.TableFolder`.
+
+    A batch is a dict: ``image`` (B, 3, H, W) in [0, 1], ``label`` (B,), ``index`` (B,), which is
+    the row in :attr:`table`, and on request ``mask`` and ``saliency`` (B, 1, H, W) in [0, 1].
+
+    Order, augmentation and dropout are functions of the seed and of the progress of the run. No
+    random state is stored, and an interrupted run resumes exactly.
+
+    Without a trainer, in a script or a notebook, the loaders serve the same batches on the CPU,
+    not augmented, as a single process at the start of training.
+
+    Args:
+        root: Folder of the data set.
+        split: Assignment of the lesions to the training, validation and test split.
+        task: Classes to tell apart; images of others are left out. ``diagnosis`` has all classes;
+            HAM10000 also has ``melanoma``, melanoma against nevus.
+        size: Height and width of the images, in pixels, at least 1.
+        batch_size: Images per step over all processes, each of which serves its share.
+        num_workers: Loading processes beside each training process. By default 4 on a GPU, and
+            none on a CPU, which copies a batch from the cache faster than from another process.
+        mask: Whether batches hold lesion masks. The official ISIC 2018 sets have none.
+        saliency: Whether batches hold the fine-grained saliency of the image.
+        encoded: Whether ``image`` is the output of the network's frozen encoder, computed once and
+            kept in the cache. Training batches hold it in V orientations, (B, V, ...), of which
+            ``datamodules.transforms.RandomOrientation`` chooses; others hold that of the image
+            itself, (B, ...). Images to predict, and batches without a trainer, are never encoded.
+        sampler: Sampler of the training images. By default every image once per epoch, shuffled.
+        train_transform: Augmentation of the training batches, on the model's device.
+        predict_folder: Folder of photos to predict, or a single photo.
+        seed: Seed of the run, which the command line takes from ``seed_everything``.
+        cache_dir: Folder of the decoded pixels. By default ``root/cache``, or
+            ``~/.cache/longderm`` if that is not writable.
+
+    Raises:
+        DataError: ``size`` is not positive, or the data set has no such task.
+
+    Examples:
+        >>> from datamodules.splits import Balanced
+        >>> split = Balanced(test_images=3, val_images=2)  # of each of the seven classes
+        >>> data = LesionData(Path("data/demo"), split, size=64)
+        >>> data.setup("validate")
+        >>> batch = next(iter(data.val_dataloader()))
+        >>> batch["image"].shape, batch["label"].shape
+        (torch.Size([14, 3, 64, 64]), torch.Size([14]))
+    """
+
+    trainer: Trainer | None
+
+    def __init__(
+        self,
+        root: Path,
+        split: Split,
+        task: str = ALL,
+        size: int = 224,
+        batch_size: int = 32,
+        num_workers: int | None = None,
+        mask: bool = False,
+        saliency: bool = False,
+        encoded: bool = False,
+        sampler: Callable[[Sequence[int]], EpochSampler] | None = None,
+        train_transform: Transform | None = None,
+        predict_folder: Path | None = None,
+        seed: int = 0,
+        cache_dir: Path | None = None,
+    ) -> None:
+        super().__init__()
+        if size < 1:
+            raise DataError(f"data.size={size} is not an image size: set at least 1 pixel.")
+        self.root = Path(root).expanduser()
+        self.split = split
+        self.task = task
+        self.size = size
+        self.batch_size = batch_size
+        self.num_workers = num_workers
+        self.maps = [name for name, on in (("mask", mask), ("saliency", saliency)) if on]
+        self.orientations = orientations_of(train_transform, bool(self.maps)) if encoded else 0
+        self.make_sampler = sampler or Natural
+        self.train_transform = train_transform or nn.Identity()
+        self.predict_folder = predict_folder
+        self.seed = seed
+        self.cache_dir = cache_dir
+        self._open_arrays: dict[str, dict[str, np.ndarray]] = {}
+        self._open_encoded: dict[str, dict[str, np.ndarray]] = {}
+
+    @cached_property
+    def folder(self) -> DataFolder:
+        """The folder of the data set, opened."""
+        return open_folder(self.root)
+
+    @property
+    def classes(self) -> Classes:
+        """All classes of the data set, and what is known about them."""
+        return self.folder.classes
+
+    @property
+    def taxonomy(self) -> Mapping[str, Any]:
+        """Tree of the classes; empty if the data set has none."""
+        return self.classes.taxonomy
+
+    @property
+    def descriptions(self) -> Mapping[str, str]:
+        """A phrase about the looks of each class, where known."""
+        return self.classes.descriptions
+
+    @cached_property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the classes of the task, in the order of the labels."""
+        return self.classes.of_task(self.task)
+
+    @cached_property
+    def table(self) -> pd.DataFrame:
+        """One row per image of the task, with its ``label`` and its ``split``."""
+        everything = self.folder.table
+        table = everything[everything["dx"].isin(self.class_names)]
+        labels = table["dx"].map(self.class_names.index)
+        return table.assign(label=labels, split=self.split(table))
+
+    @property
+    def synthetic(self) -> bool:
+        """Whether the images are synthetic, so that no result applies to real skin."""
+        return self.folder.synthetic
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.class_names)
+
+    @property
+    def class_counts(self) -> list[int]:
+        """Training images per class, which the command line passes to losses that ask for them."""
+        return self.class_table["train"].tolist()
+
+    @property
+    def shots(self) -> dict[str, list[str]]:
+        """Classes with many, medium and few training images; empty if not defined."""
+        counts = self.class_table["train"]
+        return self.classes.shot_groups({str(name): int(n) for name, n in counts.items()})
+
+    @property
+    def batches_per_epoch(self) -> int:
+        """Training batches per epoch over all processes, without an incomplete last one."""
+        images = sum(self.class_counts)
+        if images < self.batch_size:
+            raise DataError(
+                f"{images} training images do not fill one batch of {self.batch_size}: "
+                "lower data.batch_size."
+            )
+        return images // self.batch_size
+
+    @property
+    def class_table(self) -> pd.DataFrame:
+        """Number of images per class (rows) and split (columns)."""
+        counts = pd.crosstab(self.table["dx"], self.table["split"])
+        return counts.reindex(index=list(self.class_names), columns=list(SPLITS), fill_value=0)
+
+    def prepare_data(self) -> None:
+        if self.trainer is None or self.trainer.state.fn != "predict":
+            self.folder.report_unused(self.table)
+            for source in self.table.loc[self.table["split"] != "", "source"].unique():
+                self._arrays(source)
+                if self.orientations and self.trainer:
+                    self._encoded_arrays(source)
+
+    def setup(self, stage: str) -> None:
+        self.train_transform.to(self._device)
+
+    def train_dataloader(self) -> DataLoader[dict[str, Tensor]]:
+        train = self._dataset("train")
+        sampler = self.make_sampler(train.labels.tolist())
+        epoch, batches = self._progress(self.batches_per_epoch)
+        sampler.place(
+            seed=self.seed,
+            epoch=epoch,
+            epochs=(self.trainer.max_epochs if self.trainer else None) or 1,
+            start=batches * self._share,
+            rank=self._rank,
+            world_size=self._world_size,
+        )
+        return self._loader(train, sampler, train=True)
+
+    def val_dataloader(self) -> DataLoader[dict[str, Tensor]]:
+        return self._evaluation_loader(self._dataset("val"))
+
+    def test_dataloader(self) -> DataLoader[dict[str, Tensor]]:
+        return self._evaluation_loader(self._dataset("test"))
+
+    def predict_dataloader(self) -> DataLoader[dict[str, Tensor]]:
+        if self.predict_folder is None:
+            raise DataError(
+                "There are no images to predict: set data.predict_folder (make predict IN=folder)."
+            )
+        return self._evaluation_loader(FolderDataset(self.predict_folder, self.size, read_image))
+
+    def on_before_batch_transfer(self, batch: dict[str, Tensor], _: int) -> dict[str, Tensor]:
+        # Seeded in this hook, because augmentation precedes every hook of a callback in a step.
+        if self.trainer and self.trainer.training:
+            step = (self.seed, self.trainer.global_step, *batch["index"].tolist())
+            torch.manual_seed(zlib.crc32(np.array(step).tobytes()))
+        return batch
+
+    def on_after_batch_transfer(self, batch: dict[str, Tensor], _: int) -> dict[str, Tensor]:
+        batch = to_floats(batch)
+        return self.train_transform(batch) if self.trainer and self.trainer.training else batch
+
+    @property
+    def _device(self) -> torch.device:
+        return self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
+
+    @property
+    def _rank(self) -> int:
+        return self.trainer.global_rank if self.trainer else 0
+
+    @property
+    def _world_size(self) -> int:
+        return self.trainer.world_size if self.trainer else 1
+
+    @property
+    def _share(self) -> int:
+        """Images of a batch that this process serves."""
+        if self.batch_size % self._world_size:
+            raise DataError(
+                f"data.batch_size={self.batch_size} counts the images of all processes and must "
+                f"be a multiple of their number, {self._world_size}."
+            )
+        return self.batch_size // self._world_size
+
+    def _progress(self, batches: int) -> tuple[int, int]:
+        """The current epoch of the training, and how many of its ``batches`` are done."""
+        if self.trainer is None:
+            return 0, 0
+        limit = self.trainer.limit_train_batches
+        batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
+        accumulated = self.trainer.accumulate_grad_batches
+        epoch, steps = divmod(self.trainer.global_step, math.ceil(batches / accumulated))
+        return epoch, steps * accumulated
+
+    def _evaluation_loader(
+        self, dataset: LesionDataset | FolderDataset
+    ) -> DataLoader[dict[str, Tensor]]:
+        # Interleaved shares: every image exactly once, whatever the number of processes.
+        return self._loader(dataset, range(self._rank, len(dataset), self._world_size))
+
+    def _loader(
+        self, dataset: LesionDataset | FolderDataset, order: Iterable[int], train: bool = False
+    ) -> DataLoader[dict[str, Tensor]]:
+        # A trainer calls on_after_batch_transfer, which converts the pixels on the device.
+        collate: Callable[..., dict[str, Tensor]] = keep_batch if self.trainer else to_floats
+        return make_loader(
+            dataset, order, self._share, self._device, self.num_workers, train, collate
+        )
+
+    def gather(self, index: Sequence[int]) -> dict[str, Tensor]:
+        """A batch of the images in the given rows of :attr:`table`, not augmented.
+
+        It contains their ``mask`` if the data set has all of them, whatever ``mask`` is set to.
+        """
+        rows = self.table.loc[list(index)]
+        arrays = self._arrays(rows["source"].iloc[0])
+        batch = LesionDataset(arrays, rows).__getitems__(range(len(rows)))
+        files = self.folder.mask_files
+        if set(rows["image_id"]) <= files.keys():
+            masks = [read_mask(files[image_id], self.size) for image_id in rows["image_id"]]
+            batch["mask"] = torch.from_numpy(np.stack(masks))[:, None]
+        return to_floats(batch)
+
+    def _dataset(self, split: str) -> LesionDataset:
+        table = self.table[self.table["split"] == split]
+        if table.empty:
+            raise DataError(f"The {split} split has no images: choose another data.split.")
+        source = table["source"].iloc[0]
+        if not (self.orientations and self.trainer):
+            return LesionDataset(self._arrays(source), table)
+        return EncodedDataset(self._encoded_arrays(source), table, oriented=split == "train")
+
+    def _encoded_arrays(self, source: str) -> dict[str, np.ndarray]:
+        if source not in self._open_encoded:
+            fitting = self.trainer is not None and self.trainer.state.fn == "fit"
+            self._open_encoded[source] = encoded_arrays(
+                self._arrays(source)["image"],
+                frozen_encoder(self.trainer),
+                self._device,
+                self.cache_dir,
+                self.orientations if fitting else 1,
+            )
+        return self._open_encoded[source]
+
+    def _arrays(self, source: str) -> dict[str, np.ndarray]:
+        # Opened once, so that a running training needs no files besides its memory maps.
+        if source not in self._open_arrays:
+            self._open_arrays[source] = cached_arrays(
+                self.folder, source, self.size, self.maps, self.cache_dir
+            )
+        return self._open_arrays[source]
