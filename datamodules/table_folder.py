@@ -79,8 +79,9 @@ class TableFolder(DataFolder):
         return self.root / found[0]
 
     def read_table(self) -> pd.DataFrame:
-        table = self._named(_read(self.table_file, self._names()))
-        if problems := list(self._problems(table)):
+        given = _read(self.table_file, self._names())
+        table = given.rename(columns={theirs: ours for ours, theirs in self._names().items()})
+        if problems := list(self._problems(table, list(given))):
             listing = "".join(f"\n  - {problem}" for problem in problems)
             raise DataError(f"{self.table_file} cannot be used:{listing}")
         group = str(self.options.get("group", next((g for g in GROUPS if g in table), "")))
@@ -139,17 +140,14 @@ class TableFolder(DataFolder):
             )
         return {name: str(given.get(name, name)) for name in (*TEXT, *given)}
 
-    def _named(self, table: pd.DataFrame) -> pd.DataFrame:
-        return table.rename(columns={theirs: ours for ours, theirs in self._names().items()})
-
-    def _problems(self, table: pd.DataFrame) -> Iterator[str]:
-        """Everything that makes the table unusable, each in a sentence."""
+    def _problems(self, table: pd.DataFrame, given: list[str]) -> Iterator[str]:
+        """Everything that makes the table, whose ``given`` columns are renamed, unusable."""
         group = self.options.get("group")
         required = ["image", "label", *([group] if group else [])]
         if missing := [name for name in required if name not in table]:
             theirs = [self._names().get(name, name) for name in missing]
             yield (
-                f"It has no column {', '.join(theirs)}, only {', '.join(map(str, table))}: map "
+                f"It has no column {', '.join(theirs)}, only {', '.join(map(str, given))}: map "
                 f"them in {DATASET}, such as `columns: {{{missing[0]}: NAME}}`."
             )
             return
