@@ -81,7 +81,7 @@ class TableFolder(DataFolder):
     def read_table(self) -> pd.DataFrame:
         given = _read(self.table_file, self._names())
         table = given.rename(columns={theirs: ours for ours, theirs in self._names().items()})
-        if problems := list(self._problems(table, list(given))):
+        if problems := list(self._problems(table, given.columns.tolist())):
             listing = "".join(f"\n  - {problem}" for problem in problems)
             raise DataError(f"{self.table_file} cannot be used:{listing}")
         group = str(self.options.get("group", next((g for g in GROUPS if g in table), "")))

@@ -65,7 +65,7 @@ TRAININGS = [command for command in commands("make train") if trains_here(comman
 @pytest.mark.usefixtures("small_networks")
 @pytest.mark.parametrize("command", TRAININGS)
 def test_options_of_training_commands_are_known(command, lesions):
-    options = shlex.split(variables(command)["ARGS"])
+    options = shlex.split(variables(command)["ARGS"].replace("data/mine", str(lesions)))
     split = () if any("data.split" in option for option in options) else BALANCED
     recipe = find(variables(command)["EXP"])
     small = ("--model.queue_size=64", "--model.network.hidden=32") if "spmix" in recipe.stem else ()
