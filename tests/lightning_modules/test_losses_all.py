@@ -39,6 +39,7 @@ MAKE = {
     "logit_adjusted": lambda: losses.LogitAdjustedLoss(COUNTS),
     "eql": lambda: losses.EqualizationLoss(COUNTS),
     "seql": lambda: losses.SoftmaxEqualizationLoss(COUNTS, gamma=1.0),
+    "half_drw": lambda: losses.CrossEntropyLoss(**BALANCED, reweighting=0.5),
 }
 each_loss = pytest.mark.parametrize("make", MAKE.values(), ids=MAKE)
 
@@ -176,6 +177,7 @@ PLAIN = {
     "logit adjusted, equal counts": losses.LogitAdjustedLoss([9] * K),
     "SEQL, lambda 0": losses.SoftmaxEqualizationLoss(COUNTS, threshold=0.0, gamma=1.0),
     "SEQL, gamma 0": losses.SoftmaxEqualizationLoss(COUNTS, gamma=0.0),
+    "reweighting 0": losses.CrossEntropyLoss(**BALANCED, reweighting=0.0),
     "0/1 costs": losses.CostSensitiveLoss(ZERO_ONE),
     "soft F1, mu 0": losses.SoftMacroF1Loss(mu=0.0),
 }
