@@ -1,4 +1,4 @@
-"""Logit-adjusted loss."""
+"""Logit-adjusted loss; with tau = 1, balanced softmax."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from lightning_modules.losses.sample_loss import SampleLoss, as_counts
 
 
 class LogitAdjustedLoss(SampleLoss):
-    """Cross-entropy of z + tau log pi, with pi_c = N_c / N.
+    """Logit-adjusted loss, LA; balanced softmax at tau = 1.
 
-    https://arxiv.org/abs/2007.07314, eq. 10. The unadjusted logits z of the network then decide as
-    if all classes were equally frequent. tau = 1 gives balanced softmax
+    Cross-entropy of z + tau log pi, with pi_c = N_c / N (https://arxiv.org/abs/2007.07314, eq. 10).
+    The unadjusted logits z of the network then decide as if all classes were equally frequent. With
+    tau = 1, the default, it is balanced softmax, also called Bal-Softmax, BSCE or PriorCE
     (https://arxiv.org/abs/2007.10740). Do not combine it with class-balanced sampling, which makes
     the prior uniform.
 

@@ -14,6 +14,15 @@ COUNTS = (1113, 6705, 514, 327, 1099, 115, 142)
 K = 7
 BALANCED = {"weights": losses.InverseFrequency(), "class_counts": COUNTS}
 EFFECTIVE = {"weights": losses.EffectiveNumber(), "class_counts": COUNTS}
+
+
+class OneCloud(losses.GCLLoss):
+    """The Gaussian clouded loss of one noise, for equalities."""
+
+    def noise(self, logits):
+        return torch.full_like(logits, 0.4)
+
+
 COSTS = [[0.0 if i == j else 1.0 + i + 2 * j for j in range(K)] for i in range(K)]
 MAKE = {
     "ce": lambda: losses.CrossEntropyLoss(),
@@ -39,9 +48,19 @@ MAKE = {
     "logit_adjusted": lambda: losses.LogitAdjustedLoss(COUNTS),
     "eql": lambda: losses.EqualizationLoss(COUNTS),
     "seql": lambda: losses.SoftmaxEqualizationLoss(COUNTS, gamma=1.0),
+    "focal_sigmoid": lambda: losses.SigmoidFocalLoss(gamma=0.5, **EFFECTIVE, normalize="class"),
     "half_drw": lambda: losses.CrossEntropyLoss(**BALANCED, reweighting=0.5),
+    "ldam": lambda: losses.LDAMLoss(COUNTS, scale=5.0),
+    "ldam_drw": lambda: losses.LDAMLoss(COUNTS, weights=losses.EffectiveNumber(0.9999)),
+    "vs": lambda: losses.VSLoss(COUNTS),
+    "lade": lambda: losses.LADELoss(COUNTS, alpha=0.5),
+    "gcl": lambda: OneCloud(COUNTS, scale=5.0),
+    "seesaw": lambda: losses.SeesawLoss(COUNTS),
+    "seesaw_mitigation": lambda: losses.SeesawLoss(COUNTS, q=0.0),
 }
+CONSTANT_FACTORS = {"seesaw"}  # see test_losses_long_tailed.py
 each_loss = pytest.mark.parametrize("make", MAKE.values(), ids=MAKE)
+each_smooth_loss = pytest.mark.parametrize("name", [n for n in MAKE if n not in CONSTANT_FACTORS])
 
 
 def sample():
@@ -86,11 +105,11 @@ def test_order_does_not_matter(make):
         assert torch.allclose(make()(logits[order], y[order]), make()(logits, y))
 
 
-@each_loss
-def test_gradients_are_those_of_finite_differences(make):
+@each_smooth_loss
+def test_gradients_are_those_of_finite_differences(name):
     logits, some = sample()[0][4:9].requires_grad_(), slice(4, 9)
     for y in LABELS.values():
-        assert torch.autograd.gradcheck(lambda z, y=y: make()(z, y[some]), logits)
+        assert torch.autograd.gradcheck(lambda z, y=y: MAKE[name]()(z, y[some]), logits)
 
 
 @each_loss
@@ -118,7 +137,7 @@ def test_half_precision_costs_only_that_of_the_logits(make):
 
 @each_loss
 def test_checkpoints_hold_no_class_counts(make):
-    assert make().state_dict().keys() <= {"age"}
+    assert make().state_dict().keys() <= {"age", "seen"}  # not options, but what training counts
 
 
 def run(make, logits, target):
@@ -178,6 +197,13 @@ PLAIN = {
     "SEQL, lambda 0": losses.SoftmaxEqualizationLoss(COUNTS, threshold=0.0, gamma=1.0),
     "SEQL, gamma 0": losses.SoftmaxEqualizationLoss(COUNTS, gamma=0.0),
     "reweighting 0": losses.CrossEntropyLoss(**BALANCED, reweighting=0.0),
+    "LDAM, margin 0": losses.LDAMLoss(COUNTS, max_margin=0.0),
+    "VS, gamma 0 and tau 0": losses.VSLoss(COUNTS, gamma=0.0, tau=0.0),
+    "VS, equal counts": losses.VSLoss([9] * K),
+    "LADE, alpha 0, equal counts": losses.LADELoss([9] * K, alpha=0.0),
+    "GCL, amplitude 0": losses.GCLLoss(COUNTS, amplitude=0.0),
+    "GCL, equal counts": losses.GCLLoss([9] * K),
+    "seesaw, p and q 0": losses.SeesawLoss(COUNTS, p=0.0, q=0.0),
     "0/1 costs": losses.CostSensitiveLoss(ZERO_ONE),
     "soft F1, mu 0": losses.SoftMacroF1Loss(mu=0.0),
 }

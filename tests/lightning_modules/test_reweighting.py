@@ -57,7 +57,7 @@ def test_the_strength_is_a_share():
         losses.CrossEntropyLoss(**WEIGHTED, reweighting=1.5)
 
 
-@pytest.mark.parametrize("name", ["probe_drw"])
+@pytest.mark.parametrize("name", ["probe_drw", "probe_ldam_drw"])
 def test_recipes_defer_the_published_weights(name):
     settings = read(name)
     weights = settings["model"]["init_args"]["criterion"]["init_args"]["weights"]
