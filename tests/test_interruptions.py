@@ -124,7 +124,7 @@ def kinds():
         config["data"].pop("split", None)
         config["model"]["init_args"].pop("mix", None)
         config["model"]["init_args"].pop("optimizer", None)
-        if "SelfPaced" not in str(config["model"]["init_args"].get("criterion")):
+        if not re.search("SelfPaced|Seesaw", str(config["model"]["init_args"].get("criterion"))):
             config["model"]["init_args"].pop("criterion", None)
         if re.search("KMeans|JPEG|WebP", str(config["model"]["init_args"].get("codec"))):
             config["model"]["init_args"].pop("codec")
