@@ -9,6 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
+from callbacks.recording.lesions import lesion_weights as lesion_weights
+
 Array = NDArray[Any]
 Interval = tuple[float, float]
 LEVEL = 0.95
@@ -20,28 +22,6 @@ def over_seeds(values: Array) -> Interval | None:
         return None
     half = stats.t.ppf((1 + LEVEL) / 2, len(values) - 1) * stats.sem(values)
     return float(values.mean() - half), float(values.mean() + half)
-
-
-def lesion_weights(lesion: Array, label: Array, resamples: int, seed: int = 0) -> Array:
-    """Bootstrap of lesions: count of each image in each resample (R, N).
-
-    Lesions are sampled with replacement within each class, so that every resample has all
-    classes. A lesion brings all its images, since these are not independent.
-
-    Args:
-        lesion: Number of each image's lesion, from 0 (N,).
-        label: Class of each image (N,); the same for all images of a lesion.
-        resamples: Number of resamples, R.
-        seed: Seed of the resamples, the same for every run of a comparison.
-    """
-    generator = np.random.default_rng(seed)
-    first = np.unique(lesion, return_index=True)[1]
-    counts = np.zeros((resamples, len(first)), dtype=np.float32)
-    for c in np.unique(label):
-        members = np.flatnonzero(label[first] == c)
-        chance = np.full(len(members), 1 / len(members))
-        counts[:, members] = generator.multinomial(len(members), chance, size=resamples)
-    return counts[:, lesion]
 
 
 def percentiles(values: Array) -> Interval | None:
