@@ -25,6 +25,7 @@ RESULTS = "results.json"
 TEST_PREDICTIONS = "test_predictions.csv"
 FIDELITY = "test_fidelity.csv"
 DECISION = "decision.json"
+SETS = "sets.json"
 PREDICTIONS = "predictions.csv"
 OF_LAST_EPOCH = "last_"  # prefix of the files about a run's last epoch
 
@@ -54,6 +55,7 @@ class RunFolder:
         classes_file: Classes of the data set and what is known about them.
         fidelity_file: Fidelity of each compressed test image; written for codecs only.
         decision: Decision rule that was chosen on the validation split.
+        sets: Thresholds of prediction sets that were chosen on the validation split.
         new_predictions: Predictions of ``predict`` for new images.
 
     Examples:
@@ -74,6 +76,7 @@ class RunFolder:
         self.classes_file = self.path / CLASSES
         self.fidelity_file = self.path / FIDELITY
         self.decision = self.path / DECISION
+        self.sets = self.path / SETS
         self.new_predictions = self.path / PREDICTIONS
 
     @classmethod

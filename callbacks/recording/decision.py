@@ -30,12 +30,14 @@ class Decision:
         offsets: Logit offsets b (K,), which express logit adjustment and thresholds; empty is 0.
         costs: Costs C (K, K) of deciding class k (column) where class j (row) is true. None is 0/1
             costs, with which the decision is the arg-max.
+        threshold: Confidence below which the decision abstains; None never abstains.
     """
 
     classes: tuple[str, ...]
     temperature: float = 1.0
     offsets: tuple[float, ...] = ()
     costs: tuple[tuple[float, ...], ...] | None = None
+    threshold: float | None = None
 
     def calibrated(self, probability: Tensor) -> Tensor:
         """Calibrated probabilities softmax(log p / T), from probabilities (B, K)."""
@@ -52,6 +54,20 @@ class Decision:
         q = self._scores(probability).softmax(1)
         return 1 - q if self.costs is None else q @ q.new_tensor(self.costs)
 
+    def confidence(self, probability: Tensor) -> Tensor:
+        """Confidence q_d of the decided class d (B,), from the network's probabilities (B, K).
+
+        With the offsets, q is the probability of being right for the class frequencies that these
+        stand for, so that rare classes are not abstained from merely because they are rare.
+        """
+        q = self._scores(probability).softmax(1)
+        return q.gather(1, self(probability)[:, None]).squeeze(1)
+
+    def confident(self, probability: Tensor) -> Tensor:
+        """Whether the confidence reaches the threshold (B,); the decision abstains elsewhere."""
+        confidence = self.confidence(probability)
+        return confidence >= (-1.0 if self.threshold is None else self.threshold)
+
     def _scores(self, probability: Tensor) -> Tensor:
         scores = log(probability) / self.temperature
         return scores + scores.new_tensor(self.offsets) if self.offsets else scores
@@ -60,31 +76,51 @@ class Decision:
         write_json(folder / DECISION_FILE, asdict(self))
 
     @classmethod
-    def load(cls, folder: Path) -> Decision | None:
+    def load(cls, folder: Path, classes: Sequence[str] | None = None) -> Decision | None:
         """Load the decision of a run, or None if none was chosen.
 
+        Args:
+            folder: Run folder.
+            classes: Names of the classes that it must be for; None accepts any.
+
         Raises:
-            RunError: The file holds no decision, or a number that is not finite.
+            RunError: The file holds no decision or one for other classes, or a number that is not
+                finite.
         """
-        if not (folder / DECISION_FILE).exists():
+        decision = cls._read(folder / DECISION_FILE)
+        if decision and classes is not None and list(decision.classes) != list(classes):
+            raise RunError(
+                f"{folder / DECISION_FILE} is for other classes: choose it again with "
+                "`make decide`."
+            )
+        return decision
+
+    @classmethod
+    def _read(cls, file: Path) -> Decision | None:
+        if not file.exists():
             return None
         try:
-            record = json.loads((folder / DECISION_FILE).read_text("utf-8"))
+            record = json.loads(file.read_text("utf-8"))
             costs = record["costs"] and tuple(tuple(row) for row in record["costs"])
+            threshold = record.get("threshold")  # added after 0.1.0
             numbers = [
                 record["temperature"],
+                0.0 if threshold is None else threshold,
                 *record["offsets"],
                 *(x for row in costs or () for x in row),
             ]
             if not all(map(math.isfinite, numbers)):
                 raise ValueError("not all of its numbers are finite")
             return cls(
-                tuple(record["classes"]), record["temperature"], tuple(record["offsets"]), costs
+                tuple(record["classes"]),
+                record["temperature"],
+                tuple(record["offsets"]),
+                costs,
+                threshold,
             )
         except (ValueError, TypeError, KeyError) as error:
             raise RunError(
-                f"{folder / DECISION_FILE} holds no decision ({reason(error)}): choose it again "
-                "with `make decide`."
+                f"{file} holds no decision ({reason(error)}): choose it again with `make decide`."
             ) from None
 
 
