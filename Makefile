@@ -3,7 +3,6 @@
 EXP  ?=
 SEED ?= 0
 ARGS ?=
-RULE ?= ArgMax
 GPUS ?= 1
 NODES ?= 1
 
@@ -62,8 +61,8 @@ evaluate: $(ENV) $(RUN)/config.yaml ## EXP=vgg_ce [SEED=1] [CKPT=last]: score th
 predict: $(ENV) $(RUN)/config.yaml ## EXP=vgg_ce IN=folder [OVERLAYS=1]: classify one image or all images of a folder
 	$(PYTHON) -m experiments predict $(RUN) $(if $(IN),--images $(call quoted,$(IN))) $(if $(OVERLAYS),--overlays) $(ARGS)
 
-decide: $(ENV) $(RUN)/config.yaml ## EXP=vgg_ce [RULE=Sensitivity]: choose a decision rule on the validation split
-	$(PYTHON) -m experiments decide $(RUN) --rule $(RULE) $(ARGS)
+decide: $(ENV) $(RUN)/config.yaml ## EXP=vgg_ce [RULE=Sensitivity] [SETS=ClassConditional] [RISK=0.1]: choose a decision and prediction sets on validation
+	$(PYTHON) -m experiments decide $(RUN) $(if $(RULE),--rule $(RULE)) $(if $(SETS),--sets $(SETS)) $(if $(COVERAGE),--coverage $(COVERAGE)) $(if $(RISK),--risk $(RISK)) $(if $(SHARE),--share $(SHARE)) $(ARGS)
 
 compare: $(ENV) ## [RUNS="runs/imbalance-*"] [BASELINE=imbalance-ce]: compare runs in a table and an HTML page
 	$(PYTHON) -m experiments compare $(RUNS) $(if $(BASELINE),--baseline $(call quoted,$(BASELINE))) $(ARGS)

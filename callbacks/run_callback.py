@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import pandas as pd
+import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
@@ -63,6 +64,15 @@ class RunCallback(Callback):
     def metric(pl_module: LightningModule, split: str) -> Any:
         """The metrics of a split ("val" or "test"); ``compute`` covers all processes."""
         return pl_module.metrics[split]  # type: ignore[index]
+
+    @staticmethod
+    def checkpoint(trainer: Trainer) -> dict[str, Any] | None:
+        """File, epoch and optimizer step of the checkpoint in use; None if there is none."""
+        if trainer.ckpt_path is None:
+            return None
+        state = torch.load(trainer.ckpt_path, map_location="cpu", mmap=True, weights_only=True)
+        step = state["global_step"]
+        return {"file": str(trainer.ckpt_path), "epoch": state["epoch"], "step": step}
 
     @staticmethod
     def dashboards(trainer: Trainer) -> list[ResilientWandbLogger]:

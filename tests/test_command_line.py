@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ import yaml
 from filelock import FileLock
 from PIL import Image
 
+from callbacks.errors import RunError
 from callbacks.recording.decision import Decision
 from callbacks.safety.checkpoint_io import epochs_done
 from datamodules.layout import image_files
@@ -294,6 +296,78 @@ def test_a_decision_is_chosen_on_validation_and_used(lesions, tmp_path):
     use("predict", f"--data.predict_folder={photos}")
     predicted = pd.read_csv(RUN / "predictions.csv").set_index("image")["decision"]
     assert (predicted[table["image_id"] + ".jpg"].to_numpy() == table["decision"]).all()
+
+
+def test_sets_and_abstention_are_chosen_on_validation_and_used(lesions, tmp_path, capsys):
+    fit(lesions)
+    choose = "--trainer.callbacks+=callbacks.ChooseDecision"
+    use("validate", choose, "--trainer.callbacks.rule=LogitAdjustment")
+    kept = (RUN / "decision.json").read_text()
+    chosen = Decision.load(RUN)
+    sets = ("--trainer.callbacks.sets=Marginal", "--trainer.callbacks.sets.coverage=0.8")
+    use("validate", choose, *sets)
+    assert "with a probability of at least 0.8, if lesions" in capsys.readouterr().out
+    assert (RUN / "decision.json").read_text() == kept
+    use("validate", choose, "--trainer.callbacks.min_share=0.5")
+    decision = Decision.load(RUN)
+    assert decision == replace(chosen, threshold=decision.threshold)
+    assert decision.threshold > 0
+
+    # A renamed run keeps what was chosen, and uses it alone.
+    renamed = RUN.rename(RUN.with_name("seed5"))
+    saved = [f"--config={renamed}/config.yaml", f"--ckpt_path={renamed}/best.ckpt"]
+    run_command(["test", *saved])
+    results = json.loads((renamed / "results.json").read_text())
+    table = pd.read_csv(renamed / "test_predictions.csv", keep_default_na=False)
+    assert (results["sets"]["kind"], results["sets"]["target"]) == ("Marginal", 0.8)
+    covered = [dx in names.split() for dx, names in zip(table["dx"], table["set"], strict=True)]
+    images = table.groupby("lesion_id")["dx"].transform("size")
+    lesions_covered = (covered / images).sum() / (1 / images).sum()
+    assert results["sets"]["coverage"] == pytest.approx(lesions_covered)
+    assert set(results["sets"]["per_class"]) == set(results["classes"])
+    assert (table["confident"] == (table["confidence"] >= decision.threshold)).all()
+    decided = (table["confident"] / images).sum() / (1 / images).sum()
+    assert results["abstention"]["share"] == pytest.approx(decided)
+    assert results["abstention"]["threshold"] == decision.threshold
+
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for image in table["image_id"]:
+        (photos / f"{image}.jpg").symlink_to(image_files(lesions)[image])
+    (photos / "z.jpg").write_bytes(b"no image")
+    run_command(["predict", *saved, f"--data.predict_folder={photos}"])
+    predicted = pd.read_csv(renamed / "predictions.csv", keep_default_na=False).set_index("image")
+    assert predicted.loc["z.jpg", ["decision", "confident", "set"]].tolist() == [
+        "unreadable",
+        "",
+        "",
+    ]
+    predicted = predicted.loc[table["image_id"] + ".jpg"]
+    assert predicted["set"].tolist() == table["set"].tolist()
+    assert predicted["confident"].tolist() == table["confident"].astype(str).tolist()
+
+    run = load(renamed)
+    paths = [image_files(lesions)[image] for image in table["image_id"][:4]]
+    assert run.sets(paths) == [names.split() for names in table["set"][:4]]
+    assert run.confident(paths) == table["confident"][:4].tolist()
+    (renamed / "sets.json").unlink()
+    with pytest.raises(RunError, match=r"seed5 has no sets\.json: choose prediction sets with"):
+        load(renamed).sets(paths)
+
+
+def test_sets_of_an_epoch_that_training_has_replaced_are_refused(lesions, error):
+    fit(lesions)
+    choose = "--trainer.callbacks+=callbacks.ChooseDecision"
+    use("validate", choose, "--trainer.callbacks.sets=ClassConditional")
+    fit(lesions, "--trainer.max_epochs=2")
+    (RUN / "best.ckpt").write_bytes((RUN / "last.ckpt").read_bytes())  # as if it were the better
+    saved = [f"--config={RUN}/config.yaml", f"--ckpt_path={RUN}/best.ckpt"]
+    assert "was chosen for the checkpoint of step" in error("test", *saved)
+    photos = f"--data.predict_folder={lesions}/HAM10000_images_part_1"
+    assert "choose them again with `make decide SETS=" in error("predict", *saved, photos)
+    assert not (RUN / "results.json").exists()
+    use("validate", choose, "--trainer.callbacks.sets=ClassConditional")
+    use("test")
 
 
 def test_where_the_data_lie_may_change(lesions, tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from callbacks.atomic_files import as_text, write_table
 from callbacks.errors import RunError
+from callbacks.recording.chosen import Chosen
 from callbacks.recording.decision import Decision
 from callbacks.run_callback import RunCallback
 from callbacks.run_folder import RunFolder
@@ -21,8 +23,10 @@ MAX_UNREADABLE_NAMED = 20
 class Predictions(RunCallback):
     """Write ``predictions.csv``: for each image the class probabilities and the decision.
 
-    The decision is the most likely class, or follows the rule chosen for the run. Bytes of a
-    file name that are not UTF-8 are escaped, see :func:`~callbacks.atomic_files.as_text`.
+    The decision is the most likely class, or follows the rule chosen for the run. Where the rule
+    abstains, ``confident`` is False. The column ``set`` has the prediction set, if the run has
+    thresholds for it. Bytes of a file name that are not UTF-8 are escaped, see
+    :func:`~callbacks.atomic_files.as_text`.
 
     An image that cannot be read has no probabilities and the decision ``unreadable``; the column
     ``reason`` says why.
@@ -42,7 +46,13 @@ class Predictions(RunCallback):
             return
         if trainer.world_size > 1:
             raise RunError("Prediction runs on one device: add --trainer.devices=1.")
-        self.decision = Decision.load(self.folder)
+        Decision.load(self.folder)
+
+    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        names = list(self.data(trainer).class_names)
+        step = (self.checkpoint(trainer) or {}).get("step")
+        chosen = Chosen.load(self.folder, names, step)
+        self.chosen = replace(chosen, decision=chosen.decision or Decision(tuple(names)))
 
     def on_predict_batch_end(
         self,
@@ -62,9 +72,10 @@ class Predictions(RunCallback):
         rows.insert(
             0, "image", [as_text(photos.files[i].relative_to(photos.folder)) for i in index]
         )
-        decided = (self.decision or Decision(tuple(names)))(outputs.cpu())
-        decision = pd.Series([names[c] for c in decided.tolist()])
-        rows["decision"] = decision.where(readable, "unreadable")
+        judged = self.chosen.columns(outputs.cpu()).astype(object)
+        judged.loc[~readable] = None
+        judged.loc[~readable, "decision"] = "unreadable"
+        rows = pd.concat([rows, judged], axis="columns")
         rows["reason"] = [
             "" if is_readable else photos.why_unreadable(i)
             for i, is_readable in zip(index, readable, strict=True)

@@ -13,13 +13,12 @@ from torch import Tensor
 
 from callbacks import run_folder
 from callbacks.atomic_files import write_json, write_table
-from callbacks.console import decimals, in_words
-from callbacks.errors import RunError
+from callbacks.console import decimals
+from callbacks.recording.chosen import Chosen
 from callbacks.recording.course import course
-from callbacks.recording.decision import Decision, outcome
+from callbacks.recording.lesions import lesion_numbers
 from callbacks.recording.log_config import commit
 from callbacks.run_callback import RunCallback
-from callbacks.run_folder import DECISION as DECISION_FILE
 from callbacks.run_folder import RunFolder
 
 IMAGE_COLUMNS = ("image_id", "lesion_id", "dx", "age", "sex", "localization", "dx_type")
@@ -41,9 +40,9 @@ class Results(RunCallback):
     """Write ``results.json`` and ``test_predictions.csv`` to the run folder after a test.
 
     A test of ``last.ckpt`` writes ``last_results.json`` and ``last_test_predictions.csv`` instead,
-    without a decision, which is chosen for the best epoch. A run that does not classify, such as a
-    codec's, has no predictions. The files that a comparison needs are also uploaded to W&B, so that
-    runs can be compared from there.
+    without decisions and sets, which are chosen for the best epoch. A run that does not classify,
+    such as a codec's, has no predictions. The files that a comparison needs are also uploaded to
+    W&B, so that runs can be compared from there.
     """
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -65,7 +64,7 @@ class Results(RunCallback):
             "name": self.folder.parent.name,
             "seed": data.seed,
             "synthetic": data.synthetic,
-            "checkpoint": _checkpoint(trainer),
+            "checkpoint": self.checkpoint(trainer),
             "split": hashlib.sha256(data.table["split"].to_csv().encode()).hexdigest()[:12],
             "metrics": {k: v.item() for k, v in computed.items() if v.ndim == 0},
             "parameters": _parameters(pl_module),
@@ -76,7 +75,9 @@ class Results(RunCallback):
             images = {str(name): int(n) for name, n in data.class_table["val"].items()}
             record["training"] = course(RunFolder(self.folder).metrics_file, images)
             record["shots"] = dict(data.shots)
-            record |= self.diagnosis(computed, metric.class_names, data.table, last)
+            record |= self.diagnosis(
+                computed, metric.class_names, data.table, record["checkpoint"], last
+            )
         write_json(RunFolder(self.folder).results_file(last), record)
         if pl_module.diagnoses:
             found, chance = record["metrics"]["balanced_accuracy"], 1 / len(data.class_names)
@@ -86,46 +87,28 @@ class Results(RunCallback):
             dashboard.keep_files(files, self.folder.parents[1])
 
     def diagnosis(
-        self, computed: dict[str, Tensor], classes: list[str], images: pd.DataFrame, last: bool
+        self,
+        computed: dict[str, Tensor],
+        classes: list[str],
+        images: pd.DataFrame,
+        checkpoint: dict[str, Any] | None,
+        last: bool,
     ) -> dict[str, Any]:
         """Write the predictions, and return their part of the results."""
-        predictions = (
-            images.loc[computed["index"].tolist()].filter(IMAGE_COLUMNS).reset_index(drop=True)
-        )
-        columns = [f"p_{name}" for name in classes]
-        probabilities = pd.DataFrame(computed["probability"].cpu().numpy(), columns=columns)
-        table = pd.concat([predictions, probabilities], axis="columns")
-        decided = None if last else self.decided(computed, classes)
-        by_decision = None
-        if decided is not None:
-            table["decision"] = [classes[c] for c in decided.tolist()]
-            by_decision = outcome(decided, computed["label"].cpu(), classes)
-            print(f"With {DECISION_FILE}: {in_words(by_decision)}")
+        chosen = Chosen(None, None)
+        if not last:
+            chosen = Chosen.load(self.folder, classes, (checkpoint or {}).get("step"))
+        tested = images.loc[computed["index"].tolist()].reset_index(drop=True)
+        probability, label = computed["probability"].cpu(), computed["label"].cpu()
+        table = tested.filter(IMAGE_COLUMNS)
+        table[[f"p_{name}" for name in classes]] = probability.numpy()
+        table = table.join(chosen.columns(probability))
+        measured = chosen.measure(probability, label, lesion_numbers(tested))
         write_table(RunFolder(self.folder).predictions_file(last), table)
-        confusion = computed["confusion"].tolist()
-        return {"classes": classes, "decided": by_decision, "confusion": confusion}
-
-    def decided(self, computed: dict[str, Tensor], classes: list[str]) -> Tensor | None:
-        """The classes of the test images by the run's decision, or None if none was chosen."""
-        decision = Decision.load(self.folder)
-        if decision is None:
-            return None
-        if list(decision.classes) != list(classes):
-            raise RunError(
-                f"{self.folder / DECISION_FILE} is for other classes: choose it again with "
-                "`make decide`."
-            )
-        return decision(computed["probability"].cpu())
+        return {"classes": classes, **measured, "confusion": computed["confusion"].tolist()}
 
 
 def _parameters(module: LightningModule) -> int:
     """Number of parameters; a key network, which only follows another network, does not count."""
     counted = (p for name, p in module.named_parameters() if "key_network." not in name)
     return sum(p.numel() for p in counted)
-
-
-def _checkpoint(trainer: Trainer) -> dict[str, Any] | None:
-    if trainer.ckpt_path is None:
-        return None
-    state = torch.load(trainer.ckpt_path, map_location="cpu", mmap=True, weights_only=True)
-    return {"file": str(trainer.ckpt_path), "epoch": state["epoch"], "step": state["global_step"]}

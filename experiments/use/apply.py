@@ -35,18 +35,39 @@ def evaluate() -> None:
 def decide() -> None:
     parser = _parser(
         "Choose a decision rule on the validation split and keep it with the run: decision.json. "
-        "evaluate and predict then report its decisions beside the probabilities."
+        "With --sets, choose prediction sets: sets.json. evaluate and predict then report both "
+        "beside the probabilities."
     )
     parser.add_argument(
         "--rule",
-        default="ArgMax",
         help="ArgMax, Sensitivity, LogitAdjustment, MinimumCost or an import path; its options "
-        "are --trainer.callbacks.rule.OPTION (default: ArgMax)",
+        "are --trainer.callbacks.rule.OPTION (default: ArgMax; with --sets, --risk or --share the "
+        "rule that the run has)",
     )
+    parser.add_argument(
+        "--sets",
+        help="ClassConditional, Marginal, PrevalenceAdjusted or an import path (default: none)",
+    )
+    for name, meaning in (
+        ("coverage", "target share of lesions whose set holds the true class (default: 0.9)"),
+        ("risk", "abstain until at most this share of the decisions is wrong on validation"),
+        ("share", "abstain from all but this share of the validation lesions"),
+    ):
+        parser.add_argument(f"--{name}", type=float | None, help=meaning)
     options, more = parser.parse()
-    chooser = "--trainer.callbacks+=callbacks.ChooseDecision"
-    rule = f"--trainer.callbacks.rule={options.rule}"
-    _apply("validate", options.run, [chooser, rule, *more])
+    if options.coverage is not None and not options.sets:
+        parser.error("--coverage is that of prediction sets: add --sets (SETS=ClassConditional).")
+    asked = (options.sets, options.risk, options.share)
+    given = {
+        "rule": options.rule or ("ArgMax" if asked == (None, None, None) else None),
+        "sets": options.sets,
+        "sets.coverage": options.coverage,
+        "max_risk": options.risk,
+        "min_share": options.share,
+    }
+    chooser = ["--trainer.callbacks+=callbacks.ChooseDecision"]
+    chooser += [f"--trainer.callbacks.{k}={v}" for k, v in given.items() if v is not None]
+    _apply("validate", options.run, [*chooser, *more])
 
 
 def predict() -> None:

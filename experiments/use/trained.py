@@ -18,6 +18,7 @@ from pytorch_lightning.cli import LightningArgumentParser
 from torch import nn
 
 from callbacks.errors import RunError
+from callbacks.recording.chosen import Chosen
 from callbacks.recording.decision import Decision
 from callbacks.run_folder import TRAIN, RunFolder
 from callbacks.safety.checkpoint_io import load_state
@@ -49,10 +50,14 @@ class Run:
         class_names: Names of the K classes, in the order of the probabilities.
         size: Height and width of the images that the model takes, in pixels.
         batch_size: Number of images that are classified at once.
+        step: Optimizer steps of the weights, for which prediction sets were chosen; None if
+            unknown.
 
     Attributes:
         decision: Decision rule of the run, as chosen by ``make decide``; the most likely class if
             none was chosen.
+        prediction_sets: Prediction sets of the run, as chosen by ``make decide``; None if none were
+            chosen.
     """
 
     def __init__(
@@ -62,13 +67,16 @@ class Run:
         class_names: Sequence[str],
         size: int,
         batch_size: int = 32,
+        step: int | None = None,
     ) -> None:
         self.folder = folder
         self.model = model.eval()
         self.class_names = list(class_names)
         self.size = size
         self.batch_size = batch_size
-        self.decision = Decision.load(folder.path) or Decision(tuple(class_names))
+        chosen = Chosen.load(folder.path, self.class_names, step)
+        self.decision = chosen.decision or Decision(tuple(class_names))
+        self.prediction_sets = chosen.sets
 
     def __repr__(self) -> str:
         return f"Run({str(self.folder.path)!r})"
@@ -98,6 +106,33 @@ class Run:
         """
         decided = self.decision(self._uncalibrated(images))
         return [self.class_names[c] for c in decided.tolist()]
+
+    def confident(self, images: Pixels | Sequence[Photo]) -> list[bool]:
+        """Whether the decision of each image is made; elsewhere the rule of the run abstains.
+
+        Always True if no threshold was chosen (``make decide RISK=0.1`` or ``SHARE=0.8``).
+
+        Args:
+            images: As for :meth:`probabilities`.
+        """
+        confident: list[bool] = self.decision.confident(self._uncalibrated(images)).tolist()
+        return confident
+
+    def sets(self, images: Pixels | Sequence[Photo]) -> list[list[str]]:
+        """Prediction set of each image, as class names; empty if no class is likely enough.
+
+        Args:
+            images: As for :meth:`probabilities`.
+
+        Raises:
+            RunError: No prediction sets were chosen for the run.
+        """
+        if self.prediction_sets is None:
+            raise RunError(
+                f"{self.folder.path} has no {self.folder.sets.name}: choose prediction sets with "
+                "`make decide SETS=ClassConditional`."
+            )
+        return [names.split() for names in self.prediction_sets.names(self._uncalibrated(images))]
 
     @torch.no_grad()
     def _uncalibrated(self, images: Pixels | Sequence[Photo]) -> torch.Tensor:
@@ -159,14 +194,15 @@ def load(folder: str | Path) -> Run:
         raise RunError(f"{run.path} has no {run.best.name}: {TRAIN}.")
     data, model = build(settings, run.split(), classes_of(run))
     _require_classifier(run.path, model)
+    state = load_state(run.best)
     try:
-        model.load_state_dict(load_state(run.best)["state_dict"])
+        model.load_state_dict(state["state_dict"])
     except RuntimeError:
         raise RunError(
             f"{run.best} does not fit the model of {run.config.name}: use the commit that trained "
             "the run."
         ) from None
-    return Run(run, model, data.class_names, data.size, data.batch_size)
+    return Run(run, model, data.class_names, data.size, data.batch_size, state["global_step"])
 
 
 def classes_of(run: RunFolder) -> Classes:
