@@ -52,7 +52,7 @@ Precision depends on the class frequencies; these values hold for this split onl
 {metrics}
 
 AUROC is {auroc} (macro), expected calibration error {ece}. {decision}
-
+{uncertainty}
 ## Intended use
 
 Research on classification under class imbalance, with dermatoscopic images like those above.
@@ -64,6 +64,14 @@ Research on classification under class imbalance, with dermatoscopic images like
   performance there is unknown.
 - The model assigns one of {k} classes ({classes}) to any image, whatever the image shows.
 - The rare classes have few test images: see the intervals.
+"""
+
+SECTION = """
+### {title}
+
+{text}
+
+{table}
 """
 
 
@@ -96,6 +104,7 @@ def card(run: TestedRun, folder: Path) -> str:
         auroc=decimals(run.metrics["macro_auroc"]),
         ece=decimals(run.metrics["ece"]),
         decision=_decided(decision),
+        uncertainty=uncertainty(RunFolder(folder).results()),
         k=len(run.classes),
         classes=", ".join(run.classes),
     )
@@ -126,6 +135,56 @@ def _decided(decision: Decision | None) -> str:
         "chosen on the validation split: `decision.json`, with temperature "
         f"{decimals(decision.temperature)}."
     )
+
+
+def uncertainty(results: dict[str, Any]) -> str:
+    """Sections on abstention and prediction sets, as measured on the test split; or none."""
+    return "".join([_abstention(results.get("abstention")), _sets(results.get("sets"))])
+
+
+def _abstention(found: dict[str, Any] | None) -> str:
+    if not found:
+        return ""
+    rows = [[name, c["share"], c["risk"]] for name, c in found["per_class"].items()]
+    rows.append(["all", found["share"], found["risk"]])
+    return SECTION.format(
+        title="Abstention",
+        text=f"The decision abstains below a confidence of {decimals(found['threshold'])}, chosen "
+        "on the validation split; this is no guarantee. On the test split, by true class and with "
+        f"each lesion counting once: share decided (all: {_ends(found['share_interval'])}) and "
+        f"share of wrong decisions among these (all: {_ends(found['risk_interval'])}; mean over "
+        f"classes {_decimals(found['balanced_risk'])} {_ends(found['balanced_risk_interval'])}).",
+        table=_numbers(rows, ["", "decided", "risk"]),
+    )
+
+
+def _sets(found: dict[str, Any] | None) -> str:
+    if not found:
+        return ""
+    rows = [[name, c["coverage"], c["size"]] for name, c in found["per_class"].items()]
+    rows.append(["all", found["coverage"], found["size"]])
+    return SECTION.format(
+        title="Prediction sets",
+        text=f"{found['kind']} sets with a target coverage of {found['target']:g}, chosen on the "
+        "validation split. The target is for new lesions that are exchangeable with those of that "
+        "split, which also chose the epoch. On the test split, with each lesion counting once: "
+        f"coverage (all: {_ends(found['interval'])}) and mean number of classes.",
+        table=_numbers(rows, ["", "coverage", "size"]),
+    )
+
+
+def _numbers(rows: list[list[Any]], columns: list[str]) -> str:
+    shown = [[name, *map(_decimals, values)] for name, *values in rows]
+    return _markdown(pd.DataFrame(shown, columns=columns))
+
+
+def _decimals(value: float | None) -> str:
+    return decimals(np.nan if value is None else value)
+
+
+def _ends(interval: list[float | None]) -> str:
+    low, high = map(_decimals, interval)
+    return f"[{low}, {high}]"
 
 
 def _network(model: dict[str, Any]) -> str:

@@ -14,12 +14,17 @@ from callbacks.atomic_files import replacing
 from callbacks.errors import RunError
 from callbacks.recording.decision import Decision
 from callbacks.recording.log_config import commit
+from callbacks.recording.sets import PredictionSets
+from callbacks.run_folder import RunFolder
+from callbacks.safety.checkpoint_io import load_state
 from experiments.command_line.failures import for_users
 from experiments.command_line.parser import CommandParser
 from experiments.use.trained import restore
 from lightning_modules.networks import AdaptedNetwork
 
 TOLERANCE = 1e-4  # largest difference of a probability between torch and onnxruntime
+IN_SET = "a class is in the set if its softmax(temperature * log(probability)) >= its minimum"
+ABSTENTION = "abstain if softmax(log(probability) + offsets) of the decision < threshold"
 NOTICE = "Research only. Not a medical device; gives no diagnosis."
 
 
@@ -74,7 +79,8 @@ def export(run: Path, out: Path, *options: str) -> dict[str, str]:
     deployed = Deployed(cli.model, decision).eval()
     deployed.to(memory_format=torch.contiguous_format)  # torch.export warns about channels-last
     size = int(cli.datamodule.size)
-    metadata = describe(run, decision, size)
+    step = load_state(RunFolder(run).best)["global_step"]
+    metadata = describe(run, decision, PredictionSets.load(run, decision.classes, step), size)
     random = np.random.default_rng(0)
     pixels = torch.from_numpy(random.integers(0, 256, (3, size, size, 3), np.uint8))
     out.mkdir(parents=True, exist_ok=True)
@@ -95,18 +101,30 @@ def export(run: Path, out: Path, *options: str) -> dict[str, str]:
     return metadata
 
 
-def describe(run: Path, decision: Decision, size: int) -> dict[str, str]:
-    """Metadata of an exported file: classes, input, output, decision, origin."""
+def describe(
+    run: Path, decision: Decision, sets: PredictionSets | None, size: int
+) -> dict[str, str]:
+    """Metadata of an exported file: classes, input, output, decision, sets, origin.
+
+    Abstention and prediction sets are no outputs: their thresholds are in the metadata.
+    """
     rule = {"temperature": decision.temperature, "offsets": decision.offsets}
-    return {
+    metadata = {
         "run": f"{run.absolute().parent.name}/{run.name}",
         "classes": json.dumps(decision.classes),
         "input": f"pixels: RGB, uint8, (batch, {size}, {size}, 3), whole image, area-averaged",
         "output": "probability (batch, class); decision (batch), an index of classes",
-        "decision": json.dumps(rule | {"costs": decision.costs}),
+        "decision": json.dumps(rule | {"costs": decision.costs, "threshold": decision.threshold}),
         "commit": commit() or "",
         "notice": NOTICE,
     }
+    if decision.threshold is not None:
+        metadata["abstention"] = ABSTENTION
+    if sets:
+        minimum = dict(zip(sets.classes, sets.minimum, strict=True))
+        thresholds = {"kind": sets.kind, "coverage": sets.coverage, "minimum": minimum}
+        metadata["sets"] = json.dumps(thresholds | {"rule": IN_SET})
+    return metadata
 
 
 class Outputs(NamedTuple):

@@ -13,8 +13,10 @@ import pytest
 import torch
 from PIL import Image
 
+from callbacks.console import decimals
 from callbacks.errors import RunError
 from callbacks.recording.decision import Decision
+from callbacks.recording.sets import PredictionSets
 from experiments.command_line.cli import run_command
 from experiments.use import card, ensemble, export
 from experiments.use.trained import restore
@@ -63,8 +65,11 @@ def test_runs_decide_by_their_mean_probability_and_are_compared_like_runs():
 @pytest.mark.usefixtures("trained")
 def test_an_exported_run_says_what_the_run_says(lesions, capsys):
     pytest.importorskip("onnxscript")
-    decision = Decision(tuple(restore(SEEDS[0]).datamodule.class_names), 1.7, (0.5, *[0.0] * 6))
+    names = tuple(restore(SEEDS[0]).datamodule.class_names)
+    decision = Decision(names, 1.7, (0.5, *[0.0] * 6), threshold=0.3)
     decision.save(SEEDS[0])
+    sets = PredictionSets(names, "Marginal", 0.9, (0.14,) * 7)
+    sets.save(SEEDS[0])
     command = [sys.executable, "-W", "ignore", "-m", "experiments", "export", str(SEEDS[0])]
     done = subprocess.run(command, capture_output=True, text=True, env=environment())
     assert done.returncode == 0, done.stderr
@@ -88,6 +93,20 @@ def test_an_exported_run_says_what_the_run_says(lesions, capsys):
     np.testing.assert_allclose(probability, decision.calibrated(plain), atol=1e-5)
     assert decided.tolist() == decision(plain).tolist()
 
+    # Sets and abstention follow from the outputs, by the rules that the metadata state.
+    kept = json.loads(metadata["sets"])
+    assert "softmax(temperature * log(probability)) >= its minimum" in kept["rule"]
+    p = (1.7 * torch.tensor(probability).log()).softmax(1)
+    minimum = torch.tensor([kept["minimum"][name] for name in names])
+    clear = (p - 0.14).abs() > 1e-5
+    assert torch.equal((p >= minimum)[clear], sets(plain)[clear])
+    assert "softmax(log(probability) + offsets)" in metadata["abstention"]
+    rule = json.loads(metadata["decision"])
+    q = (torch.tensor(probability).log() + torch.tensor(rule["offsets"])).softmax(1)
+    confidence = q.gather(1, torch.tensor(decided)[:, None]).squeeze(1)
+    torch.testing.assert_close(confidence, decision.confidence(plain).float(), atol=1e-4, rtol=1e-4)
+    assert rule["threshold"] == 0.3
+
 
 def environment() -> dict[str, str]:
     return os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
@@ -108,6 +127,11 @@ def test_an_export_that_says_something_else_is_refused():
 
 @pytest.mark.usefixtures("trained")
 def test_the_card_has_the_numbers_of_the_run_and_says_what_it_is_not(monkeypatch):
+    names = tuple(restore(SEEDS[0]).datamodule.class_names)
+    Decision(names, threshold=0.1).save(SEEDS[0])
+    PredictionSets(names, "Marginal", 0.9, (0.14,) * 7).save(SEEDS[0])
+    saved = [f"--config={SEEDS[0]}/config.yaml", f"--ckpt_path={SEEDS[0]}/best.ckpt"]
+    run_command(["test", *saved])
     monkeypatch.setattr(sys, "argv", ["card", str(SEEDS[0])])
     card.main()
     text = (SEEDS[0] / "card.md").read_text()
@@ -123,6 +147,14 @@ def test_the_card_has_the_numbers_of_the_run_and_says_what_it_is_not(monkeypatch
     ):
         assert said in text
     assert f"| {len(pd.read_csv(SEEDS[0] / 'test_predictions.csv'))} |" in text
+    for name, row in (("sets", ("coverage", "size")), ("abstention", ("share", "risk"))):
+        shown = " | ".join(decimals(results[name][value]) for value in row)
+        assert f"\n| all | {shown} |" in text
+    assert "Marginal sets with a target coverage of 0.9" in text
+
+
+def test_a_card_of_a_run_without_sets_has_no_section_on_them():
+    assert card.uncertainty({}) == card.uncertainty({"sets": None, "abstention": None}) == ""
 
 
 @pytest.mark.usefixtures("trained")
