@@ -70,8 +70,8 @@ class ChooseDecision(RunCallback):
             return
         if not (self.decides or self.sets):
             return
-        classes = tuple(self.metric(pl_module, "val").class_names)
-        computed = self.metric(pl_module, "val").compute()
+        metric = self.metric(pl_module, "val")
+        computed = metric.compute()
         if not pl_module.diagnoses:
             raise RunError("A codec has no class probabilities to decide on: use a classifier.")
         table = self.data(trainer).table
@@ -83,7 +83,8 @@ class ChooseDecision(RunCallback):
                 "Leave out --trainer.limit_val_batches, or set it to 1.0."
             )
         lesion = lesion_numbers(table.loc[computed["index"].tolist()])
-        seen = Validation(probability, label, classes, self.data(trainer).class_counts)
+        counts = self.data(trainer).class_counts
+        seen = Validation(probability, label, tuple(metric.class_names), counts)
         if self.decides:
             self.choose_decision(seen, lesion)
         if self.sets:
@@ -103,7 +104,7 @@ class ChooseDecision(RunCallback):
             lesion: Number of each image's lesion, from 0 (N,).
         """
         probability, label, classes, counts = seen
-        decision = None if self.rule else Decision.load(self.folder)
+        decision = None if self.rule else Decision.load(self.folder, classes)
         if decision is None:
             t = fit_temperature(probability, label, counts) if self.temperature else 1.0
             decision = Decision(tuple(classes), t)
