@@ -31,31 +31,36 @@ def listed(folder: Path) -> list[str]:
     return sorted(filter(visible, os.listdir(folder))) if folder.is_dir() else []
 
 
-def files_below(folder: Path) -> list[Path]:
-    """The visible files in a folder and its subfolders, sorted.
+def relative_files(folder: Path) -> list[str]:
+    """The visible files in a folder and its subfolders: their paths in it, with slashes, sorted.
 
     Links to folders are followed. A folder that is reached twice is searched once.
 
     Raises:
         DataError: A folder cannot be listed.
     """
-    return sorted(_walk(folder, set()))
+    return sorted(_scan(folder, "", set()))
 
 
-def _walk(folder: Path, seen: set[str]) -> Iterator[Path]:
+def files_below(folder: Path) -> list[Path]:
+    """The visible files in a folder and its subfolders, sorted; see :func:`relative_files`."""
+    return sorted(folder / name for name in relative_files(folder))
+
+
+def _scan(folder: Path, prefix: str, seen: set[str]) -> Iterator[str]:
     if (real := os.path.realpath(folder)) in seen:
         return
     seen.add(real)
     try:
-        names = listed(folder)
+        with os.scandir(folder) as entries:
+            shown = sorted((e for e in entries if visible(e.name)), key=lambda e: e.name)
+            folders = [entry.name for entry in shown if entry.is_dir()]
     except OSError as error:
         raise DataError(
             f"{folder} cannot be searched ({error.strerror}): change its permissions, or choose "
             "another folder."
         ) from error
-    for name in names:
-        path = folder / name
-        if path.is_dir():
-            yield from _walk(path, seen)
-        else:
-            yield path
+    inner = set(folders)
+    yield from (prefix + entry.name for entry in shown if entry.name not in inner)
+    for name in folders:
+        yield from _scan(folder / name, f"{prefix}{name}/", seen)

@@ -6,6 +6,7 @@ import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -47,6 +48,12 @@ def is_photo(path: Path) -> bool:
             return True
     except Exception:  # Pillow raises half a dozen types for unknown files
         return False
+
+
+def is_photo_name(name: str, folder: Path) -> bool:
+    """Whether the file ``name`` of a folder is a photo, without opening it if its ending tells."""
+    decoded = _endings().get(os.path.splitext(name)[1].lower())
+    return is_photo(folder / name) if decoded is None else decoded
 
 
 def read_rgb(path: Path) -> np.ndarray:
@@ -149,6 +156,13 @@ def _opened(path: Path) -> Iterator[Image.Image]:
 def _formats() -> list[str]:
     Image.init()
     return [name for name in Image.OPEN if name not in NOT_DECODED]
+
+
+@cache
+def _endings() -> dict[str, bool]:
+    """Whether Pillow decodes files, by their ending."""
+    formats = set(_formats())
+    return {ending: name in formats for ending, name in Image.registered_extensions().items()}
 
 
 def _is_number(image: Image.Image) -> bool:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -12,8 +12,8 @@ import pandas as pd
 from datamodules.classes import KEYS, Classes, read_yaml
 from datamodules.data_folder import DataFolder
 from datamodules.errors import MAX_LISTED, DataError
-from datamodules.folders import files_below, listed
-from datamodules.pixels import is_photo
+from datamodules.folders import listed, relative_files
+from datamodules.pixels import is_photo_name
 from datamodules.tables import UNKNOWN, read_csv
 
 DATASET = "dataset.yaml"
@@ -92,16 +92,11 @@ class TableFolder(DataFolder):
         return table.assign(row=range(len(table)))
 
     def find_files(self, kind: str) -> Mapping[str, Path]:
+        images = self.table["image_id"]
         if kind == "image":
-            found = self._found_images
-            return {image: found[image] for image in self.table["image_id"] if image in found}
-        found = _by_name(self.masks) if self.masks.is_dir() else {}
-        names = self.table.set_index("image_id").get("mask", self.table["image_id"])
-        return {
-            str(image): found[name]
-            for image, name in zip(self.table["image_id"], names, strict=True)
-            if name in found
-        }
+            return _Files(self.images, self._image_names, images, images)
+        names = _by_name(self.masks) if self.masks.is_dir() else {}
+        return _Files(self.masks, names, images, self.table.get("mask", images))
 
     def describe_missing(self, kind: str, image_ids: list[str]) -> str:
         folder = self.images if kind == "image" else self.masks
@@ -112,17 +107,16 @@ class TableFolder(DataFolder):
 
     def report_unused(self, used: pd.DataFrame) -> None:
         super().report_unused(used)
-        files = set(files_below(self.images))
-        if unused := sorted(files - set(self.image_files.values())):
-            names = [path.relative_to(self.images).as_posix() for path in unused]
-            more = " ..." if len(names) > MAX_LISTED else ""
+        known = {file.relative_to(self.images).as_posix() for file in self.image_files.values()}
+        if unused := sorted(set(relative_files(self.images)) - known):
+            more = " ..." if len(unused) > MAX_LISTED else ""
             print(
-                f"{len(names):,} files are left out, because {self.table_file.name} has no row for "
-                f"them: {', '.join(names[:MAX_LISTED])}{more}"
+                f"{len(unused):,} files are left out, because {self.table_file.name} has no row "
+                f"for them: {', '.join(unused[:MAX_LISTED])}{more}"
             )
 
     @cached_property
-    def _found_images(self) -> Mapping[str, Path]:
+    def _image_names(self) -> Mapping[str, str]:
         if not self.images.is_dir():
             raise DataError(
                 f"There is no folder {self.images}: set `images` in {DATASET} to the folder of the "
@@ -156,21 +150,18 @@ class TableFolder(DataFolder):
         unknown = ~label.isin(self.classes.names) & label.notna()
         names = label[unknown] + " (" + image[unknown] + ")"
         yield from _rows(f"a label that is not one of {', '.join(self.classes.names)}", names)
-        labels = table.dropna(subset=["image", "label"]).groupby("image")["label"].agg(set)
+        again = table[image.duplicated(keep=False) & image.notna()]
+        labels = again.dropna(subset="label").groupby("image")["label"].agg(set)
         both = {image: each for image, each in labels.items() if len(each) > 1}
         told = [f"{image} ({', '.join(sorted(each))})" for image, each in both.items()]
         yield from _rows("two labels for one image", told)
-        repeated = sorted(set(image[image.duplicated() & image.notna()]) - both.keys())
-        yield from _rows("an image that has another row", repeated)
-        yield from _rows("an image without a file", sorted(set(image.dropna()) - self._found))
+        yield from _rows("an image that has another row", sorted(set(again["image"]) - set(both)))
+        lost = sorted(set(image.dropna()) - self._image_names.keys())
+        yield from _rows("an image without a file", lost)
         if "split" in table:
             split = table["split"].fillna("")
             wrong = image[~split.isin(["", *SPLITS])] + " (" + split + ")"
             yield from _rows("a split other than train, val and test", wrong.dropna())
-
-    @property
-    def _found(self) -> set[str]:
-        return set(self._found_images)
 
 
 def _rows(problem: str, names: Any) -> Iterator[str]:
@@ -206,17 +197,43 @@ def _groups(table: pd.DataFrame, group: str) -> pd.Series[str]:
     return given.where(~given.str.lower().isin(UNKNOWN), table["image"])
 
 
-def _by_name(folder: Path) -> dict[str, Path]:
-    """The photos of a folder and its subfolders by their path, with and without its ending.
+def _by_name(folder: Path) -> dict[str, str]:
+    """The photos below a folder: their paths in it by these paths with and without the ending.
 
     A name without ending that two files share stands for neither.
     """
-    found: dict[str, Path] = {}
-    stems: dict[str, Path | None] = {}
-    for file in files_below(folder):
-        if is_photo(file):
-            name = PurePosixPath(file.relative_to(folder).as_posix())
-            found[str(name)] = file
-            stem = str(name.with_suffix(""))
-            stems[stem] = None if stem in stems else file
-    return {stem: file for stem, file in stems.items() if file} | found
+    photos = [name for name in relative_files(folder) if is_photo_name(name, folder)]
+    stems: dict[str, str | None] = {}
+    for name in photos:
+        stem = name.rpartition(".")[0]
+        stems[stem] = None if stem in stems else name
+    named = {stem: name for stem, name in stems.items() if stem and name}
+    return named | dict(zip(photos, photos, strict=True))
+
+
+class _Files(Mapping[str, Path]):
+    """Files of a folder by image id, without an object for each of a million files.
+
+    Args:
+        folder: The folder.
+        known: Paths in the folder by the names that stand for them.
+        images: Ids of the images.
+        names: Name that stands for the file of each image.
+    """
+
+    def __init__(
+        self, folder: Path, known: Mapping[str, str], images: Iterable[str], names: Iterable[str]
+    ) -> None:
+        self.folder = folder
+        self.names = {
+            image: known[name] for image, name in zip(images, names, strict=True) if name in known
+        }
+
+    def __getitem__(self, image: str) -> Path:
+        return self.folder / self.names[image]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.names)
+
+    def __len__(self) -> int:
+        return len(self.names)
