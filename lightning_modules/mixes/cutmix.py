@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from lightning_modules.errors import ModelError
 from lightning_modules.mixes.mix import Mix
-from lightning_modules.mixes.mixup import MIXED, blend_labels, draw_lambda
+from lightning_modules.mixes.mixup import MIXED, blend_labels, draw_lambda, shuffled
 
 
 class CutMix(Mix):
@@ -52,22 +53,28 @@ class CutMix(Mix):
 
     @torch.no_grad()
     def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        return self.pasted(batch, shuffled(batch))
+
+    def pasted(self, batch: dict[str, Tensor], sources: dict[str, Tensor]) -> dict[str, Tensor]:
+        """A batch with a box of the same row of ``sources`` in each image."""
         image = batch["image"]
-        partner = torch.randperm(len(image), device=image.device)
+        if image.ndim != 4:
+            raise ModelError(
+                f"{type(self).__name__} pastes pixels, and these images are encoded as vectors: "
+                "set --data.encoded=false, or choose a mix that blends images, such as Mixup."
+            )
         lam = draw_lambda(self.alpha, len(image) if self.per_image else 1, image.device)
         # An empty box instead of a branch, which would wait for the device.
         lam = torch.where(torch.rand_like(lam) < self.probability, lam, 1.0)
-        y, x = self.centers(batch, partner, len(lam))
+        y, x = self.centers(sources, len(lam))
         height, width = image.shape[-2:]
         rows, columns = spanned(y, lam, height), spanned(x, lam, width)
         box = rows[:, None, :, None] & columns[:, None, None, :]  # (B or 1, 1, H, W)
-        return paste(batch, partner, box, self.num_classes)
+        return paste(batch, sources, box, self.num_classes)
 
-    def centers(
-        self, batch: dict[str, Tensor], partner: Tensor, draws: int
-    ) -> tuple[Tensor, Tensor]:
+    def centers(self, sources: dict[str, Tensor], draws: int) -> tuple[Tensor, Tensor]:
         """Row and column of the center of each box, (draws,) or (B,)."""
-        image = batch["image"]
+        image = sources["image"]
         height, width = image.shape[-2:]
         y = torch.randint(height, (draws,), device=image.device)
         return y, torch.randint(width, (draws,), device=image.device)
@@ -81,9 +88,10 @@ def spanned(center: Tensor, lam: Tensor, length: int) -> Tensor:
 
 
 def paste(
-    batch: dict[str, Tensor], partner: Tensor, box: Tensor, num_classes: int
+    batch: dict[str, Tensor], sources: dict[str, Tensor], box: Tensor, num_classes: int
 ) -> dict[str, Tensor]:
-    """Paste the ``box`` (B, 1, H, W) or (1, 1, H, W) of the ``partner`` (B,) into each image."""
-    planes = {k: torch.where(box, batch[k][partner], batch[k]) for k in MIXED if k in batch}
+    """Paste the ``box`` (B, 1, H, W) or (1, 1, H, W) of the same row of ``sources``."""
+    planes = {k: torch.where(box, sources[k], batch[k]) for k in MIXED if k in batch}
     lam = 1 - box.sum((1, 2, 3)) / box[0].numel()
-    return batch | planes | {"label": blend_labels(batch["label"], partner, lam, num_classes)}
+    label = blend_labels(batch["label"], sources["label"], lam, num_classes)
+    return batch | planes | {"label": label}

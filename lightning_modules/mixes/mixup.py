@@ -45,37 +45,49 @@ class Mixup(Mix):
 
     @torch.no_grad()
     def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        partners = shuffled(batch)
         image = batch["image"]
-        partner = torch.randperm(len(image), device=image.device)
         lam = draw_lambda(self.alpha, len(image) if self.per_image else 1, image.device)
-        return blend(batch, partner, lam, self.num_classes)
+        return blend(batch, partners, lam, self.num_classes)
 
 
-def draw_lambda(alpha: float, draws: int, device: torch.device) -> Tensor:
-    """Samples (draws,) of Beta(alpha, alpha) on ``device``."""
-    concentration = torch.full((draws,), alpha, device=device)
+def shuffled(batch: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Images, maps and labels of a batch in random order: a partner for each of its rows."""
+    label = batch["label"]
+    order = torch.randperm(len(label), device=label.device)
+    return {k: batch[k][order] for k in (*MIXED, "label") if k in batch}
+
+
+def draw_lambda(
+    alpha: float, draws: int, device: torch.device, beta: float | None = None
+) -> Tensor:
+    """Samples (draws,) of Beta(alpha, beta) on ``device``; ``beta`` is ``alpha`` if None."""
+    first = torch.full((draws,), alpha, device=device)
+    second = first if beta is None else torch.full_like(first, beta)
     # Validation would read the values and so wait for the device.
-    return Beta(concentration, concentration, validate_args=False).sample()
+    return Beta(first, second, validate_args=False).sample()
 
 
 def blend(
-    batch: dict[str, Tensor], partner: Tensor, lam: Tensor, num_classes: int
+    batch: dict[str, Tensor], partners: dict[str, Tensor], lam: Tensor, num_classes: int
 ) -> dict[str, Tensor]:
-    """Blend each image, with the weight ``lam`` (B,) or (1,), with its ``partner`` (B,).
+    """Blend each image, with the weight ``lam`` (B,) or (1,), with the same row of ``partners``.
 
     Encoded images, (B, C) or (B, C, h, w), are blended alike.
     """
     mixed = {k: batch[k] for k in MIXED if k in batch}
     planes = {
-        k: torch.lerp(v[partner], v, lam.view(-1, *[1] * (v.ndim - 1))) for k, v in mixed.items()
+        k: torch.lerp(partners[k], v, lam.view(-1, *[1] * (v.ndim - 1))) for k, v in mixed.items()
     }
-    return batch | planes | {"label": blend_labels(batch["label"], partner, lam, num_classes)}
+    label = blend_labels(batch["label"], partners["label"], lam, num_classes)
+    return batch | planes | {"label": label}
 
 
 def blend_labels(label: Tensor, partner: Tensor, lam: Tensor, num_classes: int) -> Tensor:
-    """Labels (B,) or (B, K) to soft labels (B, K): lam y_i + (1 - lam) y_j."""
-    soft = soft_labels(label, num_classes)
-    return torch.lerp(soft[partner], soft, lam[:, None])
+    """Labels (B,) or (B, K) of images and partners to soft labels (B, K): lam y + (1 - lam) y'."""
+    return torch.lerp(
+        soft_labels(partner, num_classes), soft_labels(label, num_classes), lam[:, None]
+    )
 
 
 def soft_labels(label: Tensor, num_classes: int) -> Tensor:

@@ -45,13 +45,11 @@ class SaliencyMix(CutMix):
     ) -> None:
         super().__init__(alpha, probability, per_image, num_classes)
 
-    def centers(
-        self, batch: dict[str, Tensor], partner: Tensor, draws: int
-    ) -> tuple[Tensor, Tensor]:
-        if "saliency" not in batch:
+    def centers(self, sources: dict[str, Tensor], draws: int) -> tuple[Tensor, Tensor]:
+        if "saliency" not in sources:
             raise ModelError(
                 "SaliencyMix needs the saliency of the images: set --data.saliency=true."
             )
-        width = batch["saliency"].shape[-1]
-        peak = batch["saliency"].flatten(1).argmax(1)[partner]
+        width = sources["saliency"].shape[-1]
+        peak = sources["saliency"].flatten(1).argmax(1)
         return peak // width, peak % width

@@ -5,7 +5,7 @@ from torch import nn
 
 from lightning_modules.mixes import CutMix, Mixup, MixupOrCutMix, SaliencyMix
 from lightning_modules.mixes.cutmix import paste, spanned
-from lightning_modules.mixes.mixup import blend, draw_lambda
+from lightning_modules.mixes.mixup import blend, draw_lambda, shuffled
 
 K, B, H, W = 7, 12, 24, 30
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
@@ -52,9 +52,10 @@ def box_mix(request):
 
 @pytest.mark.parametrize("ways", [1, B])
 def test_lambda_one_is_the_identity_bit_for_bit(ways):
-    batch, partner = a_batch(), torch.randperm(B)
+    batch = a_batch()
+    partners = shuffled(batch)
     one, nothing = torch.ones(ways), torch.zeros(ways, 1, H, W, dtype=torch.bool)
-    for mixed in (blend(batch, partner, one, K), paste(batch, partner, nothing, K)):
+    for mixed in (blend(batch, partners, one, K), paste(batch, partners, nothing, K)):
         assert all(torch.equal(mixed[k], batch[k]) for k in ("image", "mask", "saliency", "index"))
         assert torch.equal(mixed["label"], F.one_hot(batch["label"], K).float())
 
@@ -69,15 +70,16 @@ def test_probability_zero_is_the_identity(kind):
 
 def test_lambda_one_is_plain_cross_entropy():
     batch, logits = a_batch(), torch.randn(B, K)
-    label = blend(batch, torch.randperm(B), torch.ones(1), K)["label"]
+    label = blend(batch, shuffled(batch), torch.ones(1), K)["label"]
     assert torch.allclose(F.cross_entropy(logits, label), F.cross_entropy(logits, batch["label"]))
 
 
 @pytest.mark.parametrize("lam", [0.0, 0.3, 0.5, 1.0])
 def test_soft_labels_are_the_two_term_form(lam):
-    batch, partner, logits = a_batch(), torch.randperm(B), torch.randn(B, K)
-    label = blend(batch, partner, torch.tensor([lam]), K)["label"]
-    own, other = (F.cross_entropy(logits, y) for y in (batch["label"], batch["label"][partner]))
+    batch, logits = a_batch(), torch.randn(B, K)
+    partners = shuffled(batch)
+    label = blend(batch, partners, torch.tensor([lam]), K)["label"]
+    own, other = (F.cross_entropy(logits, y) for y in (batch["label"], partners["label"]))
     assert torch.allclose(F.cross_entropy(logits, label), lam * own + (1 - lam) * other)
 
 
