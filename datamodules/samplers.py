@@ -199,15 +199,13 @@ class Bilateral(EpochSampler):
     def draw(self, generator: np.random.Generator) -> np.ndarray:
         total = len(self.labels)
         half = -(-total // 2)
-        counts = np.bincount(self.labels).clip(min=1)
-        per_image = (1 / counts**2)[self.labels]  # a class by 1 / N_c, then one of its N_c images
         natural = generator.permutation(total)[:half]
-        rare = generator.choice(total, size=half, p=per_image / per_image.sum())
+        rare = _reversed(self.labels, half, 1.0, generator)
         return _interleave(natural, rare, self.world_size)[:total]
 
 
 class Paired(EpochSampler):
-    """Pairs for SPMix: anchors at even positions, each followed by the partner it is mixed with.
+    """Pairs for SPMix, CMO and Balanced-MixUp: anchors at even positions, each before its partner.
 
     Pairs stay together in the share of a process. An epoch has N / 2 of them.
 
@@ -220,7 +218,9 @@ class Paired(EpochSampler):
             whatever the anchor's: the paper's "head-class image". ``balanced`` draws all classes
             equally often, as in the published code. ``more_frequent`` draws from all classes with
             more images than the anchor's, or from all images if there are none; the partner then
-            gives away something about the anchor's class.
+            gives away something about the anchor's class. ``reversed`` draws class c with a
+            probability proportional to 1 / N_c^power, whatever the anchor's.
+        power: Exponent of ``reversed``; 0 is ``balanced``.
 
     Examples:
         >>> labels = np.array([0] * 9000 + [1] * 1000)
@@ -235,11 +235,13 @@ class Paired(EpochSampler):
         self,
         labels: Sequence[int],
         anchors: Literal["balanced", "natural"] = "balanced",
-        partners: Literal["head", "balanced", "more_frequent"] = "head",
+        partners: Literal["head", "balanced", "more_frequent", "reversed"] = "head",
+        power: float = 1.0,
     ) -> None:
         super().__init__(labels)
         self.anchors = anchors
         self.partners = partners
+        self.power = power
 
     def draw(self, generator: np.random.Generator) -> np.ndarray:
         total = len(self.labels)
@@ -256,6 +258,8 @@ class Paired(EpochSampler):
             counts = np.bincount(self.labels)
             head = np.flatnonzero(counts[self.labels] == counts.max())
             partners = generator.choice(head, half)
+        elif self.partners == "reversed":
+            partners = _reversed(self.labels, half, self.power, generator)
         else:
             partners = self.more_frequent(anchors, generator)
         return _interleave(anchors, partners, self.world_size)[:total]
@@ -272,6 +276,15 @@ class Paired(EpochSampler):
         """One half of a permutation in an even epoch, the other half in the next epoch."""
         order = np.random.default_rng((self.seed, self.epoch // 2, 2)).permutation(len(self.labels))
         return order[-half:] if self.epoch % 2 else order[:half]
+
+
+def _reversed(
+    labels: np.ndarray, size: int, power: float, generator: np.random.Generator
+) -> np.ndarray:
+    """Images (size,) of classes drawn in proportion to 1 / N_c^power, with replacement."""
+    counts = np.bincount(labels).clip(min=1).astype(float)
+    per_image = (1 / counts ** (power + 1))[labels]  # a class, then one of its N_c images
+    return generator.choice(len(labels), size=size, p=per_image / per_image.sum())
 
 
 def _interleave(first: np.ndarray, second: np.ndarray, world_size: int) -> np.ndarray:

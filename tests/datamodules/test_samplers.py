@@ -98,6 +98,7 @@ PAIRINGS = [
     pytest.param(("balanced", "head"), id="paper"),
     pytest.param(("natural", "balanced"), id="code"),
     pytest.param(("balanced", "more_frequent"), id="literal"),
+    pytest.param(("natural", "reversed"), id="reversed"),
 ]
 
 
@@ -159,6 +160,19 @@ def test_partners_of_the_code_are_balanced_and_every_image_is_an_anchor(world_si
             frequency = np.bincount(labels[found[:, 1]], minlength=3) / len(found)
             assert np.abs(frequency - 1 / 3).max() < 5 * 0.5 / len(found) ** 0.5
     assert sorted(anchors) == list(range(len(LABELS)))
+
+
+@pytest.mark.parametrize("power", [0.0, 0.5, 1.0, 2.0])
+@pytest.mark.parametrize("world_size", [1, 2])
+def test_partners_can_be_drawn_by_a_power_of_the_class_size(power, world_size):
+    labels, expected = np.array(LABELS), np.array([6000, 600, 60]) ** -power
+    for rank in range(world_size):
+        found = pairs(("natural", "reversed", power), rank, world_size, seed=1)
+        frequency = np.bincount(labels[found[:, 1]], minlength=3) / len(found)
+        assert np.abs(frequency - expected / expected.sum()).max() < 5 * 0.5 / len(found) ** 0.5
+        rarest = found[labels[found[:, 1]] == 2, 1]
+        shown = np.bincount(rarest - 6600, minlength=60) / len(rarest)  # alike
+        assert np.abs(shown - 1 / 60).max() < 5 * (1 / 60 / len(rarest)) ** 0.5
 
 
 @pytest.mark.parametrize("pairing", PAIRINGS)
