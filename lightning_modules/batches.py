@@ -52,11 +52,7 @@ def pairs(batch: Batch, rows: str, sampler: object | None) -> tuple[Batch, Batch
     Raises:
         ModelError: The sampler draws no such pairs, or the number of rows is odd.
     """
-    if sampler is not None and getattr(sampler, "pairs", None) != rows:
-        raise ModelError(
-            f"This method needs pairs of {rows} images, which {type(sampler).__name__} does not "
-            f"draw: set data.sampler to {SAMPLERS[rows]}."
-        )
+    require_pairs(rows, sampler)
     if len(batch["label"]) % 2:
         raise ModelError(
             "This method needs an even batch in each process: make data.batch_size a multiple of "
@@ -64,3 +60,16 @@ def pairs(batch: Batch, rows: str, sampler: object | None) -> tuple[Batch, Batch
         )
     even, odd = ({name: value[first::2] for name, value in batch.items()} for first in (0, 1))
     return even, odd
+
+
+def require_pairs(rows: str, sampler: object | None) -> None:
+    """Require that a sampler draws pairs of the meaning ``rows``; None is not checked.
+
+    Raises:
+        ModelError: The sampler draws no such pairs.
+    """
+    if sampler is not None and getattr(sampler, "pairs", None) != rows:
+        raise ModelError(
+            f"This method needs pairs of {rows} images, which {type(sampler).__name__} does not "
+            f"draw: set data.sampler to {SAMPLERS[rows]}."
+        )

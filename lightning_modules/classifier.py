@@ -8,7 +8,7 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lightning_modules.batches import Batch
+from lightning_modules.batches import Batch, require_pairs
 from lightning_modules.learner import SPLITS, Learner
 from lightning_modules.losses.criterion import Criterion
 from lightning_modules.metrics import DiagnosticMetrics, Shots
@@ -89,6 +89,15 @@ class Classifier(DiagnosticLearner):
         self.criterion = criterion
         self.mix = mix or nn.Identity()
 
+    @property
+    def mixed_rows(self) -> str:
+        """Meaning of the even and odd rows of a batch to mix; empty if rows are not pairs."""
+        return getattr(self.mix, "rows", "")
+
+    def on_train_start(self) -> None:
+        if self.mixed_rows:
+            require_pairs(self.mixed_rows, self.sampler)
+
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         batch = self.mix(batch)
         loss = self.criterion(self(batch["image"]), batch["label"])
@@ -105,4 +114,5 @@ class Classifier(DiagnosticLearner):
             Logits (n, K) and labels (n,), or soft labels (n, K), of the mixes of the even rows.
         """
         batch = self.mix(batch)
-        return self(batch["image"])[::2], batch["label"][::2]
+        step = 1 if self.mixed_rows else 2
+        return self(batch["image"])[::step], batch["label"][::step]

@@ -1,4 +1,8 @@
-"""Mixing must not reveal the class: how an image is mixed is independent of its label."""
+"""Mixing must not reveal the class: how an image is mixed is independent of its label.
+
+The label of a mix may still depend on how much is mixed. That is so by the design of three papers,
+which are listed here with what it amounts to.
+"""
 
 import inspect
 import itertools
@@ -9,7 +13,7 @@ import pytest
 import torch
 from scipy.stats import chi2
 
-from datamodules.samplers import Paired
+from datamodules.samplers import Natural, Paired
 from experiments.recipes import read, recipes
 from lightning_modules import mixes
 from lightning_modules.mixes import FillingPatchMix, PatchMix
@@ -17,11 +21,18 @@ from lightning_modules.mixes import FillingPatchMix, PatchMix
 COUNTS = [1053, 6645, 454, 267, 1039, 55, 82]  # training images of the balanced split
 GRID = (8, 8)
 LITERAL = {"spmix_literal"}  # has a known shortcut
-RECIPES = {
-    name: settings
-    for name in recipes()
-    if "samplers.Paired" in str((settings := read(name))["data"].get("sampler"))
+MIXED = {
+    name: settings for name in recipes() if "mix" in (settings := read(name))["model"]["init_args"]
 }
+RECIPES = {name: s for name, s in MIXED.items() if s["model"]["class_path"].endswith(".SPMix")}
+SOFT = {
+    str((s["model"]["init_args"]["mix"], s["data"].get("sampler"))): name
+    for name, s in MIXED.items()
+    if name not in RECIPES
+}
+NEVUS = 1
+# Share of nevi in the labels of the least and of the most mixed tenth of the images.
+BY_DESIGN = {"Remix": (0.69, 0.61), "CMO": (0.69, 0.45), "BalancedMixup": (0.69, 0.42)}
 
 
 def choices(kind):
@@ -85,9 +96,10 @@ def built(experiment):
     """Sampler and mix of a recipe."""
     path, options = spelled_out(experiment["model"]["init_args"]["mix"])
     kind = getattr(mixes, path.rpartition(".")[2])
-    more = {"class_counts": COUNTS} if kind is FillingPatchMix else {}
-    _, of_sampler = spelled_out(experiment["data"]["sampler"])
-    return Paired(labels(), **of_sampler), kind(**options, **more)
+    more = {"class_counts": COUNTS} if kind in (FillingPatchMix, mixes.Remix) else {}
+    sampler, of_sampler = spelled_out(experiment["data"].get("sampler", "Natural"))
+    sampler = Paired if sampler.endswith("Paired") else Natural
+    return sampler(labels(), **of_sampler), kind(**options, **more)
 
 
 def spelled_out(part):
@@ -97,6 +109,8 @@ def spelled_out(part):
 
 def test_there_are_experiments_to_look_at():
     assert {"spmix", "spmix_code", "demo"} <= RECIPES.keys()
+    soft = {"vgg_mixup", "vgg_cutmix", "probe_remix", "probe_balanced_mixup", "vgg_cmo"}
+    assert soft <= set(SOFT.values())
 
 
 @pytest.mark.parametrize("name", sorted(RECIPES.keys() - LITERAL))
@@ -131,5 +145,65 @@ def test_partners_tell_nothing_unless_they_are_more_frequent(options):
 
 def test_every_choice_is_looked_at():
     assert len(list(choices(PatchMix))) == 6
-    assert len(list(choices(Paired))) == 6
+    assert len(list(choices(Paired))) == 8
     assert "probability" in inspect.signature(PatchMix).parameters
+
+
+def soft_epochs(sampler, mix, size=48, epochs=4):
+    """For all images of some epochs: class, weight, class of the partner, class of the mix.
+
+    The class of the mix is drawn from its label. Channel j of image i tells whether it is image j,
+    so that the mixed pixels tell the weights of all.
+    """
+    torch.manual_seed(0)
+    rows, pixels = [], torch.eye(size)[:, :, None, None].expand(-1, -1, 8, 8)
+    for number in range(epochs):
+        sampler.place(seed=1, epoch=number)
+        order = torch.from_numpy(sampler.labels)[list(sampler)]
+        for label in order[: len(order) // size * size].split(size):
+            batch = {"image": pixels, "label": label, "saliency": torch.rand(size, 1, 8, 8)}
+            mixed = mix(batch)
+            weights = mixed["image"].mean((2, 3))
+            own = torch.arange(size)[:: size // len(weights), None]
+            partner = label[weights.scatter(1, own, 0.0).argmax(1)]
+            drawn = mixed["label"].multinomial(1)[:, 0]
+            rows.append(
+                torch.stack([label[own[:, 0]], weights.gather(1, own)[:, 0], partner, drawn])
+            )
+    own, weight, partner, drawn = torch.cat(rows, dim=1).numpy()
+    return own.astype(int), weight, partner.astype(int), drawn.astype(int)
+
+
+def tenths(values):
+    return np.searchsorted(np.unique(np.quantile(values, np.arange(1, 10) / 10)), values)
+
+
+@pytest.fixture(scope="module", params=sorted(SOFT.values()))
+def soft(request):
+    """Name of a mix with soft labels, and what it shows."""
+    sampler, mix = built(MIXED[request.param])
+    return type(mix).__name__, soft_epochs(sampler, mix)
+
+
+def test_no_soft_mix_tells_the_class_of_an_image_by_how_it_is_mixed(soft):
+    _, (own, weight, partner, _) = soft
+    mixed = weight < 1 - 1e-6
+    for found in (
+        information(own, mixed.astype(int)),
+        information(own, tenths(weight)),
+        information(own[mixed], partner[mixed]),
+    ):
+        assert found[0] < found[1]
+
+
+def test_the_label_of_a_mix_depends_on_its_weights_by_the_design_of_some_papers(soft):
+    name, (_, weight, _, drawn) = soft
+    amount = tenths(np.minimum(weight, 1 - weight))
+    nevus = (drawn == NEVUS).astype(int)
+    nats, by_chance = information(nevus, amount)
+    # A permuted batch has every image in two rows, which are not independent.
+    assert (nats > 2 * by_chance) == (name in BY_DESIGN)
+    shares = [nevus[amount == tenth].mean() for tenth in (0, amount.max())]
+    print(f"{name}: {nats:.4f} nats, by chance {by_chance:.4f}; nevi", *shares)  # with -rP
+    expected = BY_DESIGN.get(name, (0.69, 0.69))
+    assert shares == pytest.approx(expected, abs=0.05)

@@ -9,7 +9,7 @@ from torch import nn
 
 from callbacks.looking.mixing_shortcut import MixingShortcut, clean_exceeds_mixed
 from lightning_modules import Classifier
-from lightning_modules.mixes import CutMix, Mixup
+from lightning_modules.mixes import CMO, BalancedMixup, CutMix, Mixup, Remix
 
 NAMES = ("mel", "nv", "bcc")
 TRAIN, VAL = [5, 50, 5], [8, 8, 8]
@@ -78,8 +78,9 @@ def trainer(**changes):
     return SimpleNamespace(**state | changes)
 
 
-def test_a_network_that_knows_what_is_mixed_is_found_out(capsys):
-    cheating = module(cheats=True)
+@pytest.mark.parametrize("mix", [Mix(), BalancedMixup(1.0, per_image=True, num_classes=3)])
+def test_a_network_that_knows_what_is_mixed_is_found_out(mix, capsys):
+    cheating = module(cheats=True, mix=mix)
     MixingShortcut().on_validation_epoch_end(trainer(), cheating)
     assert cheating.logged["val/called_nv_clean_mel"] == 1
     assert cheating.logged["val/called_nv_mixed_mel"] == 0
@@ -98,7 +99,17 @@ def test_an_honest_network_is_not(capsys):
     assert "SHORTCUT" not in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("mix", [Mixup(num_classes=3), CutMix(num_classes=3)])
+@pytest.mark.parametrize(
+    "mix",
+    [
+        Mixup(num_classes=3),
+        CutMix(num_classes=3),
+        Remix(TRAIN, num_classes=3),
+        CMO(num_classes=3),
+        BalancedMixup(num_classes=3),
+    ],
+    ids=lambda mix: type(mix).__name__,
+)
 def test_soft_labels_count_where_their_own_has_the_larger_part(mix):
     mixing = module(mix=mix)
     callback = MixingShortcut()
