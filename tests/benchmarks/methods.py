@@ -22,7 +22,10 @@ COUNTS = [1053, 6645, 454, 267, 1039, 55, 82]  # training images of the balanced
 
 
 def bench_methods(data: Data) -> list[dict]:
-    """Time steps on one batch in memory, with mask and saliency, relative to cross-entropy."""
+    """Time steps on one batch in memory, with mask and saliency, relative to cross-entropy.
+
+    Mixes of pairs have a batch of twice as many images, whose augmentation is not included.
+    """
     cross_entropy = nn.CrossEntropyLoss()
     inverse, effective = losses.InverseFrequency(), losses.EffectiveNumber()
     criteria = {
@@ -40,9 +43,13 @@ def bench_methods(data: Data) -> list[dict]:
         mix.__name__: classifier(cross_entropy, mix=mix(num_classes=len(NAMES)))
         for mix in (mixes.Mixup, mixes.CutMix, mixes.SaliencyMix)
     }
+    modules["Remix"] = classifier(cross_entropy, mix=mixes.Remix(COUNTS))
     modules["CARE"] = classifier(cross_entropy, CARE)
-    batch = example()
-    return in_turns({name: steps(module, batch) for name, module in modules.items()}, rounds=15)
+    batch, of_pairs = example(), example(2 * BATCH)
+    ways = {name: steps(module, batch) for name, module in modules.items()}
+    for mix in (mixes.CMO(probability=1.0), mixes.BalancedMixup()):
+        ways[type(mix).__name__] = steps(classifier(cross_entropy, mix=mix), of_pairs)
+    return in_turns(ways, rounds=15)
 
 
 def classifier(
@@ -53,18 +60,18 @@ def classifier(
     return kind(network, criterion, optimizer, class_names=NAMES, **options)
 
 
-def example() -> dict[str, torch.Tensor]:
+def example(images: int = BATCH) -> dict[str, torch.Tensor]:
     """A batch with the class frequencies of the training split."""
     torch.manual_seed(0)
-    image = torch.rand(BATCH, 3, SIZE, SIZE)
-    mask = torch.zeros(BATCH, 1, SIZE, SIZE)
+    image = torch.rand(images, 3, SIZE, SIZE)
+    mask = torch.zeros(images, 1, SIZE, SIZE)
     mask[..., 16:48, 16:48] = 1
     return {
         "image": image,
         "mask": mask,
         "saliency": fine_grained_saliency((image * 255).byte()).float() / 255,
-        "label": torch.multinomial(torch.tensor(COUNTS).float(), BATCH, replacement=True),
-        "index": torch.arange(BATCH),
+        "label": torch.multinomial(torch.tensor(COUNTS).float(), images, replacement=True),
+        "index": torch.arange(images),
     }
 
 
