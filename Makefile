@@ -58,8 +58,8 @@ status: $(ENV) ## list all runs, their progress and their Slurm jobs
 evaluate: $(ENV) $(RUN)/config.yaml ## EXP=vgg_ce [SEED=1] [CKPT=last]: score the best checkpoint on the test split
 	$(PYTHON) -m experiments evaluate $(RUN) --checkpoint $(or $(CKPT),best) $(ARGS)
 
-predict: $(ENV) $(RUN)/config.yaml ## EXP=vgg_ce IN=folder [OVERLAYS=1]: classify one image or all images of a folder
-	$(PYTHON) -m experiments predict $(RUN) $(if $(IN),--images $(call quoted,$(IN))) $(if $(OVERLAYS),--overlays) $(ARGS)
+predict: $(ENV) $(RUN)/config.yaml ## EXP=vgg_ce IN=folder [OVERLAYS=1] [FORMAT=isic]: classify one image or all images of a folder
+	$(PYTHON) -m experiments predict $(RUN) $(if $(IN),--images $(call quoted,$(IN))) $(if $(OVERLAYS),--overlays) $(if $(FORMAT),--format $(call quoted,$(FORMAT))) $(ARGS)
 
 decide: $(ENV) $(RUN)/config.yaml ## EXP=vgg_ce [RULE=Sensitivity] [SETS=ClassConditional] [RISK=0.1]: choose a decision and prediction sets on validation
 	$(PYTHON) -m experiments decide $(RUN) $(if $(RULE),--rule $(RULE)) $(if $(SETS),--sets $(SETS)) $(if $(COVERAGE),--coverage $(COVERAGE)) $(if $(RISK),--risk $(RISK)) $(if $(SHARE),--share $(SHARE)) $(ARGS)

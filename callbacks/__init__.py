@@ -27,6 +27,7 @@ HOMES = {
     "FiniteLoss": "safety.finite_loss",
     "Freeze": "stages.freeze",
     "History": "recording.history",
+    "IsicSubmission": "recording.isic_submission",
     "LogConfig": "recording.log_config",
     "LogitAdjustment": "recording.decision",
     "Marginal": "recording.sets",

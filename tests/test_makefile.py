@@ -27,6 +27,7 @@ NAMES = [
     [
         ("data", "SRC", "--src"),
         ("predict", "IN", "--images"),
+        ("predict", "FORMAT", "--format"),
         ("ensemble", "IN", "--folder"),
         ("compare", "BASELINE", "--baseline"),
         ("gpu", "WEIGHTS", "--weights"),

@@ -76,10 +76,16 @@ def predict() -> None:
     parser.add_argument(
         "--overlays", action="store_true", help="also draw an attention map over each image"
     )
+    parser.add_argument(
+        "--format",
+        choices=("isic",),
+        help="also write isic_submission.csv, for task 3 of the ISIC 2018 challenge",
+    )
     options, more = parser.parse()
     images = [f"--data.predict_folder={options.images}"] if options.images else []
-    overlays = ["--trainer.callbacks+=callbacks.Overlays"]
-    _apply("predict", options.run, [*images, *(overlays if options.overlays else []), *more])
+    wanted = {"Overlays": options.overlays, "IsicSubmission": options.format == "isic"}
+    added = [f"--trainer.callbacks+=callbacks.{name}" for name, on in wanted.items() if on]
+    _apply("predict", options.run, [*images, *added, *more])
 
 
 def recorded(run: Path, checkpoint: str = "best") -> Iterator[str]:

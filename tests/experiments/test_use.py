@@ -158,16 +158,20 @@ def test_a_card_of_a_run_without_sets_has_no_section_on_them():
 
 
 @pytest.mark.usefixtures("trained")
-def test_overlays_are_drawn_beside_predictions(lesions, tmp_path):
+def test_overlays_and_a_submission_are_written_beside_predictions(lesions, tmp_path):
     photos = tmp_path / "photos" / "deeper"
     photos.mkdir(parents=True)
     Image.new("RGB", (50, 40), "tan").save(photos / "a.png")
     (photos / "b.jpg").write_bytes(b"no image")
     recorded = [f"--config={SEEDS[0]}/config.yaml", f"--ckpt_path={SEEDS[0]}/best.ckpt"]
-    overlays = "--trainer.callbacks+=callbacks.Overlays"
-    run_command(["predict", *recorded, f"--data.predict_folder={tmp_path / 'photos'}", overlays])
+    added = [f"--trainer.callbacks+=callbacks.{name}" for name in ("Overlays", "IsicSubmission")]
+    run_command(["predict", *recorded, f"--data.predict_folder={tmp_path / 'photos'}", *added])
     found = list((SEEDS[0] / "overlays").rglob("*.png"))
     assert found == [SEEDS[0] / "overlays" / "deeper" / "a.png.png"]
+    predicted = pd.read_csv(SEEDS[0] / "predictions.csv").set_index("image").filter(like="p_")
+    submitted = pd.read_csv(SEEDS[0] / "isic_submission.csv").set_index("image")
+    assert submitted.index.tolist() == ["a"]
+    np.testing.assert_allclose(submitted, predicted.loc[["deeper/a.png"]], rtol=1e-6)
 
 
 @pytest.mark.parametrize("verb", [export, card])
