@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.functional.classification import binary_auroc, multiclass_calibration_error
 from torchmetrics.utilities.data import dim_zero_cat
 
 Shots = Mapping[str, Sequence[str]]  # classes of the groups many, medium and few
+CALIBRATION_BINS = 15  # of equal width
+MIN_PROBABILITY = 1e-30  # single precision rounds smaller ones to 0, whose logarithm is infinite
 
 
 class DiagnosticMetrics(Metric):
@@ -21,6 +24,22 @@ class DiagnosticMetrics(Metric):
     over the classes that occur or are predicted. Macro AUROC is the mean one-vs-rest AUROC of the
     classes that occur. ``many_accuracy``, ``medium_accuracy`` and ``few_accuracy`` are the mean
     recalls of frequent, less frequent and rare classes.
+
+    Measures of the probabilities, of which less is better, are means over the images like accuracy,
+    so on a split with as many images of each class they are means over the classes, too:
+
+    - ``brier``: Brier score of K classes, the squared distance of the probabilities from 1 for the
+      true class and 0 for the others, in [0, 2]. For two classes it is twice the Brier score of the
+      positive one.
+    - ``nll``: negative log-likelihood of the true class in nats, as the loss of a split, but of the
+      probabilities in single precision.
+    - ``ece``: expected calibration error of the most likely class, in [0, 1].
+    - ``classwise_ece``: the same error of the probability of each class, averaged over all K
+      classes (https://arxiv.org/abs/1910.12656, eq. 3), in [0, 1]. Also known as the static
+      calibration error (https://arxiv.org/abs/1904.01685).
+    - ``aurc``: area under the risk-coverage curve (https://arxiv.org/abs/1805.08206), in [0, 1]:
+      share of errors among the images that the network is at least as confident of as of a given
+      one, averaged over all images.
 
     Args:
         class_names: Names of the K classes, in the order of the labels.
@@ -62,7 +81,7 @@ class DiagnosticMetrics(Metric):
         return {
             **scores(confusion, self.class_names, self.shots),
             "macro_auroc": _macro_auroc(probability, label),
-            "ece": multiclass_calibration_error(probability, label, len(self.class_names)),
+            **_by_probability(probability, label),
             "confusion": confusion,
             "index": dim_zero_cat(self.index)[order],
             "label": label,
@@ -112,6 +131,38 @@ def _shots(
         for shot, names in shots.items()
     }
     return {f"{shot}_accuracy": recall[rows].mean() for shot, rows in members.items() if rows}
+
+
+def _by_probability(probability: Tensor, label: Tensor) -> dict[str, Tensor]:
+    num_classes = probability.shape[1]
+    ece = multiclass_calibration_error(probability, label, num_classes, n_bins=CALIBRATION_BINS)
+    probability, label = probability.cpu(), label.cpu()
+    exact = probability.double()
+    gap = F.one_hot(label, num_classes) - exact
+    likelihood = exact.gather(1, label[:, None]).clamp(min=MIN_PROBABILITY)
+    values = {
+        "brier": gap.square().sum(1).mean(),
+        "nll": -likelihood.log().mean(),
+        "ece": ece,
+        "classwise_ece": _classwise_calibration_error(probability, gap),
+        "aurc": _area_under_risk_coverage(probability, label),
+    }
+    return {name: value.float() for name, value in values.items()}
+
+
+def _classwise_calibration_error(probability: Tensor, gap: Tensor) -> Tensor:
+    edges = torch.linspace(0, 1, CALIBRATION_BINS + 1, dtype=torch.float64).float()
+    # Bins as those of the ECE: a probability of exactly 1 has a bin of its own, the last.
+    bins = torch.bucketize(probability, edges, right=True) - 1
+    per_bin = gap.new_zeros(CALIBRATION_BINS + 1, gap.shape[1]).scatter_add_(0, bins, gap)
+    return per_bin.abs().sum() / gap.numel()
+
+
+def _area_under_risk_coverage(probability: Tensor, label: Tensor) -> Tensor:
+    doubt, order = (-probability.amax(1)).sort()
+    errors = (probability.argmax(1) != label)[order].double().cumsum(0)
+    covered = torch.searchsorted(doubt, doubt, right=True)  # of a tie, all or none
+    return (errors[covered - 1] / covered).mean()
 
 
 def _macro_auroc(probability: Tensor, label: Tensor) -> Tensor:

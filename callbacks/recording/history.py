@@ -16,7 +16,7 @@ from pytorch_lightning.utilities import rank_zero_only
 METRICS = "metrics.jsonl"  # as in run_folder.py, which reads it by this module
 
 
-LOWER_IS_BETTER = ("loss", "ece", "mae", "bits_per_pixel")
+LOWER_IS_BETTER = ("loss", "brier", "nll", "ece", "aurc", "mae", "bits_per_pixel")
 
 
 class History(Logger):

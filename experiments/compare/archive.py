@@ -20,7 +20,9 @@ from experiments.compare.runs import TestedRun, read_run
 KEY = ["row", "seed", "checkpoint"]
 BEST, LAST = "best", "last"
 # Metrics that need probabilities, of which the archive keeps only the classes decided for.
-RECORDED = ("macro_auroc", "ece", "average_precision")
+RECORDED = (
+    "macro_auroc", "ece", "average_precision", "brier", "nll", "classwise_ece", "aurc",
+)  # fmt: skip
 COLUMNS = [
     *KEY, "epoch", "commit", "split", "synthetic", "classes", "parameters", "hours",
     *RECORDED, "validation", "decisions",
@@ -43,7 +45,8 @@ class Archive:
         self.path = path
         self.table = pd.DataFrame(columns=COLUMNS)
         if path.exists():
-            self.table = pd.read_csv(path, dtype={"decisions": str, "split": str, "commit": str})
+            kept = pd.read_csv(path, dtype={"decisions": str, "split": str, "commit": str})
+            self.table = kept.reindex(columns=COLUMNS)  # older files lack the newer metrics
 
     def add(self, runs: Iterable[tuple[str, Path]]) -> int:
         """Add the runs of rows, each with its folder; a run that is there already is replaced.

@@ -8,9 +8,10 @@ import numpy as np
 
 from datamodules.classes import HAM10000_CLASSES
 from experiments.compare.intervals import Array
+from experiments.compare.risk_coverage import area_under_risk_coverage
+from lightning_modules.metrics import CALIBRATION_BINS, MIN_PROBABILITY
 
 SHOTS = HAM10000_CLASSES.shots
-CALIBRATION_BINS = 15  # of equal width
 
 
 def scores(
@@ -54,7 +55,14 @@ def _by_probability(probability: Array, label: Array, weight: Array) -> dict[str
     if len(present := np.unique(label)) > 1:  # else there is nothing to rank
         per_class = [auroc(probability[:, c], label == c, weight) for c in present]
         values["macro_auroc"] = np.mean(per_class, axis=0)
+    gap = np.eye(probability.shape[1])[label] - probability
+    likelihood = np.maximum(probability[np.arange(len(label)), label], MIN_PROBABILITY)
+    values["brier"] = _weighted((gap**2).sum(1), weight)
+    values["nll"] = _weighted(-np.log(likelihood), weight)
     values["ece"] = calibration_error(probability, label, weight)
+    values["classwise_ece"] = classwise_calibration_error(probability, label, weight)
+    wrong = probability.argmax(1) != label
+    values["aurc"] = area_under_risk_coverage(probability.max(1), wrong, weight)
     if probability.shape[1] == 2:
         values["average_precision"] = average_precision(probability[:, 1], label == 1, weight)
     return values
@@ -121,10 +129,24 @@ def calibration_error(probability: Array, label: Array, weight: Array) -> Array:
     return np.abs(per_bin).sum(1) / weight.sum(1)
 
 
+def classwise_calibration_error(probability: Array, label: Array, weight: Array) -> Array:
+    """Mean over the classes of the calibration errors of their probabilities (R,)."""
+    k = probability.shape[1]
+    gap = np.zeros((len(label), k * (CALIBRATION_BINS + 1)), dtype=weight.dtype)
+    cell = calibration_bin(probability) * k + np.arange(k)
+    np.put_along_axis(gap, cell, np.eye(k)[label] - probability, axis=1)
+    return np.abs(weight @ gap[:, gap.any(0)]).sum(1) / (k * weight.sum(1))
+
+
 def calibration_bin(probability: Array) -> Array:
-    """Bin of each probability (N,); a probability of exactly 1 has a bin of its own, the last."""
+    """Bin of each probability; a probability of exactly 1 has a bin of its own, the last."""
     edges = np.linspace(0, 1, CALIBRATION_BINS + 1, dtype=np.float32)
     return np.searchsorted(edges, probability, side="right") - 1
+
+
+def _weighted(values: Array, weight: Array) -> Array:
+    """Mean of values of the images (N,) under each weighting (R,)."""
+    return weight @ values.astype(weight.dtype) / weight.sum(1)
 
 
 def _mean(values: Array, where: Array) -> Array:

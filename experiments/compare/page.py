@@ -30,7 +30,11 @@ WEB = Path(__file__).parent / "web"
 MODULES = ("data", "elements", "charts", "tables", "drawings", "attention", "tabs")
 MORE_METRICS = {
     "accuracy": "accuracy",
+    "brier": "Brier score",
+    "nll": "NLL",
     "ece": "ECE",
+    "classwise_ece": "class-wise ECE",
+    "aurc": "AURC",
     "average_precision": "average precision",
     "ppv": "PPV",
     "npv": "NPV",

@@ -8,6 +8,7 @@ from experiments.compare.metrics import auroc, average_precision, calibration_er
 from experiments.compare.runs import read_run
 
 BINARY = ["nv", "mel"]
+MEASURES = {"brier", "nll", "ece", "classwise_ece", "aurc"}
 
 
 def of(run, weight):
@@ -20,7 +21,7 @@ def test_equals_what_the_runs_recorded(make_run, classes):
     found = of(run, np.ones((1, 90)))
     shared = found.keys() & run.metrics.keys()
     assert len(shared) >= 5 + 3 * len(run.classes)
-    assert {"macro_auroc", "ece", "balanced_accuracy"} <= shared
+    assert MEASURES | {"macro_auroc", "balanced_accuracy"} <= shared
     for name in shared:
         assert found[name] == pytest.approx(run.metrics[name], abs=1e-6), name
 
@@ -68,6 +69,14 @@ def test_ranking_with_ties_equals_sklearn():
         assert average_precision(score, positive, weight)[r] == pytest.approx(expected)
 
 
+def test_a_probability_of_0_has_a_likelihood(make_run):
+    run = read_run(make_run())
+    certain = np.eye(7, dtype=np.float32)[(run.label + 1) % 7]
+    found = scores(certain.argmax(1), run.label, np.ones((1, 90)), run.classes, certain)
+    assert found["nll"] == pytest.approx(-np.log(1e-30))
+    assert found["brier"] == 2
+
+
 def test_certainty_has_a_bin_of_its_own():
     probability = np.array([[1.0, 0.0], [0.95, 0.05]], dtype=np.float32)
     label = np.array([1, 0])
@@ -81,7 +90,7 @@ def test_a_decision_has_no_probabilities_to_rank(make_run):
     found = scores(run.decision, run.label, np.ones((1, 90)), run.classes)
     assert found["recall_mel"] == 1
     assert found["balanced_accuracy"] == pytest.approx(1 / 7)
-    assert not {"macro_auroc", "ece"} & found.keys()
+    assert not (MEASURES | {"macro_auroc"}) & found.keys()
 
 
 def test_natural_accuracy_is_that_of_images_as_frequent_as_in_the_data(make_run):

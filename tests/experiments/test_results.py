@@ -1,4 +1,6 @@
+import math
 import sys
+from pathlib import Path
 from xml.etree import ElementTree
 
 import pandas as pd
@@ -7,7 +9,10 @@ import pytest
 from experiments.__main__ import main
 from experiments.compare.archive import Archive
 from experiments.compare.comparison import compare, compare_rows
+from experiments.compare.rows import BY_DECISION
 from experiments.compare.runs import read_run
+
+PUBLISHED = Path(__file__).parents[2] / "docs/results"
 
 STUDY = """
 seeds: [0, 1]
@@ -54,6 +59,44 @@ def test_the_archive_gives_the_numbers_of_the_runs(make_run, tmp_path):
     for mine, other in zip(kept.rows, whole.rows, strict=True):
         for name in ("balanced_accuracy", "natural_accuracy", "macro_f1", "few_accuracy"):
             assert mine.metrics[name] == other.metrics[name]
+
+
+def test_measures_of_the_probabilities_are_kept(make_run, tmp_path):
+    folder = make_run("ce", decide=True)
+    Archive(tmp_path / "a.csv").add([("ce", folder)])
+    by_network, by_decision = Archive(tmp_path / "a.csv").rows(["ce"])
+    recorded = read_run(folder).metrics
+    for name in ("brier", "nll", "classwise_ece", "aurc", "ece"):
+        assert by_network.runs[0].metrics[name] == pytest.approx(recorded[name])
+        assert math.isnan(by_decision.runs[0].metrics[name])
+
+
+def test_an_archive_from_before_a_measure_is_read_and_published_as_before(make_run, study, publish):
+    make_run("tiny-ce")
+    publish()
+    page, file = study / "docs/results.md", study / "docs/results/tiny.csv"
+    text = page.read_text()
+    older = pd.read_csv(file, dtype=str).drop(columns=["brier", "nll", "classwise_ece", "aurc"])
+    older.to_csv(file, index=False)
+    for results in (study / "runs").glob("*/*/results.json"):
+        results.unlink()
+    publish()
+    assert page.read_text() == text
+    make_run("tiny-better", skill=3.0)
+    publish()
+    kept = pd.read_csv(file).set_index("row")
+    assert kept["brier"].isna().tolist() == [False, True]  # better, ce
+
+
+@pytest.mark.parametrize("path", sorted(PUBLISHED.glob("*.csv")), ids=lambda path: path.stem)
+def test_published_archives_can_be_read(path):
+    if path.name.startswith("test_"):
+        return
+    archive = Archive(path)
+    names = archive.table["row"].unique()
+    rows = list(archive.rows(names))
+    assert {row.name.removesuffix(BY_DECISION) for row in rows} == {*names}
+    assert all(run.decision.min() >= 0 for row in rows for run in row.runs)
 
 
 def test_a_study_is_published_and_outlives_its_runs(make_run, study, publish):

@@ -1,7 +1,10 @@
+import math
+
 import numpy as np
 import pytest
 import torch
 from sklearn import metrics as sklearn
+from torchmetrics.functional.classification import binary_calibration_error
 
 from datamodules.classes import HAM10000_CLASSES
 from lightning_modules.metrics import DiagnosticMetrics
@@ -87,6 +90,84 @@ def test_calibration_error_by_its_definition():
         gap = correct[chosen].mean() - confidence[chosen].double().mean()
         ece += chosen.double().mean() * gap.abs()
     assert computed(logits, labels)["ece"].item() == pytest.approx(ece.item(), abs=1e-6)
+
+
+def by_class_and_bin(probability, labels):
+    """The calibration error of each class in plain loops, with bins closed at the left."""
+    n, k = probability.shape
+    total = 0.0
+    for c in range(k):
+        for b in range(16):
+            rows = [i for i in range(n) if math.floor(probability[i, c].item() * 15) == b]
+            predicted = sum(probability[i, c].item() for i in rows)
+            observed = sum(labels[i].item() == c for i in rows)
+            total += abs(observed - predicted) / n / k
+    return total
+
+
+def risk_by_confidence(probability, labels):
+    """Mean over the images of the errors among those of at least their confidence, in loops."""
+    confidence, wrong = probability.amax(1).tolist(), (probability.argmax(1) != labels).tolist()
+    risks = []
+    for threshold in confidence:
+        accepted = [w for p, w in zip(confidence, wrong, strict=True) if p >= threshold]
+        risks.append(sum(accepted) / len(accepted))
+    return sum(risks) / len(risks)
+
+
+@pytest.mark.parametrize("options", [{}, {"never": 3}, {"absent": 5}])
+def test_measures_of_the_probabilities_by_their_definitions(options):
+    logits, labels = predictions(4, **options)
+    p = (2 * logits).softmax(1)
+    found = computed(2 * logits, labels)
+    truth = torch.eye(7)[labels]
+    expected = {
+        "brier": sum(((p[i] - truth[i]) ** 2).sum().item() for i in range(200)) / 200,
+        "nll": sum(-math.log(p[i, c].item()) for i, c in enumerate(labels.tolist())) / 200,
+        "classwise_ece": by_class_and_bin(p, labels),
+        "aurc": risk_by_confidence(p, labels),
+    }
+    assert {name: found[name].item() for name in expected} == pytest.approx(expected, abs=1e-5)
+
+
+def test_measures_of_the_probabilities_are_those_of_libraries():
+    logits, labels = predictions(5)
+    p, found = logits.softmax(1), computed(logits, labels)
+    columns = p.T.contiguous()
+    binary = [binary_calibration_error(columns[c], labels == c, n_bins=15) for c in range(7)]
+    brier = sklearn.brier_score_loss(labels, p.double(), labels=range(7), scale_by_half=False)
+    assert found["classwise_ece"].item() == pytest.approx(torch.stack(binary).mean().item(), 1e-5)
+    assert found["brier"].item() == pytest.approx(brier, abs=1e-5)
+    assert found["nll"].item() == pytest.approx(sklearn.log_loss(labels, p.double()), abs=1e-5)
+
+
+def test_the_brier_score_of_two_classes_is_twice_that_of_the_positive_one():
+    metric = DiagnosticMetrics(("nv", "mel"))
+    logits, label = torch.randn(20, 2), torch.arange(20) % 2
+    metric.update(logits, label, torch.arange(20))
+    expected = 2 * sklearn.brier_score_loss(label, logits.softmax(1)[:, 1])
+    assert metric.compute()["brier"].item() == pytest.approx(expected, abs=1e-6)
+
+
+def test_measures_of_the_best_and_the_worst_probabilities():
+    label, index = torch.arange(7), torch.arange(7)
+    for sure_of, brier, others in ((label, 0, 0), ((label + 1) % 7, 2, 1)):
+        metric = DiagnosticMetrics(NAMES)
+        metric.update(200 * torch.eye(7)[sure_of], label, index)
+        values = metric.compute()
+        assert values["brier"].item() == pytest.approx(brier)
+        assert values["aurc"].item() == values["ece"].item() == others
+        assert values["classwise_ece"].item() == pytest.approx(2 * others / 7)
+        assert 0 <= values["nll"].item() < 70
+
+
+def test_images_of_equal_confidence_are_accepted_together():
+    """Of three images, two of which are as likely, the first is right: 0/1, then 1/3 twice."""
+    p = torch.tensor([[0.9, 0.1], [0.6, 0.4], [0.6, 0.4]])
+    for labels in ([0, 0, 1], [0, 1, 0]):
+        metric = DiagnosticMetrics(("nv", "mel"))
+        metric.update(p.log(), torch.tensor(labels), torch.arange(3))
+        assert metric.compute()["aurc"].item() == pytest.approx((0 + 1 / 3 + 1 / 3) / 3)
 
 
 def test_shots_of_ham10000():
