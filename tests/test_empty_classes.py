@@ -183,6 +183,7 @@ def make_odd_run(tmp_path):
                 "age": np.nan,
                 "sex": None,
                 "decision": classes[0],
+                "set": ["", " ".join(classes)][: len(label)] + [""] * (len(label) - 2),
             }
         )
         columns = [f"p_{c}" for c in classes]

@@ -68,6 +68,33 @@ def _by_probability(probability: Array, label: Array, weight: Array) -> dict[str
     return values
 
 
+def set_scores(
+    sets: Array, label: Array, weight: Array, classes: Sequence[str]
+) -> dict[str, Array]:
+    """Coverage and size of prediction sets under each of R weightings.
+
+    Args:
+        sets: Whether each class is in the set of each image (N, K).
+        label: True classes (N,).
+        weight: Weight of each image (R, N).
+        classes: Names of the K classes.
+
+    Returns:
+        ``coverage``, the share of the images whose set contains the true class (R,);
+        ``coverage_<class>``, that of the images of a class, NaN without any; and ``set_size``, the
+        mean number of classes in a set.
+    """
+    covered = sets[np.arange(len(label)), label]
+    of_class = np.eye(len(classes), dtype=weight.dtype)[label]
+    hits, images = weight @ (of_class * covered[:, None]), weight @ of_class
+    share = np.divide(hits, images, out=np.full(hits.shape, np.nan), where=images > 0)
+    return {
+        "coverage": _weighted(covered, weight),
+        "set_size": _weighted(sets.sum(1), weight),
+        **{f"coverage_{name}": share[:, c] for c, name in enumerate(classes)},
+    }
+
+
 def confusion(prediction: Array, label: Array, weight: Array, num_classes: int) -> Array:
     """Confusion matrices (R, K, K): weight of the images by true and predicted class."""
     cells = np.eye(num_classes**2, dtype=weight.dtype)[label * num_classes + prediction]

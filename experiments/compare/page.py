@@ -23,7 +23,13 @@ from experiments.compare.resources import resources
 from experiments.compare.rows import Row
 from experiments.compare.runs import TestedRun
 from experiments.compare.subgroups import Group, group_scores, groups
-from experiments.compare.table import MAIN_METRICS, SYNTHETIC, difference_legend, legend
+from experiments.compare.table import (
+    MAIN_METRICS,
+    SYNTHETIC,
+    WITH_INTERVAL,
+    difference_legend,
+    legend,
+)
 
 WEB = Path(__file__).parent / "web"
 # In the order of their imports.
@@ -78,10 +84,11 @@ def _data(comparison: Comparison) -> dict[str, object]:
     titles = {name: title for name, title in (MAIN_METRICS | MORE_METRICS).items() if name in known}
     return {
         "classes": comparison.classes,
-        "columns": [{"name": name, "title": title} for name, title in titles.items()],
-        "class_titles": {
-            name: HAM10000_CLASSES.titles.get(name, name) for name in comparison.classes
-        },
+        "columns": [
+            {"name": name, "title": title, "interval": name in WITH_INTERVAL}
+            for name, title in titles.items()
+        ],
+        "class_titles": {name: TITLES.get(name, name) for name in comparison.classes},
         "shots": SHOTS,
         "baseline": comparison.baseline,
         "difference_legend": tuple(difference_legend(comparison)),

@@ -9,7 +9,7 @@ from functools import cached_property
 import numpy as np
 
 from experiments.compare.intervals import Array, Interval
-from experiments.compare.metrics import scores
+from experiments.compare.metrics import scores, set_scores
 from experiments.compare.runs import TestedRun
 
 BY_DECISION = " + decision"
@@ -107,9 +107,17 @@ class Row:
                 None if self.decided else run.probability,
                 run.frequency,
             )
+            | self._set_scores(run, weight)
             for prediction, run in zip(self.predictions, self.runs, strict=True)
         ]
-        return {name: np.stack([values[name] for values in per_run]) for name in per_run[0]}
+        shared = [name for name in per_run[0] if all(name in values for values in per_run)]
+        return {name: np.stack([values[name] for values in per_run]) for name in shared}
+
+    def _set_scores(self, run: TestedRun, weight: Array) -> dict[str, Array]:
+        if self.decided or run.sets is None:
+            return {}
+        once = weight / np.bincount(run.lesion)[run.lesion]  # each lesion, as in results.json
+        return set_scores(run.sets, run.label, once, run.classes)
 
     def right(self) -> Array:
         """Share of the runs that classify each image correctly (N,)."""

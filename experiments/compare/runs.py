@@ -36,7 +36,9 @@ class TestedRun:
         metrics: Test metrics as recorded by the run.
         remarks: Reasons to doubt the training, as sentences.
         predictions: One row per test image, sorted by id, with ``image_id``, ``lesion_id``, ``dx``,
-            a ``p_<class>`` for each class, and the image's metadata.
+            a ``p_<class>`` for each class, and the image's metadata. ``decision`` is the class by
+            the decision rule, and ``set`` the classes of the prediction set, joined by spaces, if
+            the run has them.
         history: Metrics by step, as from :func:`callbacks.recording.history.read_history`.
         config: All options.
         frequency: Number of images of each class in all splits (K,); None if not recorded.
@@ -83,6 +85,14 @@ class TestedRun:
     def decision(self) -> Array | None:
         """Classes (N,) by the decision rule of the run; None if it has none."""
         return self._index(self.predictions["decision"]) if "decision" in self.predictions else None
+
+    @cached_property
+    def sets(self) -> Array | None:
+        """Whether each class is in the prediction set of each image (N, K); None without sets."""
+        if "set" not in self.predictions:
+            return None
+        listed = [text.split() for text in self.predictions["set"]]
+        return np.array([[name in names for name in self.classes] for names in listed])
 
     @property
     def epochs(self) -> int:
@@ -248,6 +258,8 @@ def _in(folder: Path) -> list[Path]:
 def _predictions(path: Path, results: dict[str, Any]) -> pd.DataFrame:
     columns = [f"p_{c}" for c in results["classes"]]
     table = pd.read_csv(path, dtype=dict.fromkeys(columns, "float32"))
+    if "set" in table:  # an empty set is an empty cell
+        table["set"] = table["set"].astype(object).fillna("")
     table = table.sort_values("image_id", ignore_index=True)
     if missing := {*REQUIRED, *columns} - set(table):
         raise ValueError(f"{path.name} lacks {', '.join(sorted(missing))}")
@@ -258,4 +270,6 @@ def _predictions(path: Path, results: dict[str, Any]) -> pd.DataFrame:
     for name in ("dx", "decision"):
         if name in table and not table[name].isin(results["classes"]).all():
             raise ValueError(f"{path.name} has other classes in its column {name}")
+    if "set" in table and not {*" ".join(table["set"]).split()} <= {*results["classes"]}:
+        raise ValueError(f"{path.name} has other classes in its column set")
     return table

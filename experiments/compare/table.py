@@ -27,8 +27,11 @@ MAIN_METRICS = {
     "few_accuracy": "Few",
     "sensitivity": "sensitivity",
     "specificity": "specificity",
+    "coverage": "coverage",
+    "set_size": "set size",
     **compression.MAIN_METRICS,
 }
+WITH_INTERVAL = ("coverage",)  # which is read against what was asked for
 DIFFERENCE_COLUMNS = (
     "difference [lesions]",
     "difference over seeds",
@@ -55,7 +58,7 @@ def compact(comparison: Comparison) -> pd.DataFrame:
             "over seeds": plus_minus(first.mean, first.seeds) or "one seed",
         }
         for name, title in list(shown.items())[1:]:
-            line[title] = number(row.metrics.get(name))
+            line |= _column(name, title, row.metrics.get(name))
         if comparison.baseline:
             line |= _difference(row.difference)
         lines.append(line)
@@ -107,6 +110,11 @@ def legend(comparison: Comparison) -> list[str]:
         lines.append(
             "Natural accuracy: mean of the recalls, weighted by the frequency of each class in "
             "the data set."
+        )
+    if any("coverage" in row.metrics for row in comparison.rows):
+        lines.append(
+            "Coverage: share of the prediction sets that contain the true class. Set size: mean "
+            "number of classes in a set. Each lesion counts once: its images share its weight."
         )
     return [*lines, *difference_legend(comparison), *comparison.notes]
 
@@ -172,6 +180,13 @@ def number(estimate: Estimate | None) -> str:
 
 def p_value(p: float) -> str:
     return decimals(p) if p >= 0.001 else "< 0.001"
+
+
+def _column(name: str, title: str, estimate: Estimate | None) -> dict[str, str]:
+    if name not in WITH_INTERVAL:
+        return {title: number(estimate)}
+    bounds = estimate.lesions if estimate else None
+    return {f"{title} [lesions]": f"{number(estimate)} {interval(bounds)}".strip()}
 
 
 def _difference(difference: Difference | None) -> dict[str, str]:

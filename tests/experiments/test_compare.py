@@ -187,6 +187,34 @@ def test_command_line(make_run, monkeypatch, capsys):
     assert "60 lesions" in "\n".join(lines)
 
 
+def test_sets_have_their_coverage_and_size_beside_other_rows(make_run):
+    """Sets contain the true class for one image of the lesions of two images, else nothing."""
+
+    def run(name, seed, sets):
+        path = make_run(name, seed=seed) / "test_predictions.csv"
+        table = pd.read_csv(path)
+        if sets:  # of each three images, the first two are of one lesion
+            table.assign(set=table["dx"].where(table.index % 3 == 0)).to_csv(path, index=False)
+        return read_run(path.parent)
+
+    runs = [run("sets", s, sets=True) for s in range(2)]
+    runs += [run("some", s, sets=s == 0) for s in range(2)]
+    found = compare(runs, resamples=50)
+    rows = {row.name: row.metrics for row in found.rows}
+    once = 0.5 * 30 / 60
+    assert rows["sets"]["coverage"].mean == rows["sets"]["set_size"].mean == pytest.approx(once)
+    low, high = rows["sets"]["coverage"].lesions
+    assert low < once < high
+    assert "coverage" not in rows["some"]
+    lines = table.compact(found).set_index("name")
+    assert re.fullmatch(r"0\.250 \[0\.\d{3}, 0\.\d{3}\]", lines.loc["sets", "coverage [lesions]"])
+    assert lines.loc["sets", "set size"] == "0.250"
+    assert lines.loc["some", "coverage [lesions]"] == "-"
+    assert "Set size: mean number of classes in a set." in table.markdown(found)
+    assert '"coverage_mel"' in page.render(found)
+    assert "overage" not in table.markdown(compare(runs[2:], resamples=5))
+
+
 def test_drawn_lesions_are_marked(make_run):
     run = read_run(make_run(synthetic=True))
     assert "SYNTHETIC DATA" in table.markdown(compare([run], resamples=5))

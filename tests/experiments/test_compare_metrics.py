@@ -4,7 +4,13 @@ import torch
 from sklearn import metrics as sk
 from torchmetrics.functional.classification import multiclass_calibration_error
 
-from experiments.compare.metrics import auroc, average_precision, calibration_error, scores
+from experiments.compare.metrics import (
+    auroc,
+    average_precision,
+    calibration_error,
+    scores,
+    set_scores,
+)
 from experiments.compare.runs import read_run
 
 BINARY = ["nv", "mel"]
@@ -75,6 +81,22 @@ def test_a_probability_of_0_has_a_likelihood(make_run):
     found = scores(certain.argmax(1), run.label, np.ones((1, 90)), run.classes, certain)
     assert found["nll"] == pytest.approx(-np.log(1e-30))
     assert found["brier"] == 2
+
+
+def test_sets_are_counted_by_image_and_class():
+    label = np.array([0, 0, 1, 1, 1])
+    sets = np.array([[1, 0, 0], [0, 1, 1], [0, 1, 0], [1, 1, 1], [0, 0, 0]], dtype=bool)
+    weight = np.array([[1, 1, 1, 1, 1], [2, 0, 0, 3, 1]], dtype=np.float32)
+    found = set_scores(sets, label, weight, ["a", "b", "c"])
+    for r, counts in enumerate(weight.astype(int)):
+        drawn = np.repeat(np.arange(5), counts)
+        covered = [sets[i, label[i]] for i in drawn]
+        assert found["coverage"][r] == pytest.approx(np.mean(covered))
+        assert found["set_size"][r] == pytest.approx(np.mean([sets[i].sum() for i in drawn]))
+        for c, name in enumerate("ab"):
+            of_class = [sets[i, c] for i in drawn if label[i] == c]
+            assert found[f"coverage_{name}"][r] == pytest.approx(np.mean(of_class))
+    assert np.isnan(found["coverage_c"]).all()
 
 
 def test_certainty_has_a_bin_of_its_own():

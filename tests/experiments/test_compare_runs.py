@@ -1,5 +1,6 @@
 import json
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -39,6 +40,27 @@ def test_reads_the_last_epochs_in_place_of_the_best(make_run):
     assert sentence == (
         "runs/untested/seed0 has no last_results.json: evaluate its last.ckpt (CKPT=last)."
     )
+
+
+def with_sets(folder, sets):
+    path = folder / "test_predictions.csv"
+    pd.read_csv(path).assign(set=sets).to_csv(path, index=False)
+    return folder
+
+
+def test_reads_prediction_sets_which_may_be_empty(make_run):
+    sets = ["mel nv", "", "vasc"] * 30
+    run = read_run(with_sets(make_run("ce"), sets))
+    found = [" ".join(np.array(run.classes)[row]) for row in run.sets]
+    assert found == sets
+    assert read_run(make_run("without")).sets is None
+    assert not read_run(with_sets(make_run("empty"), "")).sets.any()
+
+
+def test_a_set_of_other_classes_is_refused(make_run):
+    make_run("ce")
+    with_sets(make_run("torn"), "mel cat")
+    assert "has other classes in its column set" in read_runs(["runs/*"])[1][0]
 
 
 def cut(path):

@@ -48,6 +48,13 @@ const breakable = (name) =>
   el("span", {}, ...name.split(/(?<=[._])/).flatMap((part) => [part, el("wbr")]));
 
 const balanced = ({ balanced_accuracy: [value, bounds] }) => ({ mean: value, lesions: bounds });
+function otherColumn({ name, title, interval: shownToo }) {
+  const column = numeric(title, (row) => mean(row, name));
+  const metric = (row) => row.metrics[name];
+  const cell = (row) => (metric(row) ? estimate(metric(row).mean, metric(row).lesions) : "–");
+  return shownToo ? { ...column, cell } : column;
+}
+
 const groupRecall = (name) => ({
   title: name,
   help: data.class_titles[name],
@@ -101,15 +108,17 @@ export const tables = {
       },
       ...(baseline ? differenceColumns() : []),
       seedsColumn,
-      ...others.map(({ name, title }) => numeric(title, (row) => mean(row, name))),
+      ...others.map(otherColumn),
     ];
     const explained = data.difference_legend.map(note);
     return [key(), table(shown(), columns, "All rows"), ...explained];
   },
 
   Classes() {
-    const kinds = ["recall", "precision", "f1"];
-    const [index, select] = choice("Metric", ["Recall", "Precision", "F1"]);
+    const titles = { recall: "Recall", precision: "Precision", f1: "F1" };
+    if (data.rows.some((row) => row.metrics.coverage)) titles.coverage = "Coverage of the sets";
+    const kinds = Object.keys(titles);
+    const [index, select] = choice("Metric", Object.values(titles));
     const columns = data.classes.map((name) => {
       const value = (row) => mean(row, `${kinds[index]}_${name}`);
       const style = (row) => `background: ${shade(value(row))}`;
