@@ -157,7 +157,8 @@ def test_a_comparison_of_runs_with_an_odd_test_part(odd, make_odd_run):
     classes, label, _ = odd
     runs = [read_run(make_odd_run(name, *odd)) for name in ("one", "two")]
     comparison = compare(runs, resamples=20, baseline="two")
-    for text in (table.markdown(comparison), page.render(comparison)):
+    written = table.curves(comparison).to_csv(index=False, na_rep="NaN")
+    for text in (table.markdown(comparison), page.render(comparison), written):
         assert "NaN" not in text
         assert "Infinity" not in text
     table.show(comparison)

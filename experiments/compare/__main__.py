@@ -33,14 +33,18 @@ def parser() -> argparse.ArgumentParser:
         default=2000,
         help="number of bootstrap resamples of the test lesions",
     )
+    result.add_argument(
+        "--positive", help="class whose net benefit is compared; melanoma by default"
+    )
     result.add_argument("--out", type=Path, default=Path("compare"), help="folder for the files")
     return result
 
 
 def write(comparison: Comparison, folder: Path) -> None:
-    """Write ``table.csv``, ``table.md`` and ``index.html``."""
+    """Write ``table.csv``, ``curves.csv``, ``table.md`` and ``index.html``."""
     folder.mkdir(parents=True, exist_ok=True)
     write_table(folder / "table.csv", table.everything(comparison))
+    write_table(folder / "curves.csv", table.curves(comparison))
     write_text(folder / "table.md", table.markdown(comparison))
     write_text(folder / "index.html", page.render(comparison))
 
@@ -54,12 +58,14 @@ def main() -> None:
         runs, left_out = read_project(project, last) if project else read_runs(options.runs, last)
         notes = ["These are the last epochs, not those that validation selected."] if last else []
         notes += [f"Left out: {sentence}" for sentence in left_out]
-        comparison = with_compression(compare(runs, options.resamples, options.baseline, notes))
+        comparison = with_compression(
+            compare(runs, options.resamples, options.baseline, notes, options.positive)
+        )
     except RunError as error:
         sys.exit(f"error: {error}")
     table.show(comparison)
     write(comparison, options.out)
-    print(f"Wrote table.md, table.csv and the page index.html to {options.out}/.")
+    print(f"Wrote table.md, table.csv, curves.csv and the page index.html to {options.out}/.")
 
 
 if __name__ == "__main__":

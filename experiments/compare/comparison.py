@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
+import pandas as pd
 
 from callbacks.errors import RunError
-from experiments.compare import intervals
+from experiments.compare import curves, intervals
 from experiments.compare.differences import with_differences
 from experiments.compare.intervals import Array
+from experiments.compare.net_benefit import positive_class
 from experiments.compare.options import differing
 from experiments.compare.rows import Estimate, Row, rows_of
 from experiments.compare.runs import TestedRun, check_comparable
@@ -25,12 +28,14 @@ class Comparison:
         weight: Count of each test image in each resample (R, N).
         baseline: Name of the row that all others are compared with, if any.
         notes: Sentences that belong beside the numbers.
+        positive: Class whose net benefit is compared, if any.
     """
 
     rows: tuple[Row, ...]
     weight: Array
     baseline: str | None
     notes: tuple[str, ...]
+    positive: str | None = None
 
     @property
     def synthetic(self) -> bool:
@@ -40,12 +45,36 @@ class Comparison:
     def classes(self) -> tuple[str, ...]:
         return self.rows[0].runs[0].classes
 
+    @cached_property
+    def curves(self) -> dict[str, dict[str, pd.DataFrame]]:
+        """Curves of each row by the name of the row and of the curve.
+
+        ``risk_coverage`` is that of :func:`~experiments.compare.curves.risk_coverage`, and
+        ``net_benefit`` and ``net_benefit_corrected`` are those of
+        :func:`~experiments.compare.curves.decision_curve`, if the test images show the positive
+        class.
+        """
+        return {row.name: dict(self._curves(row)) for row in self.rows}
+
+    def _curves(self, row: Row) -> Iterator[tuple[str, pd.DataFrame]]:
+        if not row.decided:
+            yield "risk_coverage", curves.risk_coverage(row, self.weight)
+        if self.positive is None:
+            return
+        c = self.classes.index(self.positive)
+        if curves.population(row.runs[0])[c]:
+            yield "net_benefit", curves.decision_curve(row, self.weight, c, corrected=False)
+            if not row.decided:
+                name = "net_benefit_corrected"
+                yield name, curves.decision_curve(row, self.weight, c, corrected=True)
+
 
 def compare(
     runs: Sequence[TestedRun],
     resamples: int = 2000,
     baseline: str | None = None,
     notes: Iterable[str] = (),
+    positive: str | None = None,
 ) -> Comparison:
     """Score runs by their test predictions.
 
@@ -54,15 +83,22 @@ def compare(
         resamples: Number of bootstrap resamples of the lesions, shared by all runs.
         baseline: Name of the row that all others are compared with.
         notes: Sentences to add to the notes of the comparison.
+        positive: Class whose net benefit is compared; by default melanoma, or the second of two
+            classes.
 
     Raises:
-        RunError: Two runs cannot be compared, or no row has the name ``baseline``.
+        RunError: Two runs cannot be compared, or no row has the name ``baseline``, or no class the
+            name ``positive``.
     """
-    return compare_rows(list(rows_of(runs)), resamples, baseline, notes)
+    return compare_rows(list(rows_of(runs)), resamples, baseline, notes, positive)
 
 
 def compare_rows(
-    rows: list[Row], resamples: int = 2000, baseline: str | None = None, notes: Iterable[str] = ()
+    rows: list[Row],
+    resamples: int = 2000,
+    baseline: str | None = None,
+    notes: Iterable[str] = (),
+    positive: str | None = None,
 ) -> Comparison:
     """Compare rows that have no metrics yet, as :func:`compare` does runs."""
     runs = [run for row in rows for run in row.runs]
@@ -70,6 +106,7 @@ def compare_rows(
     if baseline is not None and baseline not in [row.name for row in rows]:
         names = ", ".join(row.name for row in rows)
         raise RunError(f"No row is called {baseline!r}: set BASELINE to one of {names}.")
+    positive = positive_class(runs[0].classes, positive)
     weight = intervals.lesion_weights(runs[0].lesion, runs[0].label, resamples)
     resampled: dict[str, Array] = {}
     for i, row in enumerate(rows):
@@ -77,7 +114,8 @@ def compare_rows(
     if baseline is not None:
         rows = with_differences(rows, baseline, resampled)
     rows.sort(key=lambda row: -row.metrics["balanced_accuracy"].mean)
-    return Comparison(tuple(rows), weight, baseline, (*notes, *_remarks(rows, baseline)))
+    remarks = (*notes, *_remarks(rows, baseline))
+    return Comparison(tuple(rows), weight, baseline, remarks, positive)
 
 
 def estimate(values: Array, resampled: Array | None = None) -> Estimate:

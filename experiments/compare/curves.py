@@ -1,14 +1,16 @@
-"""Data of the charts of a row: learning curve, precision and recall, reliability, confusion."""
+"""Data of the charts of a row, such as learning curve, reliability and net benefit."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pandas as pd
 
-from experiments.compare.intervals import Array
+from experiments.compare.intervals import LEVEL, Array
 from experiments.compare.metrics import calibration_bin, confusion
+from experiments.compare.net_benefit import THRESHOLDS, class_shares, for_shares, net_benefit
+from experiments.compare.risk_coverage import COVERAGES, selective_risk
 from experiments.compare.rows import Row
 from experiments.compare.runs import TestedRun
 
@@ -61,6 +63,80 @@ def reliability(row: Row, c: int | None) -> pd.DataFrame:
     return grouped.mean().assign(images=grouped.size()).reset_index(drop=True)
 
 
+def risk_coverage(row: Row, weight: Array) -> pd.DataFrame:
+    """Share of errors among the images of highest confidence, by their share of all images.
+
+    Args:
+        row: A row with probabilities.
+        weight: Count of each image in each resample (R, N).
+
+    Returns:
+        Column ``coverage``, and the mean over the seeds with its interval over lesions as ``mean``,
+        ``low`` and ``high``.
+    """
+
+    def risk(weight: Array) -> Array:
+        per_seed = [
+            selective_risk(run.probability.max(1), run.probability.argmax(1) != run.label, weight)
+            for run in row.runs
+        ]
+        return np.mean(per_seed, axis=0)
+
+    ones = np.ones((1, weight.shape[1]))
+    return _band("coverage", COVERAGES, risk(ones)[0], risk(weight))
+
+
+def decision_curve(row: Row, weight: Array, positive: int, corrected: bool) -> pd.DataFrame:
+    """Net benefit of treating one class, by the probability from which it is treated.
+
+    A row of decisions treats the images that are decided for the class, at any threshold.
+
+    Args:
+        row: A row.
+        weight: Count of each image in each resample (R, N).
+        positive: The class that treatment is for, which must have test images.
+        corrected: Whether to correct the probabilities from even class frequencies to those of the
+            population, see :func:`~experiments.compare.net_benefit.for_shares`.
+
+    Returns:
+        Column ``threshold``, and the mean over the seeds with its interval over lesions as
+        ``mean``, ``low`` and ``high``.
+    """
+    run = row.runs[0]
+    share = population(run)
+    if row.decided:
+        per_seed = [(p == positive)[:, None].repeat(len(THRESHOLDS), 1) for p in row.predictions]
+    else:
+        per_seed = [
+            probability[:, positive, None] >= THRESHOLDS
+            for probability in _probabilities(row, share if corrected else None)
+        ]
+    treated = np.mean(per_seed, axis=0)
+    ones = np.ones((1, weight.shape[1]))
+    exact, resampled = (net_benefit(treated, run.label, w, share, positive) for w in (ones, weight))
+    return _band("threshold", THRESHOLDS, exact[0], resampled)
+
+
+def mean_probability(row: Row, positive: int, corrected: bool) -> float:
+    """Mean probability of a class in the population; if calibrated, it is the share of the class.
+
+    Args:
+        row: A row with probabilities.
+        positive: The class.
+        corrected: As for :func:`decision_curve`.
+    """
+    run = row.runs[0]
+    share = population(run)
+    weight = share[run.label] / np.bincount(run.label, minlength=len(share))[run.label]
+    probabilities = _probabilities(row, share if corrected else None)
+    return float(np.mean([weight @ probability[:, positive] for probability in probabilities]))
+
+
+def population(run: TestedRun) -> Array:
+    """Share of each class in the data set, or among the test images if that is not known (K,)."""
+    return class_shares(run.label, len(run.classes), run.frequency)
+
+
 def mean_confusion(row: Row) -> Array:
     """Number of images of each true class (row) and predicted class, averaged over the seeds."""
     label, k = row.runs[0].label, len(row.runs[0].classes)
@@ -75,6 +151,18 @@ def rounded_rows(table: Array, unit: float = 0.1) -> Array:
     missing = np.rint((exact - floor).sum(1)).astype(int)
     order = np.argsort(np.argsort(floor - exact, axis=1, kind="stable"), axis=1)
     return np.round((floor + (order < missing[:, None])) * unit, 9)
+
+
+def _probabilities(row: Row, share: Array | None) -> Iterator[Array]:
+    for run in row.runs:
+        yield run.probability if share is None else for_shares(run.probability, share)
+
+
+def _band(name: str, at: Array, mean: Array, resampled: Array) -> pd.DataFrame:
+    bounds = np.full((2, len(at)), np.nan)
+    if len(resampled):
+        bounds = np.quantile(resampled, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
+    return pd.DataFrame({name: at, "mean": mean, "low": bounds[0], "high": bounds[1]})
 
 
 def _precision_at(score: Array, positive: Array) -> Array:

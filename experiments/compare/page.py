@@ -18,8 +18,10 @@ from experiments.compare import compression, curves
 from experiments.compare.comparison import Comparison
 from experiments.compare.gallery import attention_scores, thumbnails
 from experiments.compare.metrics import SHOTS
+from experiments.compare.net_benefit import THRESHOLDS, treat_all
 from experiments.compare.options import options
 from experiments.compare.resources import resources
+from experiments.compare.risk_coverage import COVERAGES
 from experiments.compare.rows import Row
 from experiments.compare.runs import TestedRun
 from experiments.compare.subgroups import Group, group_scores, groups
@@ -33,7 +35,7 @@ from experiments.compare.table import (
 
 WEB = Path(__file__).parent / "web"
 # In the order of their imports.
-MODULES = ("data", "elements", "charts", "tables", "drawings", "attention", "tabs")
+MODULES = ("data", "elements", "charts", "tables", "drawings", "decisions", "attention", "tabs")
 MORE_METRICS = {
     "accuracy": "accuracy",
     "brier": "Brier score",
@@ -93,6 +95,8 @@ def _data(comparison: Comparison) -> dict[str, object]:
         "baseline": comparison.baseline,
         "difference_legend": tuple(difference_legend(comparison)),
         "levels": curves.RECALL_LEVELS,
+        "coverages": COVERAGES,
+        "treatment": _treatment(comparison),
         "groups": [_group(group) for group in test_groups],
         "rows": [_row(row, test_groups, comparison) for row in comparison.rows],
         "runs": [
@@ -124,11 +128,33 @@ def _row(row: Row, test_groups: Sequence[Group], comparison: Comparison) -> dict
         record["reliability"] = [
             curves.reliability(row, c).to_dict("list") for c in [*range(k), None]
         ]
+    for name, curve in comparison.curves[row.name].items():
+        record[name] = curve[["mean", "low", "high"]].to_dict("list")
+    if "net_benefit_corrected" in record:
+        c = comparison.classes.index(str(comparison.positive))
+        record["mean_probability"] = [
+            curves.mean_probability(row, c, corrected) for corrected in (False, True)
+        ]
     record["confusion"] = curves.rounded_rows(curves.mean_confusion(row))
     record["groups"] = [
         asdict(group_scores(row, group, comparison.weight)) for group in test_groups
     ]
     return record
+
+
+def _treatment(comparison: Comparison) -> dict[str, object] | None:
+    """The class of the decision curves, its share of the population, and treating everybody."""
+    run, positive = comparison.rows[0].runs[0], comparison.positive
+    if positive is None or "net_benefit" not in comparison.curves[comparison.rows[0].name]:
+        return None
+    share, c = curves.population(run), comparison.classes.index(positive)
+    return {
+        "positive": positive,
+        "prevalence": share[c],
+        "of_data_set": run.frequency is not None,
+        "thresholds": THRESHOLDS,
+        "treat_all": treat_all(share, c),
+    }
 
 
 def _group(group: Group) -> dict[str, object]:

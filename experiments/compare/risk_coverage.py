@@ -6,7 +6,7 @@ import numpy as np
 
 from experiments.compare.intervals import Array
 
-COVERAGES = np.arange(1, 51) / 50
+COVERAGES = np.arange(1, 21) / 20
 
 
 def area_under_risk_coverage(confidence: Array, wrong: Array, weight: Array) -> Array:
@@ -35,9 +35,10 @@ def selective_risk(confidence: Array, wrong: Array, weight: Array) -> Array:
     """
     _, covered, errors = _accepted(confidence, wrong, weight)
     # One search for all resamples: each is put behind the one before.
-    behind = np.arange(len(weight))[:, None]
-    share = covered / covered[:, -1:].astype(float) + behind
-    reached = np.searchsorted(share.ravel(), (COVERAGES - 1e-9 + behind).ravel())
+    total = covered[:, -1:].astype(float)
+    behind = total.cumsum(0) - total
+    required = COVERAGES * total - 1e-6 + behind
+    reached = np.searchsorted((covered + behind).ravel(), required.ravel())
     risk = errors.ravel()[reached] / covered.ravel()[reached]
     return risk.reshape(len(weight), len(COVERAGES))
 
@@ -45,9 +46,11 @@ def selective_risk(confidence: Array, wrong: Array, weight: Array) -> Array:
 def _accepted(confidence: Array, wrong: Array, weight: Array) -> tuple[Array, Array, Array]:
     """Weights by falling confidence, and the images and errors at least as confident (R, N)."""
     order = np.argsort(-confidence, kind="stable")
-    doubt = -confidence[order]
-    last = np.searchsorted(doubt, doubt, side="right") - 1
     ordered = np.take(weight, order, axis=1)
     covered = ordered.cumsum(1)
     errors = (ordered * wrong[order].astype(weight.dtype)).cumsum(1)
-    return ordered, np.take(covered, last, axis=1), np.take(errors, last, axis=1)
+    doubt = -confidence[order]
+    if (np.diff(doubt) == 0).any():
+        last = np.searchsorted(doubt, doubt, side="right") - 1
+        covered, errors = np.take(covered, last, axis=1), np.take(errors, last, axis=1)
+    return ordered, covered, errors

@@ -94,7 +94,7 @@ class TestedRun:
         listed = [text.split() for text in self.predictions["set"]]
         return np.array([[name in names for name in self.classes] for names in listed])
 
-    @property
+    @cached_property
     def epochs(self) -> int:
         """Number of epochs trained; 0 if no training was recorded."""
         if "kind" not in self.history:

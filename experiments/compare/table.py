@@ -70,6 +70,18 @@ def everything(comparison: Comparison) -> pd.DataFrame:
     return pd.DataFrame([_numbers(row) for row in comparison.rows])
 
 
+def curves(comparison: Comparison) -> pd.DataFrame:
+    """All curves as numbers: a line for each row, curve and value of its horizontal axis, ``x``."""
+    axis = {"coverage": "x", "threshold": "x"}
+    frames = [
+        frame.rename(columns=axis).assign(name=row, curve=curve)
+        for row, of_row in comparison.curves.items()
+        for curve, frame in of_row.items()
+    ]
+    columns = ["name", "curve", "x", "mean", "low", "high"]
+    return pd.concat(frames)[columns] if frames else pd.DataFrame(columns=columns)
+
+
 def markdown(comparison: Comparison) -> str:
     """The compact table and its legend in Markdown."""
     table = compact(comparison)

@@ -187,6 +187,24 @@ def test_command_line(make_run, monkeypatch, capsys):
     assert "60 lesions" in "\n".join(lines)
 
 
+def test_curves_are_written(make_run, monkeypatch):
+    make_run("ce", decide=True)
+    run_main(monkeypatch, "runs/*", "--positive", "bcc")
+    kept = pd.read_csv("compare/curves.csv")
+    assert list(kept) == ["name", "curve", "x", "mean", "low", "high"]
+    assert kept.groupby(["name", "curve"]).size().to_dict() == {
+        ("ce", "net_benefit"): 50,
+        ("ce", "net_benefit_corrected"): 50,
+        ("ce", "risk_coverage"): 20,
+        ("ce + decision", "net_benefit"): 50,
+    }
+    risk = kept[(kept["curve"] == "risk_coverage") & (kept["x"] == 1)]
+    accuracy = pd.read_csv("compare/table.csv", index_col="name").loc["ce", "accuracy"]
+    assert risk["mean"].item() == pytest.approx(1 - accuracy)
+    with pytest.raises(SystemExit, match="no class 'cat': set --positive to one of mel, nv"):
+        run_main(monkeypatch, "runs/*", "--positive", "cat")
+
+
 def test_sets_have_their_coverage_and_size_beside_other_rows(make_run):
     """Sets contain the true class for one image of the lesions of two images, else nothing."""
 

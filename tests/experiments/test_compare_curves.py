@@ -8,7 +8,9 @@ from sklearn.metrics import precision_recall_curve
 
 from experiments.compare import curves
 from experiments.compare.comparison import compare
+from experiments.compare.intervals import lesion_weights
 from experiments.compare.metrics import CALIBRATION_BINS, calibration_error
+from experiments.compare.net_benefit import treat_all
 from experiments.compare.runs import read_run
 
 
@@ -85,6 +87,59 @@ def test_confusion_is_the_mean_over_seeds(row):
     found = curves.mean_confusion(row)
     assert found.sum() == pytest.approx(90)
     assert found.diagonal().sum() / 90 == pytest.approx(row.metrics["accuracy"].mean)
+
+
+def test_risk_and_its_interval_are_of_the_mean_over_seeds(row):
+    weight = lesion_weights(row.runs[0].lesion, row.runs[0].label, 40)
+    found = curves.risk_coverage(row, weight)
+    assert found["coverage"].iloc[-1] == 1
+    assert found["mean"].iloc[-1] == pytest.approx(1 - row.metrics["accuracy"].mean)
+    errors = 1 - row.scores(weight)["accuracy"].mean(0)
+    ends = np.quantile(errors, [0.025, 0.975])
+    assert found[["low", "high"]].iloc[-1].to_numpy() == pytest.approx(ends, abs=1e-6)
+    assert curves.risk_coverage(row, weight[:0])["low"].isna().all()
+
+
+@pytest.mark.parametrize("corrected", [False, True])
+def test_net_benefit_by_its_definition(row, corrected):
+    """In a population of 10 % melanoma and as many of every other class, in loops."""
+    label, frequency = row.runs[0].label, np.array([6, 9, 9, 9, 9, 9, 9])
+    row = replace(row, runs=tuple(replace(run, frequency=frequency) for run in row.runs))
+    share = frequency / frequency.sum()
+    per_class = np.bincount(label)
+    found = curves.decision_curve(row, np.ones((0, 90)), 0, corrected).set_index("threshold")
+    for t in (0.05, 0.1, 0.3):
+        benefit = []
+        for run in row.runs:
+            total = 0.0
+            for i in range(90):
+                p = run.probability[i].astype(float)
+                p = p * share / (p @ share) if corrected else p
+                image = share[label[i]] / per_class[label[i]]
+                if p[0] >= t:
+                    total += image if label[i] == 0 else -image * t / (1 - t)
+            benefit.append(total)
+        assert found.loc[t, "mean"] == pytest.approx(np.mean(benefit))
+
+
+def test_a_decision_is_treated_at_any_threshold(make_run):
+    decided = compare([read_run(make_run(decide=True))], 5).rows[-1]
+    weight = np.ones((3, 90))
+    share = curves.population(decided.runs[0])
+    found = curves.decision_curve(decided, weight, 0, corrected=False)  # all decided for class 0
+    assert found["mean"].to_numpy() == pytest.approx(treat_all(share, 0))
+    assert found["low"].to_numpy() == pytest.approx(found["high"].to_numpy())
+
+
+def test_the_mean_probability_of_a_calibrated_row_is_the_share_of_the_class(row):
+    run, frequency = row.runs[0], np.array([2, 50, 1, 1, 1, 1, 4])
+    share = frequency / frequency.sum()
+    constant = run.predictions.assign(**{f"p_{c}": share[k] for k, c in enumerate(run.classes)})
+    run = replace(run, predictions=constant, frequency=frequency)
+    assert curves.mean_probability(replace(row, runs=(run,)), 0, False) == pytest.approx(2 / 60)
+    even = replace(run, predictions=constant.assign(**{f"p_{c}": 1 / 7 for c in run.classes}))
+    found = curves.mean_probability(replace(row, runs=(even,)), 0, True)
+    assert found == pytest.approx(2 / 60)
 
 
 def test_rounded_counts_keep_the_sum_of_a_row():

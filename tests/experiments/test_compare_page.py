@@ -93,6 +93,34 @@ def test_page_holds_the_comparison_and_needs_nothing_else(comparison):
     assert not re.findall(r"https?://(?!www\.w3\.org/2000/svg)|url\(|@import|fetch\(", html)
 
 
+def test_page_holds_the_curves_of_every_row(comparison):
+    data = blob(page.render(comparison))
+    rows = {row["name"]: row for row in data["rows"]}
+    treatment = data["treatment"]
+    assert (treatment["positive"], treatment["of_data_set"]) == ("mel", False)
+    assert treatment["prevalence"] == pytest.approx((comparison.rows[0].runs[0].label == 0).mean())
+    for name, row in rows.items():
+        curves = comparison.curves[name]
+        assert row["net_benefit"]["high"] == pytest.approx(
+            curves["net_benefit"]["high"].tolist(), rel=1e-4, abs=1e-6
+        )
+        assert ("risk_coverage" in row) == ("mean_probability" in row) == (not row["decided"])
+    risk = rows["ce"]["risk_coverage"]["mean"][-1]
+    assert risk == pytest.approx(1 - rows["ce"]["metrics"]["accuracy"]["mean"], rel=1e-4)
+    assert len(risk_levels := data["coverages"]) == len(rows["ce"]["risk_coverage"]["mean"])
+    assert {0.5, 0.8, 0.9, 1.0} <= set(risk_levels)
+    assert {0.05, 0.1, 0.2, 0.3} <= set(treatment["thresholds"])
+
+
+def test_classes_without_a_positive_one_have_no_net_benefit(make_run):
+    run = read_run(make_run("other", classes=["a", "b", "c"]))
+    data = blob(page.render(compare([run], 5)))
+    assert data["treatment"] is None
+    assert "net_benefit" not in data["rows"][0]
+    named = blob(page.render(compare([run], 5, positive="c")))
+    assert named["treatment"]["positive"] == "c"
+
+
 def test_names_of_runs_are_no_markup(comparison):
     html = page.render(comparison)
     assert EVIL not in html
@@ -192,11 +220,13 @@ def test_a_browser_sorts_filters_and_turns_the_pages(comparison, tmp_path):
     assert seen["filtered"] == ["good"]
     assert seen["title"] == "LongDerm: 4 rows compared"
     tabs = seen["tabs"]
-    assert len(tabs) == 12
+    assert len(tabs) == 14
     assert all(text > 0 for text, _ in tabs.values())
     assert tabs["Learning"][1] == tabs["Reliability"][1] == 3
     assert tabs["Confusion"][1] == 4
     assert tabs["Compression"][1] == 1
+    assert tabs["Risk and coverage"][1] > 1
+    assert tabs["Net benefit"][1] > 1
     assert seen["selected"] == ["Classes"]
     assert seen["focused"] == "Classes"
 

@@ -24,19 +24,22 @@ export function whisker(estimate, [low, high], mark, bar) {
 }
 export const whiskerTitle = ([low, high]) => `plot, ${fixed(low, 2)} to ${fixed(high, 2)}`;
 
+// A mark and its explanation.
+const sample = (mark, text) =>
+  el("span", { class: "key" }, svg("svg", { viewBox: "0 0 26 12", width: 26 }, mark), ` ${text}`);
+export const sampleLine = (kind, text) =>
+  sample(svg("line", { class: kind, x1: 0, x2: 26, y1: 6, y2: 6 }), text);
+
 export function key({ bar = false, seeds = true, reference = true } = {}) {
-  const sample = (mark, text) =>
-    el("span", { class: "key" }, svg("svg", { viewBox: "0 0 26 12", width: 26 }, mark), ` ${text}`);
-  const line = (kind) => svg("line", { class: kind, x1: 0, x2: 26, y1: 6, y2: 6 });
   const box = svg("rect", { class: "bar", x: 0, y: 0, width: 26, height: 12 });
   return el(
     "p",
     { class: "note" },
     sample(svg("circle", { class: "dot", cx: 13, cy: 6, r: 3.5 }), "mean over seeds"),
     bar && sample(box, "from 0 to the mean"),
-    sample(line("lesions"), "95 % interval over lesions [ ]"),
-    seeds && sample(line("seeds"), "95 % interval over seeds ±"),
-    reference && baseline && sample(line("reference"), `mean of ${baseline.name}`),
+    sampleLine("lesions", "95 % interval over lesions [ ]"),
+    seeds && sampleLine("seeds", "95 % interval over seeds ±"),
+    reference && baseline && sampleLine("reference", `mean of ${baseline.name}`),
   );
 }
 
@@ -47,8 +50,10 @@ export function rangeOf(estimates) {
   return [Math.max(0, Math.floor(low * 20) / 20), Math.min(1, Math.ceil(high * 20) / 20)];
 }
 
-// `xLabels` are pairs of a place and its text; by default both ends and the middle are labelled.
-export function chart({ x, y, xTitle, yTitle, marks, xLabels, width = 260, height = 180 }) {
+// `xLabels` are pairs of a place and its text, and `yTicks` places; by default both ends and the
+// middle are labelled.
+export function chart(options) {
+  const { x, y, xTitle, yTitle, marks, xLabels, yTicks, width = 260, height = 180 } = options;
   const [left, bottom] = [34, 30];
   const scale =
     ([low, high], start, end) =>
@@ -62,7 +67,7 @@ export function chart({ x, y, xTitle, yTitle, marks, xLabels, width = 260, heigh
     const anchor = at === x[0] ? "start" : at === x[1] ? "end" : "middle";
     return svg("text", { x: sx(at), y: height - 17, "text-anchor": anchor }, label);
   });
-  const beside = halves(y).flatMap((v) => [
+  const beside = (yTicks ?? halves(y)).flatMap((v) => [
     svg("line", { class: "frame", x1: left, x2: width - 8, y1: sy(v), y2: sy(v) }),
     svg("text", { x: left - 4, y: sy(v) + 3, "text-anchor": "end" }, fixed(v, digits)),
   ]);
@@ -81,6 +86,16 @@ export const path = (kind, xs, ys, sx, sy) => {
   const known = xs.map((x, i) => [x, ys[i]]).filter(([, y]) => y != null);
   const points = known.map(([x, y]) => `${sx(x).toFixed(1)},${sy(y).toFixed(1)}`).join(" ");
   return svg("polyline", { class: kind, points });
+};
+
+// The area between two lines.
+export const band = (kind, xs, low, high, sx, sy) => {
+  const outline = [
+    ...xs.map((x, i) => [x, high[i]]),
+    ...xs.map((x, i) => [x, low[i]]).toReversed(),
+  ].filter(([, y]) => y != null);
+  const points = outline.map(([x, y]) => `${sx(x).toFixed(1)},${sy(y).toFixed(1)}`).join(" ");
+  return svg("polygon", { class: kind, points });
 };
 
 // Length of the longest common beginning of the names that ends with a dash.

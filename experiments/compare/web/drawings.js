@@ -2,7 +2,7 @@
 
 import { baseline, data, fixed, listed, mean, shown } from "./data.js";
 import { choice, classLegend, controls, el, note, svg } from "./elements.js";
-import { chart, commonPrefix, confusion, dashed, figures, path } from "./charts.js";
+import { band, chart, commonPrefix, confusion, dashed, figures, path } from "./charts.js";
 import { placeLabels, rangeOf } from "./charts.js";
 
 const UNIT = [0, 1];
@@ -15,17 +15,12 @@ function calibrationError({ predicted, observed, images }) {
 }
 
 function learningMarks(curve, other) {
-  return (sx, sy) => {
-    const outline = [
-      ...curve.epoch.map((epoch, i) => [epoch, curve.high[i]]),
-      ...curve.epoch.map((epoch, i) => [epoch, curve.low[i]]).toReversed(),
-    ].map(([epoch, value]) => `${sx(epoch).toFixed(1)},${sy(value).toFixed(1)}`);
-    return [
-      svg("polygon", { class: "range", points: outline.join(" ") }),
+  return (sx, sy) =>
+    [
+      band("range", curve.epoch, curve.low, curve.high, sx, sy),
       other && path("reference", other.epoch, other.mean, sx, sy),
       path("mean", curve.epoch, curve.mean, sx, sy),
     ].filter(Boolean);
-  };
 }
 
 function reliabilityMarks(bins) {

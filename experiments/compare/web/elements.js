@@ -22,16 +22,17 @@ const small = (text) => text && el("small", {}, text);
 export const REDRAW = "redraw";
 const redraw = () => byId("panel").dispatchEvent(new Event(REDRAW));
 
-const chosen = {}; // label of a control to the index of its option
+const chosen = {}; // key of a control to the index of its option
 
-// Returns the index of the selected option and the labelled control.
-export function choice(label, options, initial = 0) {
-  const index = Math.min(chosen[label] ?? initial, options.length - 1);
+// Returns the index of the selected option and the labelled control. Controls with the same key
+// share their selection.
+export function choice(label, options, initial = 0, shared = label) {
+  const index = Math.min(chosen[shared] ?? initial, options.length - 1);
   const items = options.map((text, value) =>
     el("option", { value, selected: value === index && "" }, text),
   );
   const change = (event) => {
-    chosen[label] = Number(event.target.value);
+    chosen[shared] = Number(event.target.value);
     redraw();
   };
   const select = el("select", { name: label, onchange: change }, ...items);
