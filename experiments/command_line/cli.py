@@ -191,7 +191,8 @@ class ExperimentCLI(LightningCLI):
             )
             sys.exit(0)
         print(f"Resuming from {path}: {epochs} epochs, {steps} steps.")
-        fit["ckpt_path"] = str(path)
+        # Not an argument of Trainer.fit, which WarmStart would not see before it loads weights.
+        self.trainer.ckpt_path = str(path)
 
     def _refuse_no_batches(self) -> None:
         limit, batches = self.trainer.limit_train_batches, self.datamodule.batches_per_epoch

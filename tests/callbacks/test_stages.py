@@ -15,6 +15,8 @@ from callbacks.errors import RunError
 from callbacks.stages.freeze import Freeze
 from callbacks.stages.warm_start import WarmStart
 from lightning_modules import Classifier
+from tests.test_command_line import RUN
+from tests.test_command_line import fit as train
 from tests.trainers import quiet_trainer
 
 NAMES = ("mel", "nv", "bcc")
@@ -132,6 +134,16 @@ def test_a_run_that_goes_on_has_its_own_weights(stage1, tmp_path):
     again = classifier()
     fit(again, start, frozen, ckpt_path=tmp_path / "own.ckpt")
     assert changed(state(own), again) == {"1.weight", "1.bias"}
+
+
+def test_a_resumed_run_does_not_need_the_other_run(lesions):
+    train(lesions)
+    RUN.rename("first")
+    start = ("--trainer.callbacks+=callbacks.WarmStart", "--trainer.callbacks.run=first")
+    train(lesions, *start)
+    shutil.rmtree("first")
+    resumed = train(lesions, *start, "--trainer.max_epochs=2")
+    assert resumed.trainer.current_epoch == 2
 
 
 def test_what_is_frozen_stays_so_when_going_on_within_an_epoch(tmp_path):
