@@ -13,8 +13,10 @@ from lightning_modules.one_pass import OnePassClassifier
 from lightning_modules.paco import PaCo
 from lightning_modules.proco import ProCo
 from lightning_modules.reslt import ResLT
+from lightning_modules.second_stage import SecondStage
 from lightning_modules.spmix import SPMix
 from lightning_modules.supcon import SupCon
+from lightning_modules.tau_normalization import TauNormalization
 
 __all__ = [
     "BBN",
@@ -34,5 +36,7 @@ __all__ = [
     "ProCo",
     "ResLT",
     "SPMix",
+    "SecondStage",
     "SupCon",
+    "TauNormalization",
 ]

@@ -12,6 +12,7 @@ from lightning_modules.losses.cross_entropy import CrossEntropyLoss
 from lightning_modules.losses.equalization import EqualizationLoss, SoftmaxEqualizationLoss
 from lightning_modules.losses.focal import FocalLoss, SigmoidFocalLoss
 from lightning_modules.losses.gaussian_clouded import GCLLoss
+from lightning_modules.losses.generalized_reweight import GeneralizedReweight
 from lightning_modules.losses.label_aware_smoothing import LabelAwareSmoothingLoss
 from lightning_modules.losses.lade import LADELoss
 from lightning_modules.losses.ldam import LDAMLoss
@@ -39,6 +40,7 @@ __all__ = [
     "ExpectedCostLoss",
     "FocalLoss",
     "GCLLoss",
+    "GeneralizedReweight",
     "InverseFrequency",
     "LADELoss",
     "LDAMLoss",

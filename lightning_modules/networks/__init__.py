@@ -6,6 +6,7 @@ from lightning_modules.networks.ballad import BALLADNetwork, CLIPTowers, SmallTo
 from lightning_modules.networks.bbn import BBNNetwork
 from lightning_modules.networks.cbam import CBAMNetwork, MultiHeadNetwork
 from lightning_modules.networks.contrastive import BCLNetwork, ContrastiveNetwork
+from lightning_modules.networks.disalign import DisAlign
 from lightning_modules.networks.ensemble import Ensemble
 from lightning_modules.networks.heads import (
     CosineHead,
@@ -18,9 +19,11 @@ from lightning_modules.networks.hybrid_vit import HybridViT
 from lightning_modules.networks.latent_resnet import LatentResNet
 from lightning_modules.networks.learnable_weight_scaling import LearnableWeightScaling
 from lightning_modules.networks.momentum_queue import MomentumPrototypes, MomentumQueue
-from lightning_modules.networks.network import HierarchicalNetwork, Network
+from lightning_modules.networks.network import HierarchicalNetwork, Network, VectorNetwork
+from lightning_modules.networks.new_head import NewHead
 from lightning_modules.networks.probe import Probe
 from lightning_modules.networks.reslt import ResLTNetwork
+from lightning_modules.networks.tau_normalization import TauNormalized
 from lightning_modules.networks.timm_network import TimmNetwork
 
 __all__ = [
@@ -35,6 +38,7 @@ __all__ = [
     "CLIPTowers",
     "ContrastiveNetwork",
     "CosineHead",
+    "DisAlign",
     "Ensemble",
     "HierarchicalNetwork",
     "HybridViT",
@@ -49,8 +53,11 @@ __all__ = [
     "MultiHeadNetwork",
     "NearestClassMean",
     "Network",
+    "NewHead",
     "Probe",
     "ResLTNetwork",
     "SmallTowers",
+    "TauNormalized",
     "TimmNetwork",
+    "VectorNetwork",
 ]

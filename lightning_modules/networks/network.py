@@ -4,11 +4,41 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from lightning_modules.errors import ModelError
 from lightning_modules.taxonomy import Taxonomy
 
 
 class Network(nn.Module):
     """A neural network: images (B, 3, H, W) in [0, 1] to logits (B, K)."""
+
+
+class VectorNetwork(Network):
+    """A network that classifies a vector of each image, so that its classifier can be exchanged."""
+
+    def vectors(self, images: Tensor) -> Tensor:
+        """Images (B, 3, H, W) to the vectors (B, C) that the classifier receives."""
+        raise NotImplementedError
+
+    @property
+    def classifier(self) -> nn.Module:
+        """The last layer: vectors (B, C) to logits (B, K)."""
+        raise NotImplementedError
+
+    @property
+    def linear(self) -> nn.Linear:
+        """The last layer, if it is linear: logits W f + b of a vector f.
+
+        Raises:
+            ModelError: It is not, such as a cosine classifier.
+        """
+        classifier = self.classifier
+        if type(classifier) is nn.Linear:  # not a subclass, such as a cosine classifier
+            return classifier
+        raise ModelError(
+            f"The classifier of this {type(self).__name__} is a {type(classifier).__name__}, which "
+            "has no weights W and b of a linear classifier: start from a run with a linear one, "
+            "such as finetune_ce or probe_ce."
+        )
 
 
 class HierarchicalNetwork(Network):

@@ -13,13 +13,13 @@ from torch import Tensor, nn
 
 from lightning_modules.errors import ModelError
 from lightning_modules.networks.heads import Head, LinearHead
-from lightning_modules.networks.network import Network
+from lightning_modules.networks.network import VectorNetwork
 from lightning_modules.networks.timm_network import TimmNetwork
 
 RGB = 3
 
 
-class Probe(Network):
+class Probe(VectorNetwork):
     """A head on a frozen encoder, optionally with the encoder's last stages trained as well.
 
     The frozen part is in evaluation mode and has no gradients. With ``data.encoded`` its outputs
@@ -80,6 +80,10 @@ class Probe(Network):
         is_encoded = images.ndim != 4 or images.shape[1] != RGB
         encoded = images.to(self.encoder.mean.dtype) if is_encoded else self.encode(images)
         return self.stages(encoded)
+
+    @property
+    def classifier(self) -> nn.Module:
+        return self.head.linear if isinstance(self.head, LinearHead) else self.head
 
     def forward(self, images: Tensor) -> Tensor:
         return self.head(self.vectors(images))

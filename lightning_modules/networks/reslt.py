@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lightning_modules.networks.network import Network
+from lightning_modules.networks.tau_normalization import tau_normalized
 from lightning_modules.networks.timm_network import TimmNetwork
 
 
@@ -57,8 +58,7 @@ class ResLTNetwork(Network):
         """Features (..., C) to logits (..., K), with normalized weights in evaluation mode."""
         if self.training or self.gamma is None:
             return self.classifier(features)
-        weight = self.classifier.weight
-        return F.linear(features, weight / weight.norm(dim=1, keepdim=True) ** self.gamma)
+        return F.linear(features, tau_normalized(self.classifier.weight, self.gamma))
 
     def forward(self, images: Tensor) -> Tensor:
         return self.branches(images).sum(0)

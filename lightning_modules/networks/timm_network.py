@@ -12,11 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from lightning_modules.errors import ModelError, UnknownOptionError
-from lightning_modules.networks.network import Network
+from lightning_modules.networks.network import VectorNetwork
 from lightning_modules.networks.weights import load
 
 
-class TimmNetwork(Network):
+class TimmNetwork(VectorNetwork):
     """A timm model that normalizes its own input.
 
     Args:
@@ -93,6 +93,14 @@ class TimmNetwork(Network):
         if self._channels_last:
             features = features.movedim(1, -1)
         return self.model.forward_head(features, pre_logits=True)
+
+    def vectors(self, images: Tensor) -> Tensor:
+        return self.encode(images)
+
+    @property
+    def classifier(self) -> nn.Module:
+        classifier: nn.Module = self.model.get_classifier()
+        return classifier
 
     @property
     def width(self) -> int:
