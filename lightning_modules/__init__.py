@@ -7,6 +7,7 @@ from lightning_modules.classifier import Classifier
 from lightning_modules.compression import CompressedClassifier, Compression, LatentClassifier
 from lightning_modules.contrastive import ContrastiveClassifier
 from lightning_modules.errors import ModelError
+from lightning_modules.experts import Experts
 from lightning_modules.hierarchical import HierarchicalClassifier, PathClassifier
 from lightning_modules.learner import Learner
 from lightning_modules.one_pass import OnePassClassifier
@@ -26,6 +27,7 @@ __all__ = [
     "CompressedClassifier",
     "Compression",
     "ContrastiveClassifier",
+    "Experts",
     "HierarchicalClassifier",
     "LatentClassifier",
     "Learner",

@@ -10,6 +10,7 @@ from lightning_modules.losses.cost_sensitive import (
 from lightning_modules.losses.criterion import ContrastiveLoss, Criterion
 from lightning_modules.losses.cross_entropy import CrossEntropyLoss
 from lightning_modules.losses.equalization import EqualizationLoss, SoftmaxEqualizationLoss
+from lightning_modules.losses.experts import BalPoELoss, ExpertsLoss, SADELoss
 from lightning_modules.losses.focal import FocalLoss, SigmoidFocalLoss
 from lightning_modules.losses.gaussian_clouded import GCLLoss
 from lightning_modules.losses.generalized_reweight import GeneralizedReweight
@@ -29,6 +30,7 @@ from lightning_modules.losses.supcon import SupConLoss
 from lightning_modules.losses.vector_scaling import VSLoss
 
 __all__ = [
+    "BalPoELoss",
     "BalancedContrastiveLoss",
     "ClassWeights",
     "ContrastiveLoss",
@@ -38,6 +40,7 @@ __all__ = [
     "EffectiveNumber",
     "EqualizationLoss",
     "ExpectedCostLoss",
+    "ExpertsLoss",
     "FocalLoss",
     "GCLLoss",
     "GeneralizedReweight",
@@ -50,6 +53,7 @@ __all__ = [
     "OHEMLoss",
     "PaCoLoss",
     "RateDistortionLoss",
+    "SADELoss",
     "SampleLoss",
     "SeesawLoss",
     "SelectedLoss",

@@ -8,6 +8,7 @@ from lightning_modules.networks.cbam import CBAMNetwork, MultiHeadNetwork
 from lightning_modules.networks.contrastive import BCLNetwork, ContrastiveNetwork
 from lightning_modules.networks.disalign import DisAlign
 from lightning_modules.networks.ensemble import Ensemble
+from lightning_modules.networks.experts import ExpertHeads, ExpertNetwork
 from lightning_modules.networks.heads import (
     CosineHead,
     KNearestNeighbors,
@@ -40,6 +41,8 @@ __all__ = [
     "CosineHead",
     "DisAlign",
     "Ensemble",
+    "ExpertHeads",
+    "ExpertNetwork",
     "HierarchicalNetwork",
     "HybridViT",
     "KNearestNeighbors",
