@@ -20,7 +20,7 @@ RECIPE = $(or $(filter %/$(or $(EXP),none).yaml,$(RECIPES)),no-recipe)
 quoted = '$(subst ','\'',$(1))'
 
 .DEFAULT_GOAL := help
-.PHONY: no-recipe help demo data verify recipes train show study submit status evaluate predict decide compare results export card ensemble sweep dashboard sync test check docs audit bench gpu
+.PHONY: no-recipe help demo data verify recipes train show study submit status evaluate predict decide compare results export card ensemble aggregate sweep dashboard sync test check docs audit bench gpu
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z]+:.*##/ {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -75,6 +75,9 @@ export: $(ENV) $(RUN)/config.yaml ## EXP=vgg_ce [SEED=1]: export a run to ONNX a
 
 ensemble: $(ENV) ## RUNS="runs/vgg_ce/seed*" [VIEWS=8] [IN=folder]: average runs, or orientations of the images
 	$(PYTHON) -m experiments ensemble $(RUNS) $(if $(VIEWS),--views $(VIEWS)) $(if $(IN),--folder $(call quoted,$(IN))) $(ARGS)
+
+aggregate: $(ENV) ## RUNS="runs/probe_sade/seed*" [IN=folder]: weigh a run's experts on unlabeled test images
+	$(PYTHON) -m experiments aggregate $(RUNS) $(if $(IN),--folder $(call quoted,$(IN))) $(ARGS)
 
 card: $(ENV) $(RUN)/config.yaml ## EXP=vgg_ce [SEED=1]: write the model card of an evaluated run
 	$(PYTHON) -m experiments card $(RUN)

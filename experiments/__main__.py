@@ -25,6 +25,7 @@ COMMANDS = {
     "predict": Command("classify one image or all images of a folder", "use.apply", "predict"),
     "export": Command("export a run to ONNX and torch.export", "use.export"),
     "ensemble": Command("average runs, or orientations of the images", "use.ensemble"),
+    "aggregate": Command("weigh a run's experts on unlabeled test images", "use.aggregate"),
     "card": Command("write the model card of an evaluated run", "use.card"),
     "study": Command("train and evaluate all runs of a study", "running.study"),
     "compare": Command("compare runs in a table and an HTML page", "compare.__main__"),

@@ -20,7 +20,7 @@ class Experts(Classifier):
     The loss makes the method: :class:`~lightning_modules.losses.SADELoss`,
     :class:`~lightning_modules.losses.BalPoELoss` or :class:`~lightning_modules.losses.RIDELoss`.
     All three papers predict by the mean of the logits; SADE alternatively by weights that are
-    learned from the test images, without their labels (``python -m experiments aggregate``).
+    learned from the test images, without their labels (``make aggregate``).
 
     Args:
         network: Network with :class:`~lightning_modules.networks.ExpertHeads`: a

@@ -29,6 +29,7 @@ NAMES = [
         ("predict", "IN", "--images"),
         ("predict", "FORMAT", "--format"),
         ("ensemble", "IN", "--folder"),
+        ("aggregate", "IN", "--folder"),
         ("compare", "BASELINE", "--baseline"),
         ("gpu", "WEIGHTS", "--weights"),
     ],

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pytorch_lightning import LightningModule
 from torch import nn
 
 from callbacks.atomic_files import replacing, write_text
@@ -44,35 +45,57 @@ def evaluate(
     refuse_name(name)
     members = [restore(run, *options) for run in runs]
     require_same_data(runs, [member.datamodule for member in members])
-    first = runs[0]
-    seed = members[0].datamodule.seed
+    target = RunFolder.of(name, members[0].datamodule.seed)
+    claim(target, runs[0], "".join(f"{run}\n" for run in runs) + f"views {views}\n")
+    score(averaged(members, views), target, folder, *options)
 
-    class EnsembleCLI(ExperimentCLI):
-        def _before_use(self, command: str) -> None:
-            """Skip loading a checkpoint: the members are loaded already."""
-            if command == "test":
-                self.config_init[command]["verbose"] = False
 
-        def test(self, **kwargs: Any) -> None:
-            self.trainer.test(**kwargs | {"model": averaged(members, views), "ckpt_path": None})
+def claim(target: RunFolder, first: Path, contents: str) -> None:
+    """Make the folder of a run that is not trained but made from others.
 
-        def predict(self, **kwargs: Any) -> None:
-            self.trainer.predict(**kwargs | {"model": averaged(members, views), "ckpt_path": None})
+    Args:
+        target: The new folder.
+        first: Folder of the run whose options and split are copied.
+        contents: What the run is made from; written to ``members.txt``.
 
-    target = RunFolder.of(name, seed)
-    contents = "".join(f"{run}\n" for run in runs) + f"views {views}\n"
+    Raises:
+        RunError: The folder holds a run, or one that is made from others and has results.
+    """
     _refuse_taken(target, contents)
     target.path.mkdir(parents=True, exist_ok=True)
     for file in (target.config, target.split_file):
         with replacing(file) as partial:
             partial.write_bytes((first / file.name).read_bytes())
-    members_file = target.path / MEMBERS
-    write_text(members_file, contents)
+    write_text(target.path / MEMBERS, contents)
+
+
+def score(model: LightningModule, target: RunFolder, folder: Path | None, *options: str) -> None:
+    """Score a model that is made from runs on their test split, or predict a folder with it.
+
+    Args:
+        model: Module that is evaluated in place of a checkpoint.
+        target: Folder for the results, as made by :func:`claim`.
+        folder: Folder of images to predict; None scores the test split.
+        *options: Flags in addition to the recorded ones.
+    """
+
+    class MadeCLI(ExperimentCLI):
+        def _before_use(self, command: str) -> None:
+            """Skip loading a checkpoint: the weights are loaded already."""
+            if command == "test":
+                self.config_init[command]["verbose"] = False
+
+        def test(self, **kwargs: Any) -> None:
+            self.trainer.test(**kwargs | {"model": model, "ckpt_path": None})
+
+        def predict(self, **kwargs: Any) -> None:
+            self.trainer.predict(**kwargs | {"model": model, "ckpt_path": None})
+
     command = ["predict", f"--data.predict_folder={folder}"] if folder else ["test"]
-    recorded = [f"--config={target.config}", f"--ckpt_path={members_file}"]
+    recorded = [f"--config={target.config}", f"--ckpt_path={target.path / MEMBERS}"]
     # Members of several kinds have their images in common, not the outputs of an encoder.
     pixels = "--data.encoded=false"
-    run_command([command[0], *recorded, *ONE_PROCESS, pixels, *command[1:], *options], EnsembleCLI)
+    run_command([command[0], *recorded, *ONE_PROCESS, pixels, *command[1:], *options], MadeCLI)
 
 
 def _refuse_taken(target: RunFolder, contents: str) -> None:
