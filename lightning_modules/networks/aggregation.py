@@ -57,8 +57,9 @@ def stable_weights(
     """
     views = views.double().cpu()
     logarithm = torch.zeros(views.shape[1], dtype=views.dtype, requires_grad=True)
-    published = {"momentum": 0.9, "nesterov": True, "weight_decay": 5e-4}
-    optimizer = torch.optim.SGD([logarithm], lr, maximize=True, **published)
+    optimizer = torch.optim.SGD(
+        [logarithm], lr, momentum=0.9, nesterov=True, weight_decay=5e-4, maximize=True
+    )
     order = torch.Generator().manual_seed(0)
     images = views.shape[2]
     for _ in range(math.ceil(steps / math.ceil(images / batch_size))):
