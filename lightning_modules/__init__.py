@@ -15,6 +15,7 @@ from lightning_modules.paco import PaCo
 from lightning_modules.proco import ProCo
 from lightning_modules.reslt import ResLT
 from lightning_modules.second_stage import SecondStage
+from lightning_modules.simsiam import SimSiam
 from lightning_modules.spmix import SPMix
 from lightning_modules.supcon import SupCon
 from lightning_modules.tau_normalization import TauNormalization
@@ -39,6 +40,7 @@ __all__ = [
     "ResLT",
     "SPMix",
     "SecondStage",
+    "SimSiam",
     "SupCon",
     "TauNormalization",
 ]

@@ -35,7 +35,7 @@ from experiments.command_line.cli import (
 )
 from experiments.command_line.options import without_initial_weights
 from experiments.use.apply import ONE_PROCESS, recorded
-from lightning_modules import Compression
+from lightning_modules import Compression, Learner
 
 Pixels = NDArray[np.uint8]
 Photo = Pixels | Image.Image | str | Path
@@ -249,8 +249,9 @@ def build(
 
 
 def _require_classifier(folder: Path, model: nn.Module) -> None:
-    if isinstance(model, Compression):
-        raise RunError(f"{folder} trained a codec, which has no classes: use a classifier's run.")
+    if isinstance(model, Learner) and not model.diagnoses:
+        what = "a codec" if isinstance(model, Compression) else "an encoder"
+        raise RunError(f"{folder} trained {what}, which has no classes: use a classifier's run.")
 
 
 class Restored(ExperimentCLI):
@@ -270,7 +271,7 @@ def restore(folder: Path, *options: str) -> Restored:
         *options: Options besides those that the run recorded.
 
     Raises:
-        RunError: The folder lacks a file of a trained run, or the run trained a codec.
+        RunError: The folder lacks a file of a trained run, or the run has no classes.
     """
     arguments = ["predict", *recorded(folder), "--trainer.logger=false", *ONE_PROCESS, *options]
     cli = run_command(arguments, Restored)

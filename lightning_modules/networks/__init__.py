@@ -24,6 +24,7 @@ from lightning_modules.networks.network import HierarchicalNetwork, Network, Vec
 from lightning_modules.networks.new_head import NewHead
 from lightning_modules.networks.probe import Probe
 from lightning_modules.networks.reslt import ResLTNetwork
+from lightning_modules.networks.simsiam import SimSiamNetwork
 from lightning_modules.networks.tau_normalization import TauNormalized
 from lightning_modules.networks.timm_network import TimmNetwork
 
@@ -59,6 +60,7 @@ __all__ = [
     "NewHead",
     "Probe",
     "ResLTNetwork",
+    "SimSiamNetwork",
     "SmallTowers",
     "TauNormalized",
     "TimmNetwork",

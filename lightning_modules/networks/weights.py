@@ -111,7 +111,9 @@ def read(file: Path) -> State:
     """All tensors of a file of weights, safetensors or pickled, or of a run's checkpoint."""
     try:
         state = timm.models.load_state_dict(str(file))
-        return {key.removeprefix("network.model."): value for key, value in state.items()}
+        # Of a run: a network of timm, or the encoder of another network.
+        prefix = re.compile(r"^network\.(encoder\.)?model\.")
+        return {prefix.sub("", key): value for key, value in state.items()}
     except Exception as error:
         raise ModelError(
             f"{file} could not be read ({error}): set --model.network.weights to a file of weights."
