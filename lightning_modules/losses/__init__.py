@@ -21,6 +21,7 @@ from lightning_modules.losses.logit_adjusted import LogitAdjustedLoss
 from lightning_modules.losses.ohem import OHEMLoss
 from lightning_modules.losses.paco import PaCoLoss
 from lightning_modules.losses.rate_distortion import RateDistortionLoss
+from lightning_modules.losses.ride import RIDELoss
 from lightning_modules.losses.sample_loss import ClassWeights, SampleLoss
 from lightning_modules.losses.seesaw import SeesawLoss
 from lightning_modules.losses.selection import SelectedLoss
@@ -52,6 +53,7 @@ __all__ = [
     "MistakeCosts",
     "OHEMLoss",
     "PaCoLoss",
+    "RIDELoss",
     "RateDistortionLoss",
     "SADELoss",
     "SampleLoss",
