@@ -85,6 +85,8 @@ def expert_views(member: Restored, predicts: bool) -> Tensor:
         of_both = model.heads.experts(model.network.vectors(views)).float().cpu()
         logits.append(torch.stack(of_both.chunk(2, dim=1)))
     model.cpu()
+    if not sum(part.shape[2] for part in logits):
+        raise RunError("None of the images can be read: choose others with --folder.")
     return torch.cat(logits, dim=2)
 
 

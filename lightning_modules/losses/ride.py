@@ -15,7 +15,7 @@ from lightning_modules.losses.ldam import LDAMLoss
 from lightning_modules.losses.sample_loss import as_counts, at_least_float32
 
 
-class RIDELoss(ExpertsLoss, LDAMLoss):
+class RIDELoss(ExpertsLoss):
     """RIDE's loss of experts (https://arxiv.org/abs/2010.01809, section 3), without the router.
 
     The sum over the experts e of :class:`~lightning_modules.losses.LDAMLoss` and of the diversity
@@ -64,23 +64,33 @@ class RIDELoss(ExpertsLoss, LDAMLoss):
         gamma: float = 0.05,
         **kwargs: Any,
     ) -> None:
-        super().__init__(class_counts=class_counts, **kwargs)
+        super().__init__()
         if diversity < 0 or temperature <= 0 or not 0 <= gamma < 1:
             raise ModelError(
                 f"diversity={diversity}, temperature={temperature} and gamma={gamma} are out of "
                 "range: set at least 0, greater than 0, and in [0, 1)."
             )
+        self.ldam = LDAMLoss(class_counts=class_counts, **kwargs)
         self.diversity = diversity
         self.temperature = temperature
         counts = as_counts(class_counts)
         ratio = gamma * counts / counts.mean() + 1 - gamma
         self.register_buffer("ratio", (ratio / ratio.max()).float(), persistent=False)
 
+    @property
+    def reweighting(self) -> float:
+        """The phase, in [0, 1]: 0 for the first and 1 for the second."""
+        return self.ldam.reweighting
+
+    @reweighting.setter
+    def reweighting(self, phase: float) -> None:
+        self.ldam.reweighting = phase
+
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
         logits = at_least_float32(logits)
         experts = len(logits)
         repeated = target.repeat(experts, *[1] * (target.ndim - 1))
-        classification = experts * super().forward(logits.flatten(0, 1), repeated)
+        classification = experts * self.ldam(logits.flatten(0, 1), repeated)
         return classification - self.diversity * self.divergence(logits)
 
     def divergence(self, logits: Tensor) -> Tensor:

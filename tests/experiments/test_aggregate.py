@@ -13,6 +13,7 @@ from PIL import Image
 
 from callbacks.errors import RunError
 from experiments.command_line.cli import run_command
+from experiments.compare.runs import read_run
 from experiments.use import aggregate
 from lightning_modules.networks.aggregation import prediction_stability, stable_weights
 
@@ -97,6 +98,7 @@ def test_a_transductive_run_stands_beside_its_run(tmp_path, monkeypatch):
     assert record["stability"]["weighted"] >= record["stability"]["mean"]
     results = json.loads((MADE / "results.json").read_text())
     assert results["name"] == "made"
+    assert read_run(MADE).parameters == read_run(TRAINED).parameters
     weighted = predictions(MADE)
     run_command(["test", *used])
     np.testing.assert_array_equal(predictions(TRAINED), mean)  # which stays the mean
