@@ -72,7 +72,7 @@ class SADELoss(AdjustedExpertsLoss):
 
 
 class BalPoELoss(AdjustedExpertsLoss):
-    """Mean of logit-adjusted losses (https://arxiv.org/abs/2206.05260, section 3.2).
+    """Mean of logit-adjusted losses (https://arxiv.org/abs/2206.05260, section 3).
 
     Expert e has :class:`~lightning_modules.losses.LogitAdjustedLoss` with tau_e, the paper's bias
     lambda_e = 1 - tau_e. The mean of the logits decides as if all classes were equally frequent if
