@@ -17,6 +17,8 @@ from callbacks.recording.wandb_logger import ResilientWandbLogger
 class Classes(Protocol):
     """What callbacks use of the classes of a data set."""
 
+    titles: Mapping[str, str]
+
     def record(self) -> dict[str, Any]:
         """The contents of a YAML file that describes the classes."""
 

@@ -40,6 +40,7 @@ class IsicSubmission(Predictions):
         super().__init__(dirpath, output or Path(dirpath) / FILE)
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        super().on_predict_start(trainer, pl_module)
         names = self.data(trainer).class_names
         if set(names) != set(CLASSES):
             raise RunError(
@@ -62,13 +63,14 @@ class IsicSubmission(Predictions):
         table = table[table["decision"] != "unreadable"]
         names = list(self.data(trainer).class_names)
         probability = torch.tensor(table[[f"p_{name}" for name in names]].to_numpy())
-        confidences = pd.DataFrame(confidence(probability, self.decision).numpy(), columns=names)
+        decision = Decision.load(self.folder)
+        confidences = pd.DataFrame(confidence(probability, decision).numpy(), columns=names)
         confidences = confidences[list(CLASSES)].rename(columns=str.upper)
         confidences.insert(0, "image", [Path(image).stem for image in table["image"]])
         self.path.parent.mkdir(parents=True, exist_ok=True)
         write_table(self.path, confidences)
         print(f"{len(table)} rows in {self.path}, for task 3 of the ISIC 2018 challenge")
-        if self.decision is not None:
+        if decision is not None:
             print("Its most confident classes follow the decision rule of this run.")
         photos = self.photos(trainer)
         if len(table) < len(photos):

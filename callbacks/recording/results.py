@@ -21,7 +21,7 @@ from callbacks.recording.log_config import commit
 from callbacks.run_callback import RunCallback
 from callbacks.run_folder import RunFolder
 
-IMAGE_COLUMNS = ("image_id", "lesion_id", "dx", "age", "sex", "localization", "dx_type")
+IMAGE_COLUMNS = ("image_id", "lesion_id", "dx", "age", "sex", "localization", "dx_type", "tone")
 # Files that a comparison of runs needs.
 UPLOADED_FILES = (
     run_folder.CONFIG,
@@ -75,6 +75,7 @@ class Results(RunCallback):
             images = {str(name): int(n) for name, n in data.class_table["val"].items()}
             record["training"] = course(RunFolder(self.folder).metrics_file, images)
             record["shots"] = dict(data.shots)
+            record["titles"] = {name: data.classes.titles[name] for name in data.class_names}
             record |= self.diagnosis(
                 computed, metric.class_names, data.table, record["checkpoint"], last
             )

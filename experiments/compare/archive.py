@@ -15,7 +15,7 @@ from callbacks.run_folder import RunFolder
 from experiments.compare.intervals import Array
 from experiments.compare.resources import resources
 from experiments.compare.rows import BY_DECISION, Row
-from experiments.compare.runs import TestedRun, read_run
+from experiments.compare.runs import TestedRun, about_classes, read_run
 
 KEY = ["row", "seed", "checkpoint"]
 BEST, LAST = "best", "last"
@@ -134,6 +134,7 @@ class Archive:
             history=pd.DataFrame(),
             config={},
             frequency=None if counts is None else counts.loc[list(classes)].to_numpy(),
+            **about_classes(classes, {}),
         )
 
 

@@ -6,12 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from datamodules.classes import HAM10000_CLASSES
 from experiments.compare.intervals import Array
 from experiments.compare.risk_coverage import area_under_risk_coverage
-from lightning_modules.metrics import CALIBRATION_BINS, MIN_PROBABILITY
-
-SHOTS = HAM10000_CLASSES.shots
+from lightning_modules.metrics import CALIBRATION_BINS, MIN_PROBABILITY, Shots
 
 
 def scores(
@@ -21,6 +18,7 @@ def scores(
     classes: Sequence[str],
     probability: Array | None = None,
     frequency: Array | None = None,
+    shots: Shots | None = None,
 ) -> dict[str, Array]:
     """Metrics under each of R weightings, as by :class:`~lightning_modules.DiagnosticMetrics`.
 
@@ -36,12 +34,13 @@ def scores(
         classes: Names of the K classes; of two classes, the second is the positive one.
         probability: Probabilities (N, K); without them, only metrics of decisions are computed.
         frequency: Number of images of each class in the data set (K,).
+        shots: Classes with many, medium and few training images, if defined.
 
     Returns:
         Values (R,) of each metric by name.
     """
     table = confusion(prediction, label, weight, len(classes))
-    values = by_confusion(table, classes)
+    values = by_confusion(table, classes, shots)
     if frequency is not None:
         recall = np.stack([values[f"recall_{name}"] for name in classes], axis=1)
         values["natural_accuracy"] = _mean(np.nan_to_num(recall), (table.sum(2) > 0) * frequency)
@@ -101,7 +100,9 @@ def confusion(prediction: Array, label: Array, weight: Array, num_classes: int) 
     return (weight @ cells).reshape(-1, num_classes, num_classes)
 
 
-def by_confusion(confusion: Array, classes: Sequence[str]) -> dict[str, Array]:
+def by_confusion(
+    confusion: Array, classes: Sequence[str], shots: Shots | None = None
+) -> dict[str, Array]:
     """Metrics of confusion matrices (R, K, K); NaN where no class defines them."""
     hits = np.diagonal(confusion, axis1=1, axis2=2)
     support, predicted = confusion.sum(2), confusion.sum(1)
@@ -116,10 +117,9 @@ def by_confusion(confusion: Array, classes: Sequence[str]) -> dict[str, Array]:
         "macro_f1": _mean(f1, occurs_or_predicted),
         "macro_precision": _mean(precision, occurs_or_predicted),
     }
-    for shot, names in SHOTS.items():
-        if all(name in classes for members in SHOTS.values() for name in members):
-            rows = [classes.index(name) for name in names]
-            values[f"{shot}_accuracy"] = _mean(recall[:, rows], occurs[:, rows])
+    for shot, names in (shots or {}).items():
+        rows = [classes.index(name) for name in names]
+        values[f"{shot}_accuracy"] = _mean(recall[:, rows], occurs[:, rows])
     for metric, column in {"recall": known, "precision": precision, "f1": f1}.items():
         values |= {f"{metric}_{name}": column[:, c] for c, name in enumerate(classes)}
     if len(classes) == 2:

@@ -13,11 +13,9 @@ import numpy as np
 from jinja2 import Environment, FileSystemLoader
 from markupsafe import Markup
 
-from datamodules.classes import HAM10000_CLASSES
 from experiments.compare import compression, curves
 from experiments.compare.comparison import Comparison
 from experiments.compare.gallery import attention_scores, thumbnails
-from experiments.compare.metrics import SHOTS
 from experiments.compare.net_benefit import THRESHOLDS, treat_all
 from experiments.compare.options import options
 from experiments.compare.resources import resources
@@ -51,9 +49,6 @@ MORE_METRICS = {
 LEARNING_CURVES = {"val/balanced_accuracy": "validation", "train/loss": "training"}
 
 
-TITLES = HAM10000_CLASSES.titles
-
-
 def render(comparison: Comparison) -> str:
     """Render the page, which contains the comparison as JSON."""
     environment = Environment(loader=FileSystemLoader(WEB), autoescape=True)
@@ -82,6 +77,7 @@ def _data(comparison: Comparison) -> dict[str, object]:
     runs = _runs(comparison)
     test_groups = groups(comparison.rows[0])
     images, left_out = thumbnails(runs)
+    first = comparison.rows[0].runs[0]
     known = {name for row in comparison.rows for name in row.metrics}
     titles = {name: title for name, title in (MAIN_METRICS | MORE_METRICS).items() if name in known}
     return {
@@ -90,8 +86,8 @@ def _data(comparison: Comparison) -> dict[str, object]:
             {"name": name, "title": title, "interval": name in WITH_INTERVAL}
             for name, title in titles.items()
         ],
-        "class_titles": {name: TITLES.get(name, name) for name in comparison.classes},
-        "shots": SHOTS,
+        "class_titles": {name: first.titles.get(name, name) for name in comparison.classes},
+        "shots": first.shots,
         "baseline": comparison.baseline,
         "difference_legend": tuple(difference_legend(comparison)),
         "levels": curves.RECALL_LEVELS,

@@ -106,6 +106,7 @@ class Row:
                 run.classes,
                 None if self.decided else run.probability,
                 run.frequency,
+                run.shots,
             )
             | self._set_scores(run, weight)
             for prediction, run in zip(self.predictions, self.runs, strict=True)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from glob import glob
 from pathlib import Path
@@ -15,7 +15,8 @@ import pandas as pd
 
 from callbacks.errors import RunError, reason
 from callbacks.recording.history import read_history
-from callbacks.run_folder import RunFolder
+from callbacks.run_folder import TEXT_COLUMNS, RunFolder
+from datamodules.classes import HAM10000_CLASSES
 from experiments.compare.intervals import Array
 
 REQUIRED = ("image_id", "lesion_id", "dx")
@@ -45,6 +46,8 @@ class TestedRun:
         fidelity: ``contrast_before`` and ``contrast_after`` compression of each test image, NaN
             where there is none; None if nothing was compressed.
         folder: Run folder, if attention maps can be read from it.
+        shots: Classes with many, medium and few training images; empty if not defined.
+        titles: Full names of the classes, where known.
     """
 
     __test__ = False  # no test case, for pytest
@@ -64,6 +67,8 @@ class TestedRun:
     frequency: Array | None = None
     fidelity: pd.DataFrame | None = None
     folder: Path | None = None
+    shots: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    titles: Mapping[str, str] = field(default_factory=dict)
 
     @cached_property
     def label(self) -> Array:
@@ -73,8 +78,8 @@ class TestedRun:
     @cached_property
     def lesion(self) -> Array:
         """Number of every test image's lesion (N,); an image without a lesion id is its own."""
-        lesion = self.predictions["lesion_id"].fillna(self.predictions["image_id"])
-        return pd.factorize(lesion)[0]
+        lesion, image = self.predictions["lesion_id"], self.predictions["image_id"]
+        return pd.factorize(lesion.where(lesion.fillna("") != "", image))[0]
 
     @cached_property
     def probability(self) -> Array:
@@ -196,7 +201,16 @@ def _read(folder: Path, last: bool) -> TestedRun:
         frequency=_frequency(files, results["classes"]),
         fidelity=_fidelity(files.fidelity_file, predictions["image_id"]),
         folder=None if last else folder,
+        **about_classes(tuple(results["classes"]), results),
     )
+
+
+def about_classes(classes: Sequence[str], results: Mapping[str, Any]) -> dict[str, Any]:
+    """Groups and titles of classes; older runs recorded none and had HAM10000's."""
+    known = HAM10000_CLASSES if set(classes) <= set(HAM10000_CLASSES.names) else None
+    shots = known.shot_groups(dict.fromkeys(classes, 0)) if known else {}
+    titles = known.titles if known else {}
+    return {"shots": results.get("shots", shots), "titles": results.get("titles", titles)}
 
 
 def _frequency(files: RunFolder, classes: Sequence[str]) -> Array | None:
@@ -257,7 +271,8 @@ def _in(folder: Path) -> list[Path]:
 
 def _predictions(path: Path, results: dict[str, Any]) -> pd.DataFrame:
     columns = [f"p_{c}" for c in results["classes"]]
-    table = pd.read_csv(path, dtype=dict.fromkeys(columns, "float32"))
+    types = dict.fromkeys(columns, "float32")
+    table = pd.read_csv(path, dtype=types, converters=dict.fromkeys(TEXT_COLUMNS, str))
     if "set" in table:  # an empty set is an empty cell
         table["set"] = table["set"].astype(object).fillna("")
     table = table.sort_values("image_id", ignore_index=True)

@@ -15,7 +15,12 @@ UNKNOWN = "unknown"
 BANDS = ("under 40", "40 to 60", "over 60")
 # Share of the resamples that must have a value: every class then has about three lesions.
 MIN_RESAMPLE_SHARE = 0.9
-GROUP_KINDS = {"sex": "sex", "localization": "body site", "dx_type": "diagnosis method"}
+GROUP_KINDS = {
+    "sex": "sex",
+    "localization": "body site",
+    "dx_type": "diagnosis method",
+    "tone": "skin tone",
+}
 
 
 @dataclass(frozen=True)

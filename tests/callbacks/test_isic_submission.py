@@ -62,6 +62,7 @@ def predict(folder, probability, files=None, readable=None, names=NAMES) -> Path
     photos = Photos(folder=folder, files=files, remark="")
     trainer = SimpleNamespace(
         world_size=1,
+        ckpt_path=None,
         datamodule=SimpleNamespace(class_names=names),
         predict_dataloaders=SimpleNamespace(dataset=photos),
     )
