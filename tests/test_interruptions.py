@@ -102,7 +102,9 @@ def prepare(experiment, lesions):
 
 def plotted(experiment):
     """Metrics that the dashboard expects of a training run without masks."""
-    sections = (dashboard.SECTIONS[name] for name in ("Overview", "Per class", "System"))
+    sections = (
+        dashboard.line_charts(CLASSES)[name] for name in ("Overview", "Per class", "System")
+    )
     keys = {key for charts in sections for ys in charts.values() for key in ys}
     config = read(experiment.stem)
     if config["model"]["class_path"] == "lightning_modules.Compression":  # has no classes

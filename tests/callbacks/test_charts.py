@@ -1,6 +1,7 @@
 import importlib.util
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ from callbacks.looking.charts import CURVE_POINTS, curves, thinned
 from callbacks.recording.results import UPLOADED_FILES
 from callbacks.recording.wandb_logger import ResilientWandbLogger
 from callbacks.run_folder import OF_LAST_EPOCH
+from datamodules.classes import CLASSES
 from experiments.command_line.cli import run_command
 from experiments.use import dashboard
 from tests.callbacks.wandb_runs import UNAVOIDABLE, own_wandb
@@ -60,8 +62,11 @@ def keys(found: list[dict]) -> set[str]:
 
 def test_all_that_the_dashboard_plots_is_logged(logged):
     found, everything = logged
-    assert dashboard.plotted() <= found, dashboard.plotted() - found
-    assert any(key.startswith("lr-") for key in found)
+    plotted = dashboard.plotted(CLASSES)
+    assert plotted <= found, plotted - found
+    for charts in dashboard.BY_PATTERN.values():
+        for pattern in charts.values():
+            assert any(re.match(pattern, key) for key in found), pattern
     for split in ("val", "test"):
         for chart in ("pr_curve", "roc_curve", "recall_bars", "confusion_matrix"):
             assert f"{split}/{chart}_table" in found
@@ -83,8 +88,8 @@ def test_the_workspace_has_its_sections_and_all_that_they_plot():
     subprocess.run(command, check=True, env=environment, stdin=subprocess.DEVNULL)
     text = Path("workspace.json").read_text()
     sections = json.loads(text)["section"]["panelBankConfig"]["sections"]
-    assert [s["name"] for s in sections] == [*dashboard.SECTIONS]
-    assert all(f'"{key}"' in text or f":{key}" in text for key in dashboard.plotted())
+    assert [s["name"] for s in sections] == [*dashboard.line_charts(CLASSES)]
+    assert all(f'"{key}"' in text or f":{key}" in text for key in dashboard.plotted(CLASSES))
 
 
 def test_without_the_library_or_a_server_it_says_so(monkeypatch):
