@@ -37,17 +37,19 @@ class SampleLoss(Criterion):
             larger losses.
         class_counts: Number of training images per class; the command line takes them from the
             data.
+
+    Attributes:
         reweighting: Strength r of the weights, in [0, 1]: each becomes 1 + r (w_c - 1), with w
-            summing to K, and is then scaled by ``normalize``. 1 weighs by w; 0 weighs all samples
-            equally. :class:`callbacks.Anneal` may step it from 0 to 1, which is deferred
-            re-weighting, DRW (https://arxiv.org/abs/1906.07413).
+            summing to K, and is then scaled by ``normalize``. 1, the initial value, weighs by w; 0
+            weighs all samples equally. :class:`callbacks.Anneal` may step it from 0 to 1, which is
+            deferred re-weighting, DRW (https://arxiv.org/abs/1906.07413).
 
     Shape:
         Logits (B, K) of any floating type; labels (B,) int64, or soft labels (B, K). Computed in
         float32 or better; the scalar is the same in all processes.
 
     Raises:
-        ModelError: ``reweighting`` is out of range, or ``weights`` need ``class_counts``.
+        ModelError: ``weights`` need ``class_counts``, which are empty.
     """
 
     class_weights: Tensor | None
@@ -57,13 +59,10 @@ class SampleLoss(Criterion):
         weights: ClassWeights | None = None,
         normalize: Literal["batch", "class"] = "batch",
         class_counts: Sequence[int] = (),
-        reweighting: float = 1.0,
     ) -> None:
         super().__init__()
-        if not 0 <= reweighting <= 1:
-            raise ModelError(f"reweighting={reweighting} is out of range: set it in [0, 1].")
         self.normalize = normalize
-        self.reweighting = reweighting
+        self.reweighting = 1.0
         w = None if weights is None else weights(class_counts)
         w = None if w is None else (w * len(w) / w.sum()).float()
         self.register_buffer(
