@@ -212,14 +212,16 @@ class Paired(EpochSampler):
     Args:
         labels: Class of each of the N training images.
         anchors: Distribution of the anchors. ``balanced`` draws all classes equally often, so that
-            mixing multiplies the rare ones, as in the paper. ``natural`` shows every image once in
-            two epochs, as in the published code (https://github.com/Yancy10-1/SPMix).
+            mixing multiplies the rare ones, as in SPMix's paper. ``natural`` shows every image once
+            in two epochs, as in its published code (https://github.com/Yancy10-1/SPMix), CMO and
+            Balanced-MixUp.
         partners: Distribution of the partners. ``head`` draws from the most frequent class,
-            whatever the anchor's: the paper's "head-class image". ``balanced`` draws all classes
-            equally often, as in the published code. ``more_frequent`` draws from all classes with
-            more images than the anchor's, or from all images if there are none; the partner then
-            gives away something about the anchor's class. ``reversed`` draws class c with a
-            probability proportional to 1 / N_c^power, whatever the anchor's.
+            whatever the anchor's: the "head-class image" of SPMix's paper. ``balanced`` draws all
+            classes equally often, as in its published code, that of CMO and Balanced-MixUp.
+            ``more_frequent`` draws from all classes with more images than the anchor's, or from all
+            images if there are none; the partner then gives away something about the anchor's
+            class. ``reversed`` draws class c with a probability proportional to 1 / N_c^power,
+            whatever the anchor's: q(r, k) of CMO's paper, with r the power.
         power: Exponent of ``reversed``; 0 is ``balanced``.
 
     Examples:

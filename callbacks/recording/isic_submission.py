@@ -55,7 +55,7 @@ class IsicSubmission(Predictions):
             if len(several) > 1:
                 raise RunError(
                     f"The ISIC 2018 challenge identifies images by their names without ending, and "
-                    f"{name} is the name of {' and '.join(several)}: predict them one by one."
+                    f"{name} is the name of {' and '.join(several)}: rename one of them."
                 )
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -30,6 +30,9 @@ class BalancedMixup(Mix):
             (https://github.com/agaldran/balanced_mixup) draws it once per batch.
         num_classes: Number of classes K; the command line takes it from the data.
 
+    Raises:
+        ModelError: The number of rows is odd.
+
     Shape:
         As for :class:`~lightning_modules.mixes.Mixup`, from 2 n rows to n rows.
 

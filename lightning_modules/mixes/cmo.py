@@ -22,13 +22,17 @@ class CMO(CutMix):
     the label of a mix.
 
     Args:
-        alpha: Parameter of the Beta distribution, above 0; at 1 lambda is uniform, as in the paper.
-        probability: Probability of mixing, in [0, 1]; 0.5 in the paper. Other backgrounds are kept
-            as they are, and their foregrounds are not used. The published code does not mix in the
-            first 4 and the last 3 of 200 epochs: set it to 0 there with ``callbacks.Anneal``.
+        alpha: Parameter of the Beta distribution, above 0; at 1 lambda is uniform, as in the
+            published code (https://github.com/naver-ai/cmo).
+        probability: Probability of mixing, in [0, 1]; 0.5 in the published code. Other backgrounds
+            are kept as they are, and their foregrounds are not used. The code does not mix in the
+            first 4 and the last 3 of 200 epochs; ``callbacks.Anneal`` sets it to 0 at the end.
         per_image: Whether to draw lambda, center and the decision to mix for each image; the
-            published code (https://github.com/naver-ai/cmo) draws them once per batch.
+            published code draws them once per batch.
         num_classes: Number of classes K; the command line takes it from the data.
+
+    Raises:
+        ModelError: The images are vectors, or the number of rows is odd.
 
     Shape:
         As for :class:`CutMix`, from 2 n rows to n rows.

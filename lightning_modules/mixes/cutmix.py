@@ -27,6 +27,9 @@ class CutMix(Mix):
             published code draws them once per batch.
         num_classes: Number of classes K; the command line takes it from the data.
 
+    Raises:
+        ModelError: The images are encoded as vectors, which have no boxes.
+
     Shape:
         ``image`` (B, 3, H, W), and ``mask`` and ``saliency`` (B, 1, H, W) if the batch has them,
         to the same shapes; ``label`` (B,), or soft (B, K) of an earlier mix, to soft (B, K).
