@@ -88,6 +88,23 @@ def test_a_row_is_trained_decided_and_tested(two_rows, machine):
     assert "--model.lr" not in machine.told[-2]
 
 
+def test_sets_are_chosen_with_or_without_a_rule(two_rows, machine):
+    plain = [run.record for run in Study.read(two_rows).runs]
+    record = yaml.safe_load(two_rows.read_text())
+    record["rows"]["first"]["sets"] = "Marginal"
+    record["rows"]["bbn"]["sets"] = "ClassConditional"
+    two_rows.write_text(yaml.safe_dump(record, sort_keys=False))
+    runs = Study.read(two_rows).runs
+    both, alone = ([c for c in run.commands() if c[0] == "validate"] for run in runs[::2])
+    assert both[0][-2:] == ["--trainer.callbacks.rule=ArgMax", "--trainer.callbacks.sets=Marginal"]
+    assert alone[0][-2:] == [
+        "--trainer.callbacks+=callbacks.ChooseDecision",
+        "--trainer.callbacks.sets=ClassConditional",
+    ]
+    assert "sets Marginal\n" in runs[0].record
+    assert not [text for text in plain if "sets" in text]
+
+
 def test_the_last_epoch_is_tested_before_the_best_where_it_is_asked_for(two_rows, machine):
     record = yaml.safe_load(two_rows.read_text()) | {"last": True}
     record["rows"]["bbn"]["last"] = False

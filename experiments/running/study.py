@@ -42,6 +42,7 @@ class StudyRun:
         options: Command-line options.
         after: Row to finish first: this run starts from its run with the same seed.
         decide: Decision rule to choose on the validation split before testing.
+        sets: Method of prediction sets to choose on the validation split before testing.
         last: Whether to test the last epoch as well as the best.
     """
 
@@ -52,6 +53,7 @@ class StudyRun:
     options: tuple[str, ...] = ()
     after: str | None = None
     decide: str | None = None
+    sets: str | None = None
     last: bool = False
 
     @property
@@ -69,6 +71,8 @@ class StudyRun:
         made = {key: value for key, _, value in flags if not key.startswith(IRRELEVANT)}
         sources = [Path(value, RECORD) for value in made.values() if value]
         lines = [self.experiment, f"decide {self.decide}", *map("=".join, made.items())]
+        if self.sets:  # records of rows without them are as before they existed
+            lines.insert(2, f"sets {self.sets}")
         # Not Path.is_file, which fails at values that are too long for a file name.
         records = (file.read_text("utf-8") for file in sources if os.path.isfile(file))
         return "\n".join([*lines, *records, ""])
@@ -80,10 +84,11 @@ class StudyRun:
         yield ["fit", "--config", config, *head, *self.options]
         trained = ["--config", str(RunFolder(self.folder).config), "--ckpt_path"]
         trained += [str(RunFolder(self.folder).best)]
-        if self.decide:
-            chooser = "--trainer.callbacks+=callbacks.ChooseDecision"
-            rule = f"--trainer.callbacks.rule={self.decide}"
-            yield ["validate", *trained, chooser, rule]
+        if self.decide or self.sets:
+            chooser = ["--trainer.callbacks+=callbacks.ChooseDecision"]
+            chooser += [f"--trainer.callbacks.rule={self.decide}"] if self.decide else []
+            chooser += [f"--trainer.callbacks.sets={self.sets}"] if self.sets else []
+            yield ["validate", *trained, *chooser]
         if self.last:
             yield ["test", *trained[:-1], str(RunFolder(self.folder).last)]
         yield ["test", *trained]
@@ -125,9 +130,9 @@ class Study:
         """Read a study file: ``seeds``, ``options`` of all runs, and ``rows`` with their options.
 
         ``{seed}`` in the value of an option is replaced by the seed; null removes an option of all
-        runs from a row. Four keys of a row are arguments of :class:`StudyRun` instead of options:
-        ``experiment`` (default: the row's name), ``after``, ``decide`` and ``last`` (default: that
-        of the file).
+        runs from a row. Five keys of a row are arguments of :class:`StudyRun` instead of options:
+        ``experiment`` (default: the row's name), ``after``, ``decide``, ``sets`` and ``last``
+        (default: that of the file).
         """
         record = yaml.safe_load(path.read_text("utf-8"))
         names, last = list(record["rows"]), record.get("last", False)
@@ -177,7 +182,7 @@ class Study:
 
 
 def _run(study: str, name: str, row: Options, seed: int, shared: Options) -> StudyRun:
-    known = {key: row[key] for key in ("after", "decide", "last") if key in row}
+    known = {key: row[key] for key in ("after", "decide", "sets", "last") if key in row}
     row_options = {key: row[key] for key in row if key not in ("experiment", *known)}
     options = {key: value for key, value in {**shared, **row_options}.items() if value is not None}
     flags = tuple(f"--{key}={_flag(value, seed)}" for key, value in options.items())
