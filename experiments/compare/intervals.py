@@ -20,7 +20,7 @@ def over_seeds(values: Array) -> Interval | None:
     """Student's t interval for the mean over training runs; None for fewer than two."""
     if len(values) < 2:
         return None
-    half = stats.t.ppf((1 + LEVEL) / 2, len(values) - 1) * stats.sem(values)
+    half = stats.t.ppf((1 + LEVEL) / 2, len(values) - 1) * values.std(ddof=1) / len(values) ** 0.5
     return float(values.mean() - half), float(values.mean() + half)
 
 
