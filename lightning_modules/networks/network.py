@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from timm.layers import Linear as TimmLinear
 from torch import Tensor, nn
 
 from lightning_modules.errors import ModelError
@@ -32,7 +33,8 @@ class VectorNetwork(Network):
             ModelError: It is not, such as a cosine classifier.
         """
         classifier = self.classifier
-        if type(classifier) is nn.Linear:  # not a subclass, such as a cosine classifier
+        if type(classifier) in (nn.Linear, TimmLinear):  # other subclasses may compute cosines
+            assert isinstance(classifier, nn.Linear)
             return classifier
         raise ModelError(
             f"The classifier of this {type(self).__name__} is a {type(classifier).__name__}, which "

@@ -179,6 +179,17 @@ def test_equal_taus_give_the_smallest(network):
     assert module.network.tau.item() == 0.5
 
 
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [("vgg11", {"mlp_ratio": 0.01}), ("mobilenetv3_small_050", {}), ("test_vit", {})],
+)
+def test_vectors_and_linear_are_the_network(name, options):
+    network = TimmNetwork(name, num_classes=3, pretrained=False, size=32, options=options).eval()
+    with torch.no_grad():
+        logits = network.linear(network.vectors(IMAGES[:2]))
+        torch.testing.assert_close(logits, network(IMAGES[:2]))
+
+
 def test_what_has_no_linear_classifier_is_refused():
     network = probe(CosineHead)
     for make in (TauNormalized, DisAlign, NewHead):
