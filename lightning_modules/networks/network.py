@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from timm.layers import Linear as TimmLinear
+from timm.layers.linear import Linear as TimmLinear
 from torch import Tensor, nn
 
 from lightning_modules.errors import ModelError
