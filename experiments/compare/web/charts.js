@@ -25,7 +25,7 @@ export function whisker(estimate, [low, high], mark, bar) {
 export const whiskerTitle = ([low, high]) => `plot, ${fixed(low, 2)} to ${fixed(high, 2)}`;
 
 // A mark and its explanation.
-const sample = (mark, text) =>
+export const sample = (mark, text) =>
   el("span", { class: "key" }, svg("svg", { viewBox: "0 0 26 12", width: 26 }, mark), ` ${text}`);
 export const sampleLine = (kind, text) =>
   sample(svg("line", { class: kind, x1: 0, x2: 26, y1: 6, y2: 6 }), text);

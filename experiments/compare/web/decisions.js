@@ -3,7 +3,7 @@
 import { baseline, data, fixed, shown, signed } from "./data.js";
 import { choice, classLegend, controls, el, estimate, nameColumn } from "./elements.js";
 import { note, numeric, svg, table } from "./elements.js";
-import { band, chart, path, sampleLine } from "./charts.js";
+import { band, chart, path, sample, sampleLine } from "./charts.js";
 
 const SIZE = { width: 640, height: 360 };
 const NO_ROW = "None of the rows shown has this chart.";
@@ -29,10 +29,12 @@ function linesOf(rows, front, xs, curveOf) {
 
 function linesKey(rows, front) {
   const compared = rows.includes(baseline) && baseline !== front;
+  const area = svg("rect", { class: "range", x: 0, y: 0, width: 26, height: 12 });
   return el(
     "p",
     { class: "note" },
-    sampleLine("mean", `${front.name}, shaded: 95 % interval over lesions`),
+    sampleLine("mean", front.name),
+    sample(area, "its 95 % interval over lesions"),
     compared && sampleLine("reference", baseline.name),
     rows.length > 1 + compared && sampleLine("other", "other rows"),
   );
