@@ -37,8 +37,11 @@ class RIDELoss(ExpertsLoss):
         temperature: Largest temperature alpha, greater than 0.
         gamma: Difference of the temperatures, in [0, 1); 0 gives all classes the temperature
             alpha. The published code has 0.05, for ImageNet-LT 0.02 and for iNaturalist 0.015.
-        **kwargs: As for :class:`~lightning_modules.losses.LDAMLoss`. ``reweighting`` is the phase,
-            0 for the first and 1 for the second, of weights and temperatures.
+        **kwargs: As for :class:`~lightning_modules.losses.LDAMLoss`.
+
+    Attributes:
+        reweighting: Phase of weights and temperatures, in [0, 1]: 0 for the first and 1, the
+            initial value, for the second. :class:`callbacks.Anneal` may step it.
 
     Shape:
         Logits (E, B, K), labels (B,) or soft labels (B, K).
