@@ -33,7 +33,7 @@ TRAIN = "train it with `make train` until an epoch is validated"
 RESTORE = "restore it from a copy, or save it as comma-separated values in UTF-8"
 EVALUATE = "evaluate it with `python -m experiments evaluate {path}{option}`"
 # Never numbers or missing, even if an id is 0012 or a class is called None.
-TEXT_COLUMNS = ("image_id", "lesion_id", "dx", "split", "part", "decision")
+TEXT_COLUMNS = ("image_id", "lesion_id", "dx", "split", "part", "decision", "set")
 SEED = re.compile(r"seed(\d+)")
 
 

@@ -95,6 +95,11 @@ class Classes:
                 "labels."
             )
         entries = {str(name): _entry(name, given, source) for name in given}
+        if divided := [name for name in entries if len(name.split()) != 1]:
+            raise DataError(
+                f"{source}: the class {divided[0]!r} needs a code without spaces, since metrics "
+                "and columns are named after it: write `code: full name` for each class."
+            )
         if len(entries) < len(given):
             raise DataError(f"{source} lists a class twice: {', '.join(map(str, given))}.")
         classes = cls(

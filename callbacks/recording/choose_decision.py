@@ -73,7 +73,9 @@ class ChooseDecision(RunCallback):
         metric = self.metric(pl_module, "val")
         computed = metric.compute()
         if not pl_module.diagnoses:
-            raise RunError("This run predicts no classes to decide on: use the run of a classifier.")
+            raise RunError(
+                "This run predicts no classes to decide on: use the run of a classifier."
+            )
         table = self.data(trainer).table
         probability, label = computed["probability"].cpu(), computed["label"].cpu()
         images = int((table["split"] == "val").sum())

@@ -273,8 +273,6 @@ def _predictions(path: Path, results: dict[str, Any]) -> pd.DataFrame:
     columns = [f"p_{c}" for c in results["classes"]]
     types = dict.fromkeys(columns, "float32")
     table = pd.read_csv(path, dtype=types, converters=dict.fromkeys(TEXT_COLUMNS, str))
-    if "set" in table:  # an empty set is an empty cell
-        table["set"] = table["set"].astype(object).fillna("")
     table = table.sort_values("image_id", ignore_index=True)
     if missing := {*REQUIRED, *columns} - set(table):
         raise ValueError(f"{path.name} lacks {', '.join(sorted(missing))}")

@@ -141,6 +141,7 @@ def test_a_missing_column_is_named_with_its_remedy(root):
         ({}, "no `classes`"),
         ({"classes": ["one"]}, "at least two"),
         ({"classes": ["a", "a"]}, "lists a class twice"),
+        ({"classes": ["plaque psoriasis", "acne"]}, "needs a code without spaces"),
         ({"classes": DISEASES, "shots": {"many": ["acne"]}}, "`shots` is"),
         ({"classes": DISEASES, "shots": {"many": 1, "few": 5}}, "`shots` is"),
         ({"classes": DISEASES, "tasks": {"x": ["acne", "pox"]}}, "`tasks` names 'pox'"),
