@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -34,6 +35,7 @@ RESTORE = "restore it from a copy, or save it as comma-separated values in UTF-8
 EVALUATE = "evaluate it with `python -m experiments evaluate {path}{option}`"
 # Never numbers or missing, even if an id is 0012 or a class is called None.
 TEXT_COLUMNS = ("image_id", "lesion_id", "dx", "split", "part", "decision", "set")
+NOT_KNOWN = ("", "nan", "NaN", "NA", "N/A", "None", "null")  # in other columns
 SEED = re.compile(r"seed(\d+)")
 
 
@@ -199,12 +201,26 @@ class RunFolder:
 
 def _table(file: Path, columns: list[str], how: str) -> pd.DataFrame:
     """A table of a run, with ``how`` to get another one if it cannot be read."""
-    import pandas as pd
-
     try:
-        table = pd.read_csv(file, converters=dict.fromkeys(TEXT_COLUMNS, str))
+        table = read_csv(file)
         if missing := [name for name in columns if name not in table]:
             raise ValueError(f"it has no column {', '.join(missing)}")
     except (OSError, ValueError) as error:
         raise RunError(f"{file} cannot be read ({reason(error)}): {how}.") from None
     return table
+
+
+def read_csv(file: Path, types: Mapping[str, str] | None = None) -> pd.DataFrame:
+    """A table of a run, whose ids and classes are text, empty where they are not known.
+
+    Args:
+        file: The table.
+        types: Types of other columns.
+    """
+    import pandas as pd
+
+    columns = pd.read_csv(file, nrows=0).columns
+    text = dict.fromkeys((name for name in columns if name in TEXT_COLUMNS), "str")
+    unknown = {name: NOT_KNOWN for name in columns if name not in TEXT_COLUMNS}
+    known = {name: kind for name, kind in (types or {}).items() if name in columns}
+    return pd.read_csv(file, dtype=text | known, keep_default_na=False, na_values=unknown)

@@ -15,6 +15,7 @@ from PIL import Image
 
 from callbacks.errors import RunError
 from callbacks.recording.decision import Decision
+from callbacks.run_folder import read_csv
 from datamodules.classes import CLASSES
 from experiments import RunFolder, load
 from experiments.use.apply import recorded
@@ -237,3 +238,14 @@ def test_the_folder_of_a_name_and_a_seed():
     assert folder.path == Path("runs/vgg_ce/seed3")
     assert repr(folder) == "RunFolder('runs/vgg_ce/seed3')"
     assert (folder.name, folder.seed) == ("vgg_ce", 3)
+
+
+def test_ids_and_classes_are_text_and_the_rest_is_not(tmp_path):
+    table = "image_id,dx,set,age,p_NA\n0012,NA,,nan,0.5\n0013,None,NA None,40,\n"
+    (tmp_path / "x.csv").write_text(table)
+    found = read_csv(tmp_path / "x.csv", {"p_NA": "float32", "missing": "float32"})
+    assert found["image_id"].tolist() == ["0012", "0013"]
+    assert found["dx"].tolist() == ["NA", "None"]
+    assert found["set"].tolist() == ["", "NA None"]
+    assert found["age"].isna().tolist() == [True, False]
+    assert str(found["p_NA"].dtype) == "float32"

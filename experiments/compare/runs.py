@@ -15,7 +15,7 @@ import pandas as pd
 
 from callbacks.errors import RunError, reason
 from callbacks.recording.history import read_history
-from callbacks.run_folder import TEXT_COLUMNS, RunFolder
+from callbacks.run_folder import RunFolder, read_csv
 from datamodules.classes import HAM10000_CLASSES
 from experiments.compare.intervals import Array
 
@@ -271,8 +271,7 @@ def _in(folder: Path) -> list[Path]:
 
 def _predictions(path: Path, results: dict[str, Any]) -> pd.DataFrame:
     columns = [f"p_{c}" for c in results["classes"]]
-    types = dict.fromkeys(columns, "float32")
-    table = pd.read_csv(path, dtype=types, converters=dict.fromkeys(TEXT_COLUMNS, str))
+    table = read_csv(path, dict.fromkeys(columns, "float32"))
     table = table.sort_values("image_id", ignore_index=True)
     if missing := {*REQUIRED, *columns} - set(table):
         raise ValueError(f"{path.name} lacks {', '.join(sorted(missing))}")
