@@ -107,8 +107,10 @@ class TableFolder(DataFolder):
 
     def report_unused(self, used: pd.DataFrame) -> None:
         super().report_unused(used)
-        known = {file.relative_to(self.images).as_posix() for file in self.image_files.values()}
-        if unused := sorted(set(relative_files(self.images)) - known):
+        files = [*self.image_files.values(), *self.mask_files.values()]
+        inside = (file for file in files if file.is_relative_to(self.images))
+        known = {file.relative_to(self.images).as_posix() for file in inside}
+        if unused := sorted(set(self._image_names.values()) - known):
             more = " ..." if len(unused) > MAX_LISTED else ""
             print(
                 f"{len(unused):,} files are left out, because {self.table_file.name} has no row "

@@ -195,6 +195,15 @@ def test_a_file_without_a_row_is_reported(root, capsys):
     assert f"table.csv has no row for them: {table['file'].iloc[-1]}.png" in capsys.readouterr().out
 
 
+def test_only_images_are_reported_as_left_out(root, capsys):
+    describe(root, classes=DISEASES, images=".")
+    files = pd.read_csv(root / "table.csv", dtype=str)["file"]
+    change(root, file="pictures/" + files, mask=files)
+    for _ in range(2):  # the second time with the cache
+        data(root, mask=True).prepare_data()
+    assert "left out" not in capsys.readouterr().out
+
+
 def test_the_classes_can_be_written_and_read_back(root):
     describe(root, classes=DISEASES, shots={"many": 20, "few": 10}, tasks={"red": DISEASES[:2]})
     classes = data(root).classes
