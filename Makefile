@@ -20,7 +20,7 @@ RECIPE = $(or $(filter %/$(or $(EXP),none).yaml,$(RECIPES)),no-recipe)
 quoted = '$(subst ','\'',$(1))'
 
 .DEFAULT_GOAL := help
-.PHONY: no-recipe help demo data verify recipes train show study submit status evaluate predict decide compare results export card ensemble aggregate sweep dashboard sync test check docs audit bench gpu
+.PHONY: no-recipe help demo data adopt verify recipes train show study submit status evaluate predict decide compare results export card ensemble aggregate sweep dashboard sync test check docs audit bench gpu
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z]+:.*##/ {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -33,6 +33,9 @@ demo: $(ENV) ## draw synthetic lesions, train SPMix on them and evaluate it
 
 data: $(ENV) ## [SRC=folder]: download and install HAM10000, or install from archives in a folder
 	$(PYTHON) -m datamodules install $(if $(SRC),--src $(call quoted,$(SRC))) $(ARGS)
+
+adopt: $(ENV) ## SRC=folder [ARGS="--out data/mine"]: write table.csv and dataset.yaml for your own images or a public set
+	$(PYTHON) -m datamodules adopt $(if $(SRC),$(call quoted,$(SRC))) $(ARGS)
 
 verify: $(ENV) ## list missing, unreadable and unexpected files of the data
 	$(PYTHON) -m datamodules verify $(ARGS)

@@ -1,4 +1,4 @@
-"""The command line of the data: ``python -m datamodules install|verify|cache|synthesize``."""
+"""The command line of the data: ``python -m datamodules install|verify|cache|synthesize|adopt``."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 
 from jsonargparse import auto_cli
 
+from datamodules.adopt import adopt
 from datamodules.cache import cached_arrays
 from datamodules.errors import DataError
 from datamodules.install import install
@@ -16,7 +17,7 @@ from datamodules.memory import keep_freed_memory
 from datamodules.synthetic import synthesize
 from datamodules.verify import verify
 
-FLAGS = ("--official", "--saliency")
+FLAGS = ("--official", "--saliency", "--skip", "--overwrite")
 
 
 def cache(
@@ -47,6 +48,6 @@ if __name__ == "__main__":
     try:
         # Users type bare flags; jsonargparse expects true or false.
         args = [f"{arg}=true" if arg in FLAGS else arg for arg in sys.argv[1:]]
-        auto_cli([install, verify, cache, synthesize], args=args)
+        auto_cli([install, verify, cache, synthesize, adopt], args=args)
     except (DataError, OSError) as error:  # such as a folder that is not writable
         sys.exit(f"error: {error}")

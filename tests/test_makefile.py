@@ -26,6 +26,7 @@ NAMES = [
     ("verb", "variable", "option"),
     [
         ("data", "SRC", "--src"),
+        ("adopt", "SRC", "adopt"),
         ("predict", "IN", "--images"),
         ("predict", "FORMAT", "--format"),
         ("ensemble", "IN", "--folder"),
