@@ -188,7 +188,7 @@ def _read(path: Path, names: Mapping[str, str]) -> pd.DataFrame:
     except (OSError, ValueError) as error:
         raise DataError(f"{path} is not a Parquet file ({error}): write it again.") from error
     texts = {names[name] for name in TEXT} & set(table)
-    return table.astype(dict.fromkeys(texts, "string")).astype(dict.fromkeys(texts, object))
+    return table.astype(dict.fromkeys(texts, "str"))
 
 
 def _groups(table: pd.DataFrame, group: str) -> pd.Series[str]:

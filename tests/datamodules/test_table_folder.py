@@ -180,7 +180,6 @@ def test_tasks_are_subsets_of_the_classes(root):
 
 
 def test_parquet_is_read_like_csv(root):
-    pytest.importorskip("pyarrow")
     table = data(root).table
     pd.read_csv(root / "table.csv", dtype={"file": str}).to_parquet(root / "table.parquet")
     (root / "table.csv").unlink()
