@@ -20,7 +20,7 @@ from datamodules.adopt_sets import (
     fitzpatrick17k,
     pad_ufes_20,
 )
-from datamodules.adopt_source import TABLE, Adopted, Source, same
+from datamodules.adopt_source import TABLE, Adopted, Source, code_of, coded, same
 from datamodules.errors import DataError
 from datamodules.table_folder import DATASET
 
@@ -90,6 +90,8 @@ def adopt(
         table = table.assign(image=_names(table, images, source))
         shown = Path(IMAGES) if found.unpack else _shown(images, target)
         record = _record(found, table, group, shown, _shown(folder / found.masks, target))
+        if found.classes is None:
+            table = table.assign(label=table["label"].map(code_of))
         _write(Path(temporary), target, found, table, record)
     print(f"Wrote {target / TABLE} and {target / DATASET}. Train with --data.root={target}.")
 
@@ -256,7 +258,7 @@ def _record(
 ) -> dict[str, Any]:
     """The contents of ``dataset.yaml``."""
     present = table["label"].value_counts().index.tolist()  # the most frequent first
-    record: dict[str, Any] = {"classes": present}
+    record: dict[str, Any] = {"classes": coded(present)}
     if found.classes is not None:
         complete = found.classes.record()
         titles = {

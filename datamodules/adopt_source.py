@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -157,6 +158,23 @@ class Source:
 
     def _parts(self, file: Path) -> tuple[str, ...]:
         return PurePosixPath(self.name(file)).parts
+
+
+def code_of(label: str) -> str:
+    """The code of a class whose label has spaces, such as clark_nevus."""
+    return re.sub(r"[^\w.+-]+", "_", label.strip()).strip("_")
+
+
+def coded(labels: list[str]) -> list[str] | dict[str, str]:
+    """Labels as classes: themselves, or codes with the labels as titles if some have spaces.
+
+    Raises:
+        DataError: Two labels have the same code.
+    """
+    titles = {code_of(label): label for label in labels}
+    if len(titles) < len(labels):
+        raise DataError(f"Some labels differ only in spaces or signs: rename one of {labels}.")
+    return labels if list(titles) == labels else titles
 
 
 def same(first: Path, second: Path) -> bool:

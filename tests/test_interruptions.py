@@ -23,6 +23,7 @@ __all__ = ["small_networks"]  # a fixture
 
 PLAIN = ROOT / "tests" / "plain.yaml"
 STEPS, EPOCHS = 4, 2  # steps per epoch, epochs per run
+WITHOUT_CLASSES = ("lightning_modules.Compression", "lightning_modules.SimSiam")
 COLUMNS = ["step", "kind", "epoch", "train/loss", "val/balanced_accuracy"]
 
 
@@ -83,9 +84,11 @@ def assert_same_run(one, other, lost=0):
     histories = [read_history(f"runs/{name}/seed0/metrics.jsonl") for name in (one, other)]
     columns = [c for c in COLUMNS if c in histories[0]]
     whole, found = (h[columns].set_index(["step", "kind"]) for h in histories)
+    # An interrupted epoch has no row of resources, which is all that some methods log in training.
+    whole = whole[whole.drop(columns="epoch").notna().any(axis="columns")]
     found = found.reindex(whole.index)
     same = ((whole == found) | (whole.isna() & found.isna())).all(axis="columns")
-    assert len(histories[1]) <= len(whole)
+    assert len(histories[1]) <= len(histories[0])
     assert (~same).sum() <= lost
     assert found[~same].isna().all(axis=None)
 
@@ -107,8 +110,10 @@ def plotted(experiment):
     )
     keys = {key for charts in sections for ys in charts.values() for key in ys}
     config = read(experiment.stem)
-    if config["model"]["class_path"] == "lightning_modules.Compression":  # has no classes
+    if config["model"]["class_path"] in WITHOUT_CLASSES:
         return {key for key in keys if key.endswith("/loss") or key.startswith("resources/")}
+    if config["model"]["class_path"] == "lightning_modules.TauNormalization":  # trains nothing
+        keys.remove("train/loss")
     if config["data"].get("task") == "melanoma":
         others = {c for c in CLASSES if c not in ("mel", "nv")} | {"many", "medium", "few"}
         return {key for key in keys if not others & set(re.split("[/_]", key))}

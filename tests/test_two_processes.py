@@ -107,7 +107,7 @@ def one_of_two(rank, model, batch):
 @pytest.mark.parametrize("experiment", models(), ids=lambda path: path.stem)
 def test_two_processes_are_one(experiment, lesions, monkeypatch):
     model, batch = build(experiment, lesions, monkeypatch)
-    for draw in ("rand", "rand_like"):  # processes draw differently
+    for draw in ("rand", "rand_like", "randn", "randn_like"):  # processes draw differently
         like = torch.ones_like if "like" in draw else torch.ones
         monkeypatch.setattr(torch, draw, lambda *a, like=like, **k: like(*a, **k) / 2)
     if not any(parameter.requires_grad for parameter in model.parameters()):

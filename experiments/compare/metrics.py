@@ -173,7 +173,9 @@ def calibration_bin(probability: Array) -> Array:
 
 def _weighted(values: Array, weight: Array) -> Array:
     """Mean of values of the images (N,) under each weighting (R,)."""
-    return weight @ values.astype(weight.dtype) / weight.sum(1)
+    # Some matrix kernels raise the invalid flag for numbers beyond the end of a short vector.
+    with np.errstate(invalid="ignore"):
+        return weight @ values.astype(weight.dtype) / weight.sum(1)
 
 
 def _mean(values: Array, where: Array) -> Array:

@@ -57,6 +57,7 @@ def predicting(callback, folder):
         predict_dataloaders=SimpleNamespace(dataset=Photos(files=files, folder=folder, remark="")),
         datamodule=SimpleNamespace(class_names=["mel", "nv"]),
         world_size=1,
+        ckpt_path=None,
     )
     batch = {
         "image": torch.rand(len(files), 3, 32, 32),
@@ -64,6 +65,7 @@ def predicting(callback, folder):
         "readable": torch.ones(len(files), dtype=torch.bool),
     }
     callback.setup(trainer, None, "predict")
+    callback.on_predict_start(trainer, None)
     probability = torch.full((len(files), 2), 0.5)
     callback.on_predict_batch_end(trainer, Pooled(), probability, batch, 0)
     callback.on_predict_end(trainer, None)
