@@ -12,7 +12,7 @@ from datamodules.adopt import adopt
 from datamodules.cache import cached_arrays
 from datamodules.errors import DataError
 from datamodules.install import install
-from datamodules.lesion_data import open_folder
+from datamodules.labeled_images import open_folder
 from datamodules.memory import keep_freed_memory
 from datamodules.synthetic import synthesize
 from datamodules.verify import verify

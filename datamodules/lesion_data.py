@@ -4,39 +4,29 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import cached_property
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
-from pytorch_lightning import LightningDataModule, Trainer
+from pytorch_lightning import Trainer
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from datamodules.cache import cached_arrays, read_image, read_mask
-from datamodules.classes import ALL, Classes
-from datamodules.data_folder import DataFolder
+from datamodules.classes import ALL
 from datamodules.encoded import EncodedDataset, encoded_arrays, frozen_encoder, orientations_of
 from datamodules.errors import DataError
 from datamodules.folder_dataset import FolderDataset
+from datamodules.labeled_images import LabeledImages
 from datamodules.lesion_dataset import LesionDataset
 from datamodules.loader import keep_batch, make_loader, to_floats
-from datamodules.release import Release
 from datamodules.samplers import EpochSampler, Natural
-from datamodules.splits import SPLITS, Split
-from datamodules.table_folder import DATASET, TableFolder
+from datamodules.splits import Split
 from datamodules.transforms import Transform
 
 
-def open_folder(root: Path) -> DataFolder:
-    """The data set in a folder: the one that its ``dataset.yaml`` describes, or HAM10000."""
-    return TableFolder(root) if (root / DATASET).exists() else Release(root)
-
-
-class LesionData(LightningDataModule):
+class LesionData(LabeledImages):
     """Images of skin lesions with a class each, split by lesion.
 
     The data are HAM10000 as ``make data`` installs it, or any folder with a ``dataset.yaml``; see
@@ -105,12 +95,9 @@ class LesionData(LightningDataModule):
         seed: int = 0,
         cache_dir: Path | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(root, split, task)
         if size < 1:
             raise DataError(f"data.size={size} is not an image size: set at least 1 pixel.")
-        self.root = Path(root).expanduser()
-        self.split = split
-        self.task = task
         self.size = size
         self.batch_size = batch_size
         self.num_workers = num_workers
@@ -124,59 +111,6 @@ class LesionData(LightningDataModule):
         self._open_arrays: dict[str, dict[str, np.ndarray]] = {}
         self._open_encoded: dict[str, dict[str, np.ndarray]] = {}
 
-    @cached_property
-    def folder(self) -> DataFolder:
-        """The folder of the data set, opened."""
-        return open_folder(self.root)
-
-    @property
-    def classes(self) -> Classes:
-        """All classes of the data set, and what is known about them."""
-        return self.folder.classes
-
-    @property
-    def taxonomy(self) -> Mapping[str, Any]:
-        """Tree of the classes; empty if the data set has none."""
-        return self.classes.taxonomy
-
-    @property
-    def descriptions(self) -> Mapping[str, str]:
-        """A phrase about the looks of each class, where known."""
-        return self.classes.descriptions
-
-    @cached_property
-    def class_names(self) -> tuple[str, ...]:
-        """Names of the classes of the task, in the order of the labels."""
-        return self.classes.of_task(self.task)
-
-    @cached_property
-    def table(self) -> pd.DataFrame:
-        """One row per image of the task, with its ``label`` and its ``split``."""
-        everything = self.folder.table
-        table = everything[everything["dx"].isin(self.class_names)]
-        labels = table["dx"].map(self.class_names.index)
-        return table.assign(label=labels, split=self.split(table))
-
-    @property
-    def synthetic(self) -> bool:
-        """Whether the images are synthetic, so that no result applies to real skin."""
-        return self.folder.synthetic
-
-    @property
-    def num_classes(self) -> int:
-        return len(self.class_names)
-
-    @property
-    def class_counts(self) -> list[int]:
-        """Training images per class, which the command line passes to losses that ask for them."""
-        return self.class_table["train"].tolist()
-
-    @property
-    def shots(self) -> dict[str, list[str]]:
-        """Classes with many, medium and few training images; empty if not defined."""
-        counts = self.class_table["train"]
-        return self.classes.shot_groups({str(name): int(n) for name, n in counts.items()})
-
     @property
     def batches_per_epoch(self) -> int:
         """Training batches per epoch over all processes, without an incomplete last one."""
@@ -187,12 +121,6 @@ class LesionData(LightningDataModule):
                 "lower data.batch_size."
             )
         return images // self.batch_size
-
-    @property
-    def class_table(self) -> pd.DataFrame:
-        """Number of images per class (rows) and split (columns)."""
-        counts = pd.crosstab(self.table["dx"], self.table["split"])
-        return counts.reindex(index=list(self.class_names), columns=list(SPLITS), fill_value=0)
 
     def prepare_data(self) -> None:
         if self.trainer is None or self.trainer.state.fn != "predict":

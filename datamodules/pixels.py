@@ -33,27 +33,20 @@ BIT_DEPTHS = (8, 10, 12, 14, 16)  # of cameras and files
 MIN_WHITE = 64  # of 8 bits; a darker maximum does not reveal the scale
 
 
-def is_photo(path: Path) -> bool:
-    """Whether Pillow can decode a file's format, judged by its ending or its first bytes.
+def is_photo(path: Path | str) -> bool:
+    """Whether Pillow can decode a file's format, judged by its ending or else its first bytes.
 
     A dangling link is judged by its ending.
     """
-    formats = _formats()
-    if Image.registered_extensions().get(path.suffix.lower()) in formats:
-        return path.is_file() or not path.exists()
-    if not path.is_file():
+    if os.path.splitext(path)[1].lower() in _endings():
+        return os.path.isfile(path) or not os.path.exists(path)
+    if not os.path.isfile(path):
         return False
     try:
-        with Image.open(path, formats=sorted(BY_CONTENT & set(formats))):
+        with Image.open(path, formats=sorted(BY_CONTENT & set(_formats()))):
             return True
     except Exception:  # Pillow raises half a dozen types for unknown files
         return False
-
-
-def is_photo_name(name: str, folder: Path) -> bool:
-    """Whether the file ``name`` of a folder is a photo, without opening it if its ending tells."""
-    decoded = _endings().get(os.path.splitext(name)[1].lower())
-    return is_photo(folder / name) if decoded is None else decoded
 
 
 def read_rgb(path: Path) -> np.ndarray:
@@ -159,10 +152,10 @@ def _formats() -> list[str]:
 
 
 @cache
-def _endings() -> dict[str, bool]:
-    """Whether Pillow decodes files, by their ending."""
+def _endings() -> set[str]:
+    """Endings of the files that Pillow decodes."""
     formats = set(_formats())
-    return {ending: name in formats for ending, name in Image.registered_extensions().items()}
+    return {ending for ending, name in Image.registered_extensions().items() if name in formats}
 
 
 def _is_number(image: Image.Image) -> bool:

@@ -13,7 +13,7 @@ from datamodules.classes import KEYS, Classes, read_yaml
 from datamodules.data_folder import DataFolder
 from datamodules.errors import MAX_LISTED, DataError
 from datamodules.folders import listed, relative_files
-from datamodules.pixels import is_photo_name
+from datamodules.pixels import is_photo
 from datamodules.tables import UNKNOWN, read_csv
 
 DATASET = "dataset.yaml"
@@ -204,7 +204,7 @@ def _by_name(folder: Path) -> dict[str, str]:
 
     A name without ending that two files share stands for neither.
     """
-    photos = [name for name in relative_files(folder) if is_photo_name(name, folder)]
+    photos = [name for name in relative_files(folder) if is_photo(f"{folder}/{name}")]
     stems: dict[str, str | None] = {}
     for name in photos:
         stem = name.rpartition(".")[0]

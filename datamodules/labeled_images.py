@@ -1,0 +1,97 @@
+"""The images of a data set with their classes and splits, without their pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from pytorch_lightning import LightningDataModule
+
+from datamodules.classes import Classes
+from datamodules.data_folder import DataFolder
+from datamodules.release import Release
+from datamodules.splits import SPLITS, Split
+from datamodules.table_folder import DATASET, TableFolder
+
+
+def open_folder(root: Path) -> DataFolder:
+    """The data set in a folder: the one that its ``dataset.yaml`` describes, or HAM10000."""
+    return TableFolder(root) if (root / DATASET).exists() else Release(root)
+
+
+class LabeledImages(LightningDataModule):
+    """What is known about the images of a data set: classes, counts and splits.
+
+    Args:
+        root: Folder of the data set.
+        split: Assignment of the lesions to the training, validation and test split.
+        task: Classes to tell apart, see :class:`~datamodules.lesion_data.LesionData`.
+    """
+
+    def __init__(self, root: Path, split: Split, task: str) -> None:
+        super().__init__()
+        self.root = Path(root).expanduser()
+        self.split = split
+        self.task = task
+
+    @cached_property
+    def folder(self) -> DataFolder:
+        """The folder of the data set, opened."""
+        return open_folder(self.root)
+
+    @property
+    def classes(self) -> Classes:
+        """All classes of the data set, and what is known about them."""
+        return self.folder.classes
+
+    @property
+    def taxonomy(self) -> Mapping[str, Any]:
+        """Tree of the classes; empty if the data set has none."""
+        return self.classes.taxonomy
+
+    @property
+    def descriptions(self) -> Mapping[str, str]:
+        """A phrase about the looks of each class, where known."""
+        return self.classes.descriptions
+
+    @cached_property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the classes of the task, in the order of the labels."""
+        return self.classes.of_task(self.task)
+
+    @cached_property
+    def table(self) -> pd.DataFrame:
+        """One row per image of the task, with its ``label`` and its ``split``."""
+        everything = self.folder.table
+        table = everything[everything["dx"].isin(self.class_names)]
+        labels = table["dx"].map(self.class_names.index)
+        return table.assign(label=labels, split=self.split(table))
+
+    @property
+    def synthetic(self) -> bool:
+        """Whether the images are synthetic, so that no result applies to real skin."""
+        return self.folder.synthetic
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.class_names)
+
+    @property
+    def class_counts(self) -> list[int]:
+        """Training images per class, which the command line passes to losses that ask for them."""
+        return self.class_table["train"].tolist()
+
+    @property
+    def shots(self) -> dict[str, list[str]]:
+        """Classes with many, medium and few training images; empty if not defined."""
+        counts = self.class_table["train"]
+        return self.classes.shot_groups({str(name): int(n) for name, n in counts.items()})
+
+    @property
+    def class_table(self) -> pd.DataFrame:
+        """Number of images per class (rows) and split (columns)."""
+        counts = pd.crosstab(self.table["dx"], self.table["split"])
+        return counts.reindex(index=list(self.class_names), columns=list(SPLITS), fill_value=0)
