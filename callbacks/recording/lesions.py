@@ -15,7 +15,8 @@ LEVEL = 0.95
 
 def lesion_numbers(images: pd.DataFrame) -> Array:
     """Number of each image's lesion, from 0 (N,); an image without a lesion id is its own."""
-    return pd.factorize(images["lesion_id"].fillna(images["image_id"]))[0]
+    lesion, image = images["lesion_id"].fillna(""), images["image_id"]
+    return pd.factorize(lesion.where(lesion != "", image))[0]
 
 
 def image_weights(lesion: Array) -> Array:
@@ -77,11 +78,12 @@ def lesion_weights(lesion: Array, label: Array, resamples: int, seed: int = 0) -
     """Bootstrap of lesions: count of each image in each resample (R, N).
 
     Lesions are sampled with replacement within each class, so that every resample has all
-    classes. A lesion brings all its images, since these are not independent.
+    classes. A lesion brings all its images, since these are not independent. A patient with images
+    of several classes counts for that of the first.
 
     Args:
         lesion: Number of each image's lesion, from 0 (N,).
-        label: Class of each image (N,); the same for all images of a lesion.
+        label: Class of each image (N,).
         resamples: Number of resamples, R.
         seed: Seed of the resamples, the same for every run of a comparison.
     """

@@ -8,6 +8,7 @@ from functools import cached_property
 
 import numpy as np
 
+from callbacks.recording.lesions import image_weights
 from experiments.compare.intervals import Array, Interval
 from experiments.compare.metrics import scores, set_scores
 from experiments.compare.runs import TestedRun
@@ -117,7 +118,7 @@ class Row:
     def _set_scores(self, run: TestedRun, weight: Array) -> dict[str, Array]:
         if self.decided or run.sets is None:
             return {}
-        once = weight / np.bincount(run.lesion)[run.lesion]  # each lesion, as in results.json
+        once = weight * image_weights(run.lesion)  # each lesion, as in results.json
         return set_scores(run.sets, run.label, once, run.classes)
 
     def right(self) -> Array:

@@ -15,6 +15,7 @@ import pandas as pd
 
 from callbacks.errors import RunError, reason
 from callbacks.recording.history import read_history
+from callbacks.recording.lesions import lesion_numbers
 from callbacks.run_folder import RunFolder, read_csv
 from datamodules.classes import HAM10000_CLASSES
 from experiments.compare.intervals import Array
@@ -78,8 +79,7 @@ class TestedRun:
     @cached_property
     def lesion(self) -> Array:
         """Number of every test image's lesion (N,); an image without a lesion id is its own."""
-        lesion, image = self.predictions["lesion_id"], self.predictions["image_id"]
-        return pd.factorize(lesion.where(lesion.fillna("") != "", image))[0]
+        return lesion_numbers(self.predictions)
 
     @cached_property
     def probability(self) -> Array:

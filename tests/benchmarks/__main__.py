@@ -20,6 +20,7 @@ BENCHMARKS = {
     "pairs": pairs.bench_pairs,
     "step": step.bench_step,
     "methods": methods.bench_methods,
+    "losses": methods.bench_losses,
     "saliency": methods.bench_saliency,
     "encoding": codecs.bench_encoding,
     "decoding": codecs.bench_decoding,

@@ -1,6 +1,7 @@
 """Cost of methods compared with a step of cross-entropy, and time of saliency maps."""
 
 from collections.abc import Callable
+from functools import partial
 
 import cv2
 import numpy as np
@@ -50,6 +51,32 @@ def bench_methods(data: Data) -> list[dict]:
     for mix in (mixes.CMO(probability=1.0), mixes.BalancedMixup()):
         ways[type(mix).__name__] = steps(classifier(cross_entropy, mix=mix), of_pairs)
     return in_turns(ways, rounds=15)
+
+
+def bench_losses(data: Data) -> list[dict]:
+    """Time losses alone, forward and backward on logits of 64 images, relative to cross-entropy."""
+    effective = {"weights": losses.EffectiveNumber(), "class_counts": COUNTS}
+    criteria = {
+        "cross-entropy": losses.CrossEntropyLoss(),
+        "weighted": losses.CrossEntropyLoss(**effective),
+        "logit adjusted": losses.LogitAdjustedLoss(COUNTS),
+        "VS": losses.VSLoss(COUNTS),
+        "GCL": losses.GCLLoss(COUNTS),
+        "LDAM": losses.LDAMLoss(COUNTS),
+        "focal": losses.FocalLoss(),
+        "sigmoid focal": losses.SigmoidFocalLoss(**effective),
+        "seesaw": losses.SeesawLoss(COUNTS),
+        "LADE": losses.LADELoss(COUNTS),
+    }
+    logits = torch.randn(BATCH, len(NAMES), requires_grad=True)
+    label = example()["label"]
+
+    def run(criterion: nn.Module) -> int:
+        for _ in range(20):
+            criterion(logits, label).backward()
+        return 20 * BATCH
+
+    return in_turns({name: partial(run, each) for name, each in criteria.items()}, rounds=15)
 
 
 def classifier(

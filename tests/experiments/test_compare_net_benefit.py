@@ -59,7 +59,7 @@ def test_treating_all_none_or_the_positive_ones_has_its_known_benefit():
 
 
 def test_probabilities_of_even_classes_become_those_of_the_population():
-    """Of images drawn from known likelihoods, by Bayes' rule."""
+    """The correction by Bayes' rule, on images drawn from known likelihoods."""
     likelihood = np.random.default_rng(2).random((6, 3))
     share = np.array([0.05, 0.15, 0.8])
     even = likelihood / likelihood.sum(1, keepdims=True)

@@ -162,7 +162,7 @@ def test_measures_of_the_best_and_the_worst_probabilities():
 
 
 def test_images_of_equal_confidence_are_accepted_together():
-    """Of three images, two of which are as likely, the first is right: 0/1, then 1/3 twice."""
+    """Three images, the last two equally confident, the first right: risks 0/1, 1/3 and 1/3."""
     p = torch.tensor([[0.9, 0.1], [0.6, 0.4], [0.6, 0.4]])
     for labels in ([0, 0, 1], [0, 1, 0]):
         metric = DiagnosticMetrics(("nv", "mel"))
