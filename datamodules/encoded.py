@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from datamodules.cache import user_cache
 from datamodules.errors import DataError
-from datamodules.lesion_dataset import LesionDataset, channels_first
+from datamodules.lesion_dataset import Arrays, LesionDataset, channels_first, take
 from datamodules.memory_map import memory_map
 from datamodules.progress import track
 from datamodules.transforms import ORIENTATIONS, RandomOrientation, Transform, orient
@@ -145,7 +145,7 @@ def _fill(
 def _encode(
     encoder: FrozenEncoder, pixels: np.ndarray, number: int, device: torch.device
 ) -> Tensor:
-    images = channels_first(np.array(pixels)).to(device).float().div_(255)
+    images = channels_first(torch.tensor(pixels)).to(device).float().div_(255)
     return encoder.encode(orient(images, number)).half()
 
 
@@ -160,12 +160,10 @@ class EncodedDataset(LesionDataset):
         oriented: Whether to serve all orientations, as for training, or that of the image itself.
     """
 
-    def __init__(
-        self, arrays: Mapping[str, np.ndarray], table: pd.DataFrame, oriented: bool
-    ) -> None:
+    def __init__(self, arrays: Arrays, table: pd.DataFrame, oriented: bool) -> None:
         super().__init__(arrays if oriented else {"0": arrays["0"]}, table)
         self.oriented = oriented
 
     def fetch(self, rows: np.ndarray) -> Mapping[str, Tensor]:
-        orientations = [torch.from_numpy(array[rows]) for array in self.arrays.values()]
+        orientations = [take(array, rows) for array in self.arrays.values()]
         return {"image": torch.stack(orientations, 1) if self.oriented else orientations[0]}

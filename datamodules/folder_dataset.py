@@ -72,7 +72,7 @@ class FolderDataset(Dataset[dict[str, Tensor]]):
             if not isinstance(pixels, str):
                 image[:] = pixels
         return {
-            "image": channels_first(images),
+            "image": channels_first(torch.from_numpy(images)),
             "index": torch.tensor(items),
             "readable": torch.tensor([not isinstance(pixels, str) for pixels in decoded]),
         }

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
+
+Arrays = Mapping[str, np.ndarray | Tensor]
 
 
 class LesionDataset(Dataset[dict[str, Tensor]]):
@@ -19,11 +22,12 @@ class LesionDataset(Dataset[dict[str, Tensor]]):
 
     Args:
         arrays: Array of each name, with one row per image of the source: ``image`` (N, H, W, 3)
-            and optionally ``mask`` and ``saliency`` (N, H, W); uint8, usually memory maps.
+            and optionally ``mask`` and ``saliency`` (N, H, W); uint8, usually memory maps. Batches
+            of tensors stay on their device, and are not for loading processes.
         table: Images of the split, with their ``row`` in the arrays and their ``label``.
     """
 
-    def __init__(self, arrays: Mapping[str, np.ndarray], table: pd.DataFrame) -> None:
+    def __init__(self, arrays: Arrays, table: pd.DataFrame) -> None:
         self.arrays = arrays
         self.rows = table["row"].to_numpy()
         self.labels = table["label"].to_numpy()
@@ -37,9 +41,14 @@ class LesionDataset(Dataset[dict[str, Tensor]]):
     def __setstate__(self, state: dict[str, object]) -> None:
         self.__dict__.update(state)
         self.arrays = {
-            name: array if isinstance(array, np.ndarray) else np.load(array, mmap_mode="r")
+            name: np.load(array, mmap_mode="r") if isinstance(array, str | Path) else array
             for name, array in self.arrays.items()
         }
+
+    @property
+    def on_device(self) -> bool:
+        """Whether batches are selected on a device, rather than read from main memory."""
+        return any(isinstance(array, Tensor) for array in self.arrays.values())
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -57,10 +66,17 @@ class LesionDataset(Dataset[dict[str, Tensor]]):
 
     def fetch(self, rows: np.ndarray) -> Mapping[str, Tensor]:
         """What the arrays hold of some rows, as tensors (B, ...) by name."""
-        return {name: channels_first(array[rows]) for name, array in self.arrays.items()}
+        return {name: channels_first(take(array, rows)) for name, array in self.arrays.items()}
 
 
-def channels_first(pixels: np.ndarray) -> Tensor:
-    """Pixels (B, H, W) or (B, H, W, 3) as a tensor (B, C, H, W)."""
+def take(array: np.ndarray | Tensor, rows: np.ndarray) -> Tensor:
+    """Some rows of an array, as a tensor on the array's device."""
+    if isinstance(array, Tensor):
+        return array[torch.from_numpy(rows).to(array.device, non_blocking=True)]
+    return torch.from_numpy(array[rows])
+
+
+def channels_first(pixels: Tensor) -> Tensor:
+    """Pixels (B, H, W) or (B, H, W, 3) as (B, C, H, W)."""
     # A view, in the channels-last memory layout that convolutions prefer.
-    return torch.from_numpy(pixels.reshape(*pixels.shape[:3], -1)).permute(0, 3, 1, 2)
+    return pixels.reshape(*pixels.shape[:3], -1).permute(0, 3, 1, 2)

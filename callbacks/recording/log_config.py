@@ -18,8 +18,8 @@ from callbacks.run_folder import RunFolder
 
 FIXED_KEYS = ("model.", "data.", "trainer.accumulate_grad_batches", "trainer.limit_train_batches")
 # Where the data are, how they are loaded, and initial weights, which a checkpoint replaces.
-FREE_KEYS = ("data.root", "data.cache_dir", "data.num_workers", "data.predict_folder",
-              "data.encoded", ".pretrained", ".weights")  # fmt: skip
+FREE_KEYS = ("data.root", "data.cache_dir", "data.num_workers", "data.on_device",
+             "data.predict_folder", "data.encoded", ".pretrained", ".weights")  # fmt: skip
 
 
 class LogConfig(SaveConfigCallback):

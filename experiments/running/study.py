@@ -24,7 +24,7 @@ from experiments.running.processes import execute
 STUDIES = Path(__file__).parents[1] / "studies"
 RECORD = "study.txt"
 # Options that do not change the result; ignored when deciding whether a run is the same.
-IRRELEVANT = ("data.root", "data.cache_dir", "data.num_workers",
+IRRELEVANT = ("data.root", "data.cache_dir", "data.num_workers", "data.on_device",
              "trainer.accelerator", "trainer.devices",
              "trainer.num_nodes", "trainer.strategy", "trainer.enable_progress_bar")  # fmt: skip
 Options = Mapping[str, Any]

@@ -140,10 +140,11 @@ class Run:
             raise RunError("This is a single image: put it into a list, [image].")
         probabilities = [torch.empty(0, len(self.class_names))]
         for start in range(0, len(images), self.batch_size):
-            batch = images[start : start + self.batch_size]
-            resized = np.stack([resize(to_pixels(image), self.size) for image in batch])
-            pixels = channels_first(resized).to(self.model.device).float().div_(255)
-            probabilities.append(self.model.predict_step({"image": pixels}, 0).cpu())
+            part = images[start : start + self.batch_size]
+            resized = np.stack([resize(to_pixels(image), self.size) for image in part])
+            pixels = channels_first(torch.from_numpy(resized)).to(self.model.device)
+            batch = {"image": pixels.float().div_(255)}
+            probabilities.append(self.model.predict_step(batch, 0).cpu())
         return torch.cat(probabilities)
 
 
