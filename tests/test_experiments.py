@@ -1,4 +1,4 @@
-"""Every recipe trains, validates and tests one batch of synthetic images."""
+"""Every recipe trains, validates and tests one batch of synthetic images, without waiting."""
 
 from collections.abc import Iterator
 from functools import partial
@@ -11,6 +11,7 @@ from experiments.command_line.cli import run_command
 from experiments.recipes import read, recipes
 from lightning_modules.networks import timm_network
 from tests.equality import TINY, tiny
+from tests.synchronization import waits_of_training
 
 ROOT = Path(__file__).parents[1]
 RECIPES = list(recipes().values())
@@ -52,7 +53,9 @@ def arguments(experiment: Path, lesions: Path) -> list[str]:
 @pytest.mark.usefixtures("small_networks")
 @pytest.mark.parametrize("experiment", RECIPES, ids=lambda path: path.stem)
 def test_one_batch(experiment, lesions):
-    cli = run_command(["fit", *arguments(experiment, lesions)])
+    with waits_of_training() as waits:
+        cli = run_command(["fit", *arguments(experiment, lesions)])
+    assert waits == []
     assert cli.trainer.global_step == 1
     assert cli.config.fit.name == experiment.stem
     cli.trainer.test(cli.model, cli.datamodule, verbose=False)
