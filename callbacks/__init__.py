@@ -20,6 +20,7 @@ HOMES = {
     "ClassConditional": "recording.sets",
     "ClassMeans": "stages.class_means",
     "Collapse": "looking.collapse",
+    "Compile": "stages.compiled",
     "DurableCheckpointIO": "safety.checkpoint_io",
     "EMA": "stages.ema",
     "Ending": "safety.ending",
