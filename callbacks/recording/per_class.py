@@ -36,7 +36,8 @@ class PerClass(Looker):
             self.show(trainer, pl_module, "val", f"Validation, epoch {self.epochs}")
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.show(trainer, pl_module, "test", f"Test of {trainer.ckpt_path}")
+        of = f" of {trainer.ckpt_path}" if trainer.ckpt_path else ""  # else of weights in memory
+        self.show(trainer, pl_module, "test", f"Test{of}")
 
     def show(self, trainer: Trainer, pl_module: LightningModule, split: str, title: str) -> None:
         metric = self.metric(pl_module, split)
