@@ -12,7 +12,8 @@ from callbacks.errors import RunError
 class Anneal(Callback):
     """Move an attribute of the model linearly from ``start`` to ``end``, epoch by epoch.
 
-    The value depends on the epoch alone, so that a resumed run continues with the right value.
+    With ``begin`` = ``until`` the value changes in a step, at the latest before the last epoch. It
+    depends on the epoch alone, so that a resumed run continues with the right value.
 
     Args:
         attribute: Path of the attribute in the module, such as ``criterion.quantile``.
@@ -43,11 +44,12 @@ class Anneal(Callback):
         self.until = until
         self.before = start if before is None else before
 
-    def value(self, done: float) -> float:
-        """The value after a share ``done`` of the epochs, in [0, 1]."""
-        if done < self.begin:
+    def value(self, done: float, last: float = 1.0) -> float:
+        """The value after a share ``done`` of the epochs, the last of which follows ``last``."""
+        step = self.begin == self.until
+        if done < (min(self.begin, last) if step else self.begin):
             return self.before
-        if done >= self.until:
+        if step or done >= self.until:
             return self.end
         moved = (done - self.begin) / (self.until - self.begin)
         return self.start + (self.end - self.start) * moved
@@ -70,4 +72,5 @@ class Anneal(Callback):
                 f"{type(pl_module).__name__} has no {self.attribute}: correct the attribute of "
                 "Anneal."
             )
-        setattr(owner, name, self.value(trainer.current_epoch / trainer.max_epochs))
+        last = (trainer.max_epochs - 1) / trainer.max_epochs
+        setattr(owner, name, self.value(trainer.current_epoch / trainer.max_epochs, last))

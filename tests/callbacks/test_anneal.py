@@ -69,6 +69,13 @@ def test_without_a_warm_up_or_a_ramp():
         Anneal("x", start=1, end=2, begin=0.6, until=0.5)
 
 
+@pytest.mark.parametrize(("epochs", "changed"), [(1, 1), (4, 1), (5, 1), (10, 2)])
+def test_a_step_is_taken_in_the_last_epoch_at_the_latest(epochs, changed):
+    step = Anneal("criterion.quantile", start=0.0, end=1.0, begin=0.8, until=0.8)
+    seen = fit(step, max_epochs=epochs)
+    assert list(seen.values()) == [0.0] * STEPS * (epochs - changed) + [1.0] * STEPS * changed
+
+
 def test_sets_the_attribute_by_epoch():
     seen = fit(anneal())
     by_epoch = [0.9, 0.5, 0.625, 0.75, 0.875, 1.0]
