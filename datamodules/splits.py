@@ -10,17 +10,28 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
 
+import numpy as np
 import pandas as pd
 
 from datamodules.errors import DataError
 from datamodules.layout import OFFICIAL
 
 SPLITS = ("train", "val", "test")
+VERSION = 1  # in every key; increase it when a split gives another result
 
 
 class Split(ABC):
     """Base of the rules that ``data.split`` accepts: each assigns whole lesions to the splits."""
+
+    @property
+    def key(self) -> str | None:
+        """Text that differs between splits with different results, under which they are kept.
+
+        None for rules whose results are computed in every process.
+        """
+        return None
 
     @abstractmethod
     def __call__(self, table: pd.DataFrame) -> pd.Series[str]:
@@ -41,29 +52,58 @@ class _ByClass(Split):
     def __init__(self, seed: int = 0) -> None:
         self.seed = seed
 
+    @property
+    def key(self) -> str | None:
+        return _key_of(self)
+
     def __call__(self, table: pd.DataFrame) -> pd.Series[str]:
         released = ~table["source"].isin(OFFICIAL)
-        split_of: dict[str, str] = {}
-        lesions = table[released]
-        for dx, rows in lesions.groupby(_class_of_lesion(lesions)):
-            # Images per lesion, in the seeded order.
-            images = rows["lesion_id"].value_counts().sort_index(key=self._order)
-            split_of |= self.assign(str(dx), images)
-        return table["lesion_id"].map(split_of).fillna("").where(released, "")
+        lesion, lesion_ids = table["lesion_id"][released].factorize()
+        rarest, _, names = _classes_of_lesions(lesion, table["dx"][released])
+        order = self._order(lesion_ids)
+        images = np.bincount(lesion)
+        split_of = np.empty(len(lesion_ids), dtype=object)
+        for dx in np.argsort(names):
+            lesions = order[rarest[order] == dx]
+            split_of[lesions] = self.assign(str(names[dx]), images[lesions])
+        splits = np.full(len(table), "", dtype=object)
+        splits[released.to_numpy()] = split_of[lesion]
+        return pd.Series(splits, table.index, dtype="str")
 
-    def _order(self, lesions: pd.Index[str]) -> pd.Index[str]:
-        return lesions.map(lambda lesion: hashlib.sha256(f"{self.seed}/{lesion}".encode()).digest())
+    def _order(self, lesions: Iterable[str]) -> np.ndarray:
+        """The numbers of the lesions in the order of their hashes."""
+        hashes = (hashlib.sha256(f"{self.seed}/{lesion}".encode()).digest() for lesion in lesions)
+        words = np.frombuffer(b"".join(hashes), dtype=">u8").reshape(-1, 4)
+        return np.lexsort(words.T[::-1])
 
     @abstractmethod
-    def assign(self, dx: str, images: pd.Series[int]) -> dict[str, str]:
+    def assign(self, dx: str, images: np.ndarray) -> Sequence[str]:
         """The split of each lesion of class ``dx``, given the lesions' numbers of images."""
 
 
-def _class_of_lesion(table: pd.DataFrame) -> pd.Series[str]:
-    """The class that each row's lesion counts for."""
-    images = table["dx"].map(table["dx"].value_counts())
-    rarest = table.assign(images=images).sort_values(["images", "dx"], kind="stable")
-    return table["lesion_id"].map(rarest.drop_duplicates("lesion_id").set_index("lesion_id")["dx"])
+def _key_of(split: Split) -> str | None:
+    """The key of a split of this module, whose attributes determine its result."""
+    own = type(split).__module__ == __name__
+    return f"{VERSION} {type(split).__name__} {sorted(vars(split).items())}" if own else None
+
+
+def _classes_of_lesions(
+    lesion: np.ndarray, dx: pd.Series[str]
+) -> tuple[np.ndarray, np.ndarray, pd.Index[str]]:
+    """The rarest and the most frequent class of each lesion, as numbers, and the classes' names.
+
+    Args:
+        lesion: Number of the lesion of each image.
+        dx: Class of each image.
+    """
+    counts = dx.value_counts()
+    names = counts.to_frame("images").rename_axis("dx").sort_values(["images", "dx"]).index
+    images_class = names.get_indexer(dx)
+    rarest = np.full(lesion.max(initial=-1) + 1, len(names))
+    np.minimum.at(rarest, lesion, images_class)
+    most_frequent = np.full_like(rarest, -1)
+    np.maximum.at(most_frequent, lesion, images_class)
+    return rarest, most_frequent, names
 
 
 class Balanced(_ByClass):
@@ -96,31 +136,38 @@ class Balanced(_ByClass):
 
     def __call__(self, table: pd.DataFrame) -> pd.Series[str]:
         # A group of several classes, such as a patient's images, would add images of others.
-        mixed = table.groupby("lesion_id")["dx"].transform("nunique") > 1
+        lesion, _ = table["lesion_id"].factorize()
+        rarest, most_frequent, _ = _classes_of_lesions(lesion, table["dx"])
+        mixed = (rarest != most_frequent)[lesion]
+        if not mixed.any():
+            return super().__call__(table)
         return super().__call__(table[~mixed]).reindex(table.index, fill_value="train")
 
-    def assign(self, dx: str, images: pd.Series[int]) -> dict[str, str]:
-        split_of: dict[str, str] = {}
+    def assign(self, dx: str, images: np.ndarray) -> Sequence[str]:
+        splits = np.full(len(images), "train", dtype=object)
         for split, number in self.numbers.items():
-            free = images.drop(list(split_of))
-            chosen = _fill(free, number)
-            if free[chosen].sum() < number or len(chosen) == len(free):
-                raise DataError(_why_impossible(split, number, dx, free, int(free[chosen].sum())))
-            split_of |= dict.fromkeys(chosen, split)
-        return dict.fromkeys(images.index, "train") | split_of
+            free = np.flatnonzero(splits == "train")
+            chosen = free[_fill(images[free], number)]
+            reached = int(images[chosen].sum())
+            if reached < number or len(chosen) == len(free):
+                raise DataError(_why_impossible(split, number, dx, images[free], reached))
+            splits[chosen] = split
+        return splits.tolist()
 
 
-def _fill(images: pd.Series[int], number: int) -> list[str]:
-    """The lesions, in order, that each still fit into ``number`` images."""
+def _fill(images: np.ndarray, number: int) -> list[int]:
+    """The positions of the lesions, in order, that each still fit into ``number`` images."""
     chosen = []
-    for lesion, count in images.items():
+    for position, count in enumerate(images.tolist()):
         if count <= number:
             number -= count
-            chosen.append(str(lesion))
+            chosen.append(position)
+        if not number:
+            break
     return chosen
 
 
-def _why_impossible(split: str, number: int, dx: str, free: pd.Series[int], reached: int) -> str:
+def _why_impossible(split: str, number: int, dx: str, free: np.ndarray, reached: int) -> str:
     """The message about a class whose ``free`` lesions do not give ``number`` images."""
     option = f"data.split.{split}_images"
     if free.sum() - free.min() < number:
@@ -167,7 +214,7 @@ class Stratified(_ByClass):
         self.val = val_fraction
         self.test = test_fraction
 
-    def assign(self, dx: str, images: pd.Series[int]) -> dict[str, str]:
+    def assign(self, dx: str, images: np.ndarray) -> Sequence[str]:
         n = len(images)
         test = round(n * self.test)
         val = round(n * self.val)
@@ -177,8 +224,7 @@ class Stratified(_ByClass):
                 f"val_fraction={self.val} and test_fraction={self.test}: choose other fractions "
                 "(data.split)."
             )
-        order = ["test"] * test + ["val"] * val + ["train"] * (n - test - val)
-        return dict(zip(images.index, order, strict=True))
+        return ["test"] * test + ["val"] * val + ["train"] * (n - test - val)
 
 
 class KFold(_ByClass):
@@ -206,13 +252,13 @@ class KFold(_ByClass):
         self.k = k
         self.fold = fold
 
-    def assign(self, dx: str, images: pd.Series[int]) -> dict[str, str]:
+    def assign(self, dx: str, images: np.ndarray) -> Sequence[str]:
         if len(images) < self.k:
             raise DataError(
                 f"{dx} has {len(images)} lesions, too few for {self.k} folds: lower data.split.k."
             )
         role = {self.fold: "test", (self.fold + 1) % self.k: "val"}
-        return {str(lesion): role.get(i % self.k, "train") for i, lesion in enumerate(images.index)}
+        return [role.get(i % self.k, "train") for i in range(len(images))]
 
 
 class Official(Split):
@@ -237,6 +283,10 @@ class Official(Split):
             raise DataError(f"data.split.val_fraction={val_fraction}: set it between 0 and 1.")
         self.val_fraction = val_fraction
         self.seed = seed
+
+    @property
+    def key(self) -> str | None:
+        return _key_of(self)
 
     def __call__(self, table: pd.DataFrame) -> pd.Series[str]:
         if "given_split" in table:

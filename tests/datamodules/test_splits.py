@@ -1,3 +1,6 @@
+import hashlib
+
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -146,3 +149,23 @@ def test_official_needs_and_uses_the_official_sets(table):
     )
     assert (Official()(official) == official["source"].replace({"ham10000": "train"})).all()
     assert set(Balanced(2, 2)(official)[official["source"] != "ham10000"]) == {""}
+
+
+def test_lesions_are_taken_in_the_order_of_their_hashes():
+    draws = np.random.default_rng(0)
+    lesions = [f"HAM_{number}" for number in draws.integers(0, 90, 200)]
+    dx = draws.choice(["nv", "mel", "df"], 200, p=[0.6, 0.3, 0.1])  # several in one group
+    table = pd.DataFrame({"lesion_id": lesions, "dx": dx, "source": "table"})
+    rarity = ["df", "mel", "nv"]
+    expected = {}
+    for name in rarity:
+        group = {
+            lesion
+            for lesion, rows in table.groupby("lesion_id")
+            if min(rows["dx"], key=rarity.index) == name
+        }
+        for i, lesion in enumerate(
+            sorted(group, key=lambda lesion: hashlib.sha256(f"3/{lesion}".encode()).digest())
+        ):
+            expected[lesion] = {1: "test", 2: "val"}.get(i % 4, "train")
+    assert KFold(4, 1, seed=3)(table).tolist() == [expected[lesion] for lesion in lesions]
