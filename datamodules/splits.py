@@ -27,11 +27,9 @@ class Split(ABC):
 
     @property
     def key(self) -> str | None:
-        """Text that differs between splits with different results, under which they are kept.
-
-        None for rules whose results are computed in every process.
-        """
-        return None
+        """Text that differs between rules with different results; None if these are not kept."""
+        own = type(self).__module__ == __name__
+        return f"{VERSION} {type(self).__name__} {sorted(vars(self).items())}" if own else None
 
     @abstractmethod
     def __call__(self, table: pd.DataFrame) -> pd.Series[str]:
@@ -51,10 +49,6 @@ class _ByClass(Split):
 
     def __init__(self, seed: int = 0) -> None:
         self.seed = seed
-
-    @property
-    def key(self) -> str | None:
-        return _key_of(self)
 
     def __call__(self, table: pd.DataFrame) -> pd.Series[str]:
         released = ~table["source"].isin(OFFICIAL)
@@ -79,12 +73,6 @@ class _ByClass(Split):
     @abstractmethod
     def assign(self, dx: str, images: np.ndarray) -> Sequence[str]:
         """The split of each lesion of class ``dx``, given the lesions' numbers of images."""
-
-
-def _key_of(split: Split) -> str | None:
-    """The key of a split of this module, whose attributes determine its result."""
-    own = type(split).__module__ == __name__
-    return f"{VERSION} {type(split).__name__} {sorted(vars(split).items())}" if own else None
 
 
 def _classes_of_lesions(
@@ -283,10 +271,6 @@ class Official(Split):
             raise DataError(f"data.split.val_fraction={val_fraction}: set it between 0 and 1.")
         self.val_fraction = val_fraction
         self.seed = seed
-
-    @property
-    def key(self) -> str | None:
-        return _key_of(self)
 
     def __call__(self, table: pd.DataFrame) -> pd.Series[str]:
         if "given_split" in table:

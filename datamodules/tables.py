@@ -6,9 +6,11 @@ import codecs
 import csv
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from datamodules.errors import DataError
@@ -39,10 +41,43 @@ def read_csv(path: Path, names: Sequence[str] = NAMES) -> pd.DataFrame:
         DataError: The file is unreadable, is not a table, or has a row that is longer or shorter
             than the header.
     """
-    file = io.StringIO()
-    csv.writer(file).writerows(rows(path))
-    file.seek(0)
-    return pd.read_csv(file, dtype=dict.fromkeys(names, str))
+    with _readable(path):
+        text = _table_text(path)
+        separator = _separator(text)
+        plain = _is_plain(text, separator)
+    if not plain:
+        file = io.StringIO()
+        csv.writer(file).writerows(rows(path))
+        text = file.getvalue()
+        separator = ","
+    return pd.read_csv(
+        io.StringIO(text), sep=separator, dtype=dict.fromkeys(names, str), low_memory=False
+    )
+
+
+def _is_plain(text: str, separator: str) -> bool:
+    """Whether all lines are rows of as many values as the header names, none of them quoted.
+
+    Pandas reads such a million rows ten times as fast as :func:`rows` and gets the same values.
+    """
+    header, _, _ = text.partition("\n")
+    if '"' in text or "\0" in text or separator == ";" or not _is_clean(header, separator):
+        return False
+    letters = np.frombuffer(text.encode() + b"\n" * (not text.endswith("\n")), np.uint8)
+    ends = np.flatnonzero(letters == ord("\n"))
+    starts = np.concatenate([[0], ends[:-1] + 1])
+    separators = np.add.reduceat(letters == ord(separator), starts, dtype=np.int32)
+    written = (letters > ord(" ")) & (letters < 127) & (letters != ord(separator))
+    filled = np.add.reduceat(written, starts, dtype=np.int32)
+    longest = int((ends - starts).max())
+    return bool(
+        (separators == separators[0]).all() and filled.all() and longest < csv.field_size_limit()
+    )
+
+
+def _is_clean(header: str, separator: str) -> bool:
+    names = header.split(separator)
+    return all(name and name == name.strip() for name in names)
 
 
 def rows(path: Path, origin: Path | None = None) -> list[list[str]]:
@@ -56,28 +91,37 @@ def rows(path: Path, origin: Path | None = None) -> list[list[str]]:
         DataError: See :func:`read_csv`.
     """
     name = origin or path
-    try:
-        text = _text(path.read_bytes())
-        first, _, rest = text.partition("\n")
-        if first.lower().startswith("sep="):  # a note for Excel
-            text = rest
+    with _readable(name):
+        text = _table_text(path)
         separator = _separator(text)
         lines = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
         table = [row for row in lines if any(cell.strip() for cell in row)]
         if separator == ";":  # then the comma is the decimal point
             table = [[re.sub(r"^(-?\d+),(\d+)$", r"\1.\2", cell) for cell in row] for row in table]
-    except OSError as error:
-        raise DataError(f"{name} cannot be read: {error.strerror}.") from error
-    except (UnicodeError, csv.Error) as error:
-        raise DataError(
-            f"{name} is not a table ({error}): save it as comma-separated values in UTF-8."
-        ) from error
     if not table:
         raise DataError(f"{name} is empty: restore it, or install it again.")
     header = [cell.strip() for cell in table[0]]
     while header and not header[-1]:  # each line ends with a separator
         header.pop()
     return [header, *(_fitted(row, header, name) for row in table[1:])]
+
+
+@contextmanager
+def _readable(name: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise DataError(f"{name} cannot be read: {error.strerror}.") from error
+    except (UnicodeError, csv.Error) as error:
+        raise DataError(
+            f"{name} is not a table ({error}): save it as comma-separated values in UTF-8."
+        ) from error
+
+
+def _table_text(path: Path) -> str:
+    text = _text(path.read_bytes())
+    first, _, rest = text.partition("\n")
+    return rest if first.lower().startswith("sep=") else text  # a note for Excel
 
 
 def _fitted(row: list[str], header: list[str], name: Path) -> list[str]:

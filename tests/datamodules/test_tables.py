@@ -3,6 +3,7 @@
 import pandas as pd
 import pytest
 
+from datamodules import tables
 from datamodules.errors import DataError
 from datamodules.install import _as_csv
 from datamodules.layout import METADATA
@@ -95,3 +96,28 @@ def test_a_challenge_row_without_one_class_is_refused(tmp_path, row):
     truth.write_text(f"image,MEL,NV,BCC,AKIEC,BKL,DF,VASC\n{row}\n")
     with pytest.raises(DataError, match="does not give ISIC_5 exactly one of the classes"):
         read_table(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "plain"),
+    [
+        ("image,label\n1,nv\n2,\n", True),
+        ("image,label\n1,nv\n2,mel", True),
+        ('image,label\n"1",nv\n', False),  # quotes
+        ("image,label\n1,nv\n\n", False),  # a blank line
+        ("image,label\n,\n", False),  # a blank row
+        ("image,label\n1\n", False),  # a short row
+        ("image, label\n1,nv\n", False),  # a header to be stripped
+        ("image;label\n1;2,5\n", False),  # decimal commas
+    ],
+)
+def test_plain_tables_are_read_by_pandas_alone(tmp_path, monkeypatch, text, plain):
+    assert tables._is_plain(text, tables._separator(text)) is plain
+    (tmp_path / "a.csv").write_text(text)
+    try:
+        found = read_csv(tmp_path / "a.csv")
+    except DataError as error:
+        assert "damaged row" in str(error) and not plain
+        return
+    monkeypatch.setattr(tables, "_is_plain", lambda *_: False)
+    pd.testing.assert_frame_equal(found, read_csv(tmp_path / "a.csv"))
