@@ -25,6 +25,7 @@ def cache(
     size: int = 224,
     saliency: bool = False,
     cache_dir: Path | None = None,
+    processes: int = 1,
 ) -> None:
     """Decode all pixels in advance, for example before submitting cluster jobs.
 
@@ -34,11 +35,14 @@ def cache(
         saliency: Whether to cache the saliency of the images as well.
         cache_dir: Folder of the cache. By default root/cache, or ~/.cache/longderm if that is not
             writable.
+        processes: Number of processes. 1 uses threads, one per core, which suffices up to about
+            16 cores.
     """
     data = open_folder(root)
-    maps = [*(["mask"] if data.mask_files else []), *(["saliency"] if saliency else [])]
+    masks = data.file_names("mask", data.table).notna().any()
+    maps = [*(["mask"] if masks else []), *(["saliency"] if saliency else [])]
     for source in data.table["source"].unique():
-        cached_arrays(data, source, size, maps, cache_dir)
+        cached_arrays(data, source, size, maps, cache_dir, processes)
 
 
 if __name__ == "__main__":

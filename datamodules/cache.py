@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
+from functools import partial
+from itertools import chain, islice
+from multiprocessing import get_context
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -22,6 +26,8 @@ from datamodules.progress import track
 from datamodules.saliency import fine_grained_saliency
 
 VERSION = 2  # in every key; increase it when a reader changes
+PART = 4096  # files that a process or a pool of threads is given at once
+CHUNK = 64  # files that a process reads before it reports
 
 
 def read_image(path: Path, size: int) -> np.ndarray:
@@ -63,6 +69,7 @@ def cached_arrays(
     size: int,
     maps: Sequence[str] = (),
     cache_dir: Path | None = None,
+    processes: int = 1,
 ) -> dict[str, np.ndarray]:
     """The cached images of a source, with ``mask`` and ``saliency`` on request.
 
@@ -74,6 +81,8 @@ def cached_arrays(
         maps: Further arrays: ``mask``, ``saliency``, or both.
         cache_dir: Folder of the cache. By default ``cache`` in the data folder, or
             :func:`user_cache` if that is not writable.
+        processes: Number of processes that decode the images if they are not cached yet. 1 uses
+            threads of this process, one per core.
 
     Raises:
         DataError: Files are missing or unreadable, ``size`` is not positive, or the cache cannot
@@ -81,11 +90,18 @@ def cached_arrays(
     """
     if size < 1:
         raise DataError(f"data.size={size} is not an image size: set at least 1 pixel.")
-    ids = data.table.loc[data.table["source"] == source, "image_id"]
+    rows = rows_of(data, source)
     names = ["image", *(m for m in maps if m != "mask" or source not in OFFICIAL)]
     folder = cache_folder(data.root, cache_dir)
     fallback = None if cache_dir else user_cache()
-    return {n: cached(folder, n, _files(data, n, ids), size, fallback) for n in names}
+    files = {name: data.locate("mask" if name == "mask" else "image", rows) for name in names}
+    return {name: cached(folder, name, files[name], size, fallback, processes) for name in names}
+
+
+def rows_of(data: DataFolder, source: str) -> pd.DataFrame:
+    """The rows of a source in the data set's table, in the order of its cache."""
+    of_source = data.table["source"] == source
+    return data.table if of_source.all() else data.table[of_source]
 
 
 def cache_folder(root: Path, cache_dir: Path | None) -> Path:
@@ -98,17 +114,13 @@ def user_cache() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "longderm"
 
 
-def _files(data: DataFolder, name: str, ids: pd.Series[str]) -> list[Path]:
-    kind = "mask" if name == "mask" else "image"
-    files = data.mask_files if kind == "mask" else data.image_files
-    missing = sorted(set(ids) - files.keys())
-    if missing:
-        raise DataError(data.describe_missing(kind, missing))
-    return [files[image_id] for image_id in ids]
-
-
 def cached(
-    folder: Path, name: str, files: Sequence[Path], size: int, fallback: Path | None = None
+    folder: Path,
+    name: str,
+    files: Sequence[Path | str],
+    size: int,
+    fallback: Path | None = None,
+    processes: int = 1,
 ) -> np.ndarray:
     """The output of ``READERS[name]`` for N ``files``, as a read-only memory map of N rows.
 
@@ -121,6 +133,7 @@ def cached(
         files: Files, one per row.
         size: Height and width of the rows, in pixels.
         fallback: Folder to use if ``folder`` has no such map and is not writable.
+        processes: Number of decoding processes; see :func:`cached_arrays`.
 
     Raises:
         DataError: Some files are unreadable (the message lists all of them), no folder is
@@ -128,49 +141,84 @@ def cached(
     """
     file = f"{name}-{size}-{_digest(name, files)}.npy"
     shape = (len(files), size, size, 3) if name == "image" else (len(files), size, size)
-    return memory_map(
-        folder, file, shape, np.uint8, lambda rows: _fill(rows, name, files, size), fallback
-    )
+    fill = partial(_fill, name=name, files=files, size=size, processes=processes)
+    return memory_map(folder, file, shape, np.uint8, fill, fallback)
 
 
-def _digest(name: str, files: Sequence[Path]) -> str:
+def _digest(name: str, files: Iterable[Path | str]) -> str:
     digest = hashlib.sha256(str(VERSION).encode())
-    failed: dict[Path, Exception] = {}
+    failed: dict[Path, Failure] = {}
+    total = 0
     for file in files:
+        total += 1
         try:
-            stat = file.stat()
+            stat = os.stat(file)
         except OSError as error:
-            failed[file] = error
+            failed[Path(file)] = failure(Path(file), error)
         else:
-            digest.update(f"{file.name} {stat.st_size} {stat.st_mtime_ns}\n".encode())
+            line = f"{os.path.basename(file)} {stat.st_size} {stat.st_mtime_ns}\n"
+            digest.update(line.encode())
     if failed:
-        raise _unreadable(name, failed, len(files))
+        raise _unreadable(name, failed, total)
     return digest.hexdigest()[:12]
 
 
-def _fill(rows: np.ndarray, name: str, files: Sequence[Path], size: int) -> None:
-    failed: dict[Path, Exception] = {}
-
-    def read(row: int) -> None:
-        try:
-            rows[row] = READERS[name](files[row], size)
-        except Exception as error:  # PIL raises half a dozen types for damaged files
-            failed[files[row]] = error
-
-    # Threads suffice, because decoding and resampling release the interpreter lock.
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        done = pool.map(read, range(len(files)))
-        for _ in track(done, f"Caching {PLURALS[name]} at {size} px", len(files)):
-            pass
+def _fill(
+    rows: np.ndarray, name: str, files: Sequence[Path | str], size: int, processes: int = 1
+) -> None:
+    numbered = enumerate(map(str, files))
+    # Pools hold an object for each task, so they get some thousand files at a time.
+    parts = iter(lambda: list(islice(numbered, PART * processes)), [])
+    title = f"Caching {PLURALS[name]} at {size} px"
+    with _pool(processes) as pool:
+        # Processes open the file by its name; threads share the array.
+        array = str(rows.filename) if processes > 1 else rows  # type: ignore[attr-defined]
+        read = partial(_read_row, array, name, size)
+        chunk = CHUNK if processes > 1 else 1
+        done = chain.from_iterable(pool.map(read, part, chunksize=chunk) for part in parts)
+        failed = dict(filter(None, track(done, title, len(files))))
     if failed:
         raise _unreadable(name, failed, len(files))
 
 
-def _unreadable(name: str, failed: Mapping[Path, Exception], total: int) -> DataError:
-    reasons = sorted(f"{file} ({reason(file, error)})" for file, error in failed.items())
+def _pool(processes: int) -> Executor:
+    # Decoding and resampling release the interpreter lock, so threads suffice for some cores.
+    if processes == 1:
+        return ThreadPoolExecutor(os.cpu_count())
+    # Not forked, because this process may have threads that hold locks.
+    return ProcessPoolExecutor(processes, get_context("spawn"))
+
+
+def _read_row(
+    array: np.ndarray | str, name: str, size: int, numbered: tuple[int, str]
+) -> tuple[Path, Failure] | None:
+    """Read a file into its row of an array, or of the array in a file; what failed, if it did."""
+    row, file = numbered
+    path = Path(file)
+    rows = np.load(array, mmap_mode="r+") if isinstance(array, str) else array
+    try:
+        rows[row] = READERS[name](path, size)
+    except Exception as error:  # PIL raises half a dozen types for damaged files
+        return path, failure(path, error)
+    return None
+
+
+class Failure(NamedTuple):
+    """Why a file could not be read, and whether its content is at fault."""
+
+    reason: str
+    damage: bool
+
+
+def failure(file: Path, error: Exception) -> Failure:
+    return Failure(reason(file, error), is_damage(error))
+
+
+def _unreadable(name: str, failed: Mapping[Path, Failure], total: int) -> DataError:
+    reasons = sorted(f"{file} ({failure.reason})" for file, failure in failed.items())
     if any(file.is_symlink() and not file.exists() for file in failed):
         advice = "restore the files that the links point to, or correct the links"
-    elif all(map(is_damage, failed.values())):
+    elif all(failure.damage for failure in failed.values()):
         advice = (
             "move them elsewhere and run `make data` to install them again, or remove their rows "
             "from the metadata"

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import overload
 
 import pandas as pd
 
 from datamodules.classes import Classes
-from datamodules.errors import MAX_LISTED
+from datamodules.errors import DataError
 from datamodules.layout import OFFICIAL, SYNTHETIC
+
+AT_ONCE = 2**16  # names that are strings of Python at the same time
 
 
 class DataFolder(ABC):
@@ -20,6 +24,8 @@ class DataFolder(ABC):
     Args:
         root: The folder.
     """
+
+    key: str | None = None  # text that differs between different tables; None if not known
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -42,8 +48,13 @@ class DataFolder(ABC):
         """
 
     @abstractmethod
-    def find_files(self, kind: str) -> Mapping[str, Path]:
-        """The files of one ``kind``, ``image`` or ``mask``, by image id."""
+    def file_names(self, kind: str, rows: pd.DataFrame) -> pd.Series[str]:
+        """The file of each row as a path from the folder, missing where there is none.
+
+        Args:
+            kind: ``image`` or ``mask``; a data set need not have masks.
+            rows: Rows of :attr:`table`.
+        """
 
     @abstractmethod
     def describe_missing(self, kind: str, image_ids: list[str]) -> str:
@@ -54,15 +65,16 @@ class DataFolder(ABC):
         """The table, read once."""
         return self.read_table()
 
-    @cached_property
-    def image_files(self) -> Mapping[str, Path]:
-        """The image files by image id, listed once."""
-        return self.find_files("image")
+    def locate(self, kind: str, rows: pd.DataFrame) -> Files:
+        """The files of some rows of :attr:`table`; see :meth:`file_names`.
 
-    @cached_property
-    def mask_files(self) -> Mapping[str, Path]:
-        """The mask files by image id, listed once; a data set need not have masks."""
-        return self.find_files("mask")
+        Raises:
+            DataError: There is no such file for some of the rows.
+        """
+        names = self.file_names(kind, rows)
+        if len(missing := rows["image_id"][names.isna()]):
+            raise DataError(self.describe_missing(kind, sorted(missing)))
+        return Files(self.root, names)
 
     @property
     def synthetic(self) -> bool:
@@ -78,13 +90,32 @@ class DataFolder(ABC):
         lone = ~used["source"].isin(OFFICIAL) & (used["lesion_id"] == used["image_id"])
         if count := int(lone.sum()):
             print(f"{count:,} images have no lesion_id: each counts as a lesion of its own.")
-        if unlisted := sorted(self.image_files.keys() - self.listed_images()):
-            more = " ..." if len(unlisted) > MAX_LISTED else ""
-            print(
-                f"{len(unlisted):,} images are left out, because the metadata has no row for them: "
-                f"{', '.join(unlisted[:MAX_LISTED])}{more}"
-            )
 
-    def listed_images(self) -> set[str]:
-        """Ids of the images that the table lists."""
-        return set(self.table["image_id"])
+
+class Files(Sequence[str]):
+    """Paths of files, without an object for each of a million of them.
+
+    Args:
+        root: Folder of the files.
+        names: Paths of the files from this folder.
+    """
+
+    def __init__(self, root: Path, names: pd.Series[str]) -> None:
+        self.root = root
+        self.names = names
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __iter__(self) -> Iterator[str]:
+        for start in range(0, len(self), AT_ONCE):
+            for name in self.names.iloc[start : start + AT_ONCE].tolist():
+                yield os.path.join(self.root, name)
+
+    @overload
+    def __getitem__(self, item: int) -> str: ...
+    @overload
+    def __getitem__(self, item: slice) -> Files: ...
+    def __getitem__(self, item: int | slice) -> str | Files:
+        names = self.names.iloc[item]
+        return Files(self.root, names) if isinstance(item, slice) else str(self.root / names)

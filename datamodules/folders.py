@@ -39,7 +39,7 @@ def relative_files(folder: Path) -> list[str]:
     Raises:
         DataError: A folder cannot be listed.
     """
-    return sorted(_scan(folder, "", set()))
+    return sorted(name for name, _ in scan(folder, set()))
 
 
 def files_below(folder: Path) -> list[Path]:
@@ -47,20 +47,29 @@ def files_below(folder: Path) -> list[Path]:
     return sorted(folder / name for name in relative_files(folder))
 
 
-def _scan(folder: Path, prefix: str, seen: set[str]) -> Iterator[str]:
+def scan(folder: Path, seen: set[str], prefix: str = "") -> Iterator[tuple[str, os.DirEntry[str]]]:
+    """The files of :func:`relative_files` with their entries, not sorted.
+
+    Args:
+        folder: Folder to search.
+        seen: Real paths of folders that are not searched; those that are searched are added.
+        prefix: Beginning of all paths.
+    """
     if (real := os.path.realpath(folder)) in seen:
         return
     seen.add(real)
+    folders = []
     try:
         with os.scandir(folder) as entries:
-            shown = sorted((e for e in entries if visible(e.name)), key=lambda e: e.name)
-            folders = [entry.name for entry in shown if entry.is_dir()]
+            for entry in filter(lambda entry: visible(entry.name), entries):
+                if entry.is_dir():
+                    folders.append(entry.name)
+                else:
+                    yield prefix + entry.name, entry
     except OSError as error:
         raise DataError(
             f"{folder} cannot be searched ({error.strerror}): change its permissions, or choose "
             "another folder."
         ) from error
-    inner = set(folders)
-    yield from (prefix + entry.name for entry in shown if entry.name not in inner)
-    for name in folders:
-        yield from _scan(folder / name, f"{prefix}{name}/", seen)
+    for name in sorted(folders):
+        yield from scan(folder / name, seen, f"{prefix}{name}/")

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import hashlib
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
 from pytorch_lightning import LightningDataModule
 
+from datamodules.cache import user_cache
 from datamodules.classes import Classes
 from datamodules.data_folder import DataFolder
+from datamodules.memory_map import memory_map
 from datamodules.release import Release
 from datamodules.splits import SPLITS, Split
 from datamodules.table_folder import DATASET, TableFolder
@@ -66,9 +72,24 @@ class LabeledImages(LightningDataModule):
     def table(self) -> pd.DataFrame:
         """One row per image of the task, with its ``label`` and its ``split``."""
         everything = self.folder.table
-        table = everything[everything["dx"].isin(self.class_names)]
-        labels = table["dx"].map(self.class_names.index)
-        return table.assign(label=labels, split=self.split(table))
+        labels = _numbers(everything["dx"], self.class_names)
+        known = labels >= 0
+        table = everything if known.all() else everything[known]  # without a copy, if possible
+        return table.assign(label=labels[known], split=self._splits(table))
+
+    def _splits(self, table: pd.DataFrame) -> pd.Series[str]:
+        """The split of each row, computed once where the data folder keeps its table."""
+        if self.folder.key is None or self.split.key is None:
+            return self.split(table)
+        key = f"{self.folder.key}\n{self.class_names}\n{self.split.key}"
+        names = np.array(["", *SPLITS], dtype=object)
+
+        def fill(rows: np.ndarray) -> None:
+            rows[:] = _numbers(self.split(table), names.tolist())
+
+        file = f"split-{hashlib.sha256(key.encode()).hexdigest()[:12]}.npy"
+        numbers = memory_map(self.root / "cache", file, (len(table),), np.uint8, fill, user_cache())
+        return pd.Series(names[numbers], table.index, dtype="str")
 
     @property
     def synthetic(self) -> bool:
@@ -95,3 +116,9 @@ class LabeledImages(LightningDataModule):
         """Number of images per class (rows) and split (columns)."""
         counts = pd.crosstab(self.table["dx"], self.table["split"])
         return counts.reindex(index=list(self.class_names), columns=list(SPLITS), fill_value=0)
+
+
+def _numbers(names: pd.Series[str], order: Sequence[str]) -> np.ndarray:
+    """The position of each name in ``order``, -1 for others, without a Python object per name."""
+    positions = pc.index_in(pa.array(names), pa.array(order, pa.array(names).type))
+    return np.asarray(positions.fill_null(-1), dtype=np.int64)

@@ -241,9 +241,9 @@ class LesionData(LabeledImages):
         rows = self.table.loc[list(index)]
         arrays = self._arrays(rows["source"].iloc[0])
         batch = LesionDataset(arrays, rows).__getitems__(range(len(rows)))
-        files = self.folder.mask_files
-        if set(rows["image_id"]) <= files.keys():
-            masks = [read_mask(files[image_id], self.size) for image_id in rows["image_id"]]
+        if self.folder.file_names("mask", rows).notna().all():
+            files = self.folder.locate("mask", rows)
+            masks = [read_mask(Path(file), self.size) for file in files]
             batch["mask"] = torch.from_numpy(np.stack(masks))[:, None]
         return to_floats(batch)
 

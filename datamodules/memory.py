@@ -1,4 +1,4 @@
-"""A setting of glibc that keeps freed memory in the process, for the next training step."""
+"""Freed memory, which glibc keeps in the process for the next training step, or returns."""
 
 from __future__ import annotations
 
@@ -21,3 +21,9 @@ def keep_freed_memory() -> None:
         if not mallopt(M_MMAP_THRESHOLD, MAX_INT):
             mallopt(M_MMAP_THRESHOLD, OLD_MAX_THRESHOLD)
         mallopt(M_TRIM_THRESHOLD, MAX_INT)
+
+
+def return_freed_memory() -> None:
+    """Make glibc return all freed memory to the system once. No-op without glibc."""
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL("libc.so.6").malloc_trim(0)

@@ -33,12 +33,17 @@ BIT_DEPTHS = (8, 10, 12, 14, 16)  # of cameras and files
 MIN_WHITE = 64  # of 8 bits; a darker maximum does not reveal the scale
 
 
+def has_photo_ending(path: Path | str) -> bool:
+    """Whether a file's ending is that of a format that Pillow can decode."""
+    return os.path.splitext(path)[1].lower() in _endings()
+
+
 def is_photo(path: Path | str) -> bool:
     """Whether Pillow can decode a file's format, judged by its ending or else its first bytes.
 
     A dangling link is judged by its ending.
     """
-    if os.path.splitext(path)[1].lower() in _endings():
+    if has_photo_ending(path):
         return os.path.isfile(path) or not os.path.exists(path)
     if not os.path.isfile(path):
         return False

@@ -2,24 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+import hashlib
+import os
+from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
 
+from datamodules.cache import user_cache
 from datamodules.classes import KEYS, Classes, read_yaml
 from datamodules.data_folder import DataFolder
 from datamodules.errors import MAX_LISTED, DataError
-from datamodules.folders import listed, relative_files
-from datamodules.pixels import is_photo
+from datamodules.folders import listed, scan
+from datamodules.kept_table import kept_table
+from datamodules.pixels import has_photo_ending, is_photo
 from datamodules.tables import UNKNOWN, read_csv
 
 DATASET = "dataset.yaml"
+VERSION = 1  # increase it when the table of the same files changes
 TABLE_KEYS = {"table", "images", "masks", "columns", "group"}
 # Columns of a table, and their names in a run's files, which are those of HAM10000.
 RENAMED = {"image": "image_id", "label": "dx", "site": "localization"}
+UNUSED = "unused files"  # an attribute of the table
 TEXT = ("image", "label", "lesion", "patient", "split", "mask")  # never read as numbers
 GROUPS = ("lesion", "patient")
 SPLITS = ("train", "val", "test")
@@ -44,6 +53,7 @@ class TableFolder(DataFolder):
     def __init__(self, root: Path) -> None:
         super().__init__(root)
         self.path = root / DATASET
+        self._searched: set[str] = set()  # real paths of the folders that were searched
         self.options: Mapping[str, Any] = read_yaml(self.path)
         if unknown := self.options.keys() - KEYS - TABLE_KEYS:
             raise DataError(
@@ -79,24 +89,15 @@ class TableFolder(DataFolder):
         return self.root / found[0]
 
     def read_table(self) -> pd.DataFrame:
-        given = _read(self.table_file, self._names())
-        table = given.rename(columns={theirs: ours for ours, theirs in self._names().items()})
-        if problems := list(self._problems(table, given.columns.tolist())):
-            listing = "".join(f"\n  - {problem}" for problem in problems)
-            raise DataError(f"{self.table_file} cannot be used:{listing}")
-        group = str(self.options.get("group", next((g for g in GROUPS if g in table), "")))
-        table = table.assign(lesion_id=_groups(table, group), source="table")
-        if "split" in table:
-            table = table.rename(columns={"split": "given_split"}).fillna({"given_split": ""})
-        table = table.rename(columns=RENAMED).sort_values("image_id", ignore_index=True)
-        return table.assign(row=range(len(table)))
+        options = f"{VERSION} {self.root.resolve()} {sorted(self.options.items())}"
+        file = f"table-{hashlib.sha256(options.encode()).hexdigest()[:12]}.arrow"
+        folders = [self.root / "cache", user_cache()]
+        table, self.key = kept_table(folders, file, self._checked_table, self._made_from)
+        return table
 
-    def find_files(self, kind: str) -> Mapping[str, Path]:
-        images = self.table["image_id"]
-        if kind == "image":
-            return _Files(self.images, self._image_names, images, images)
-        names = _by_name(self.masks) if self.masks.is_dir() else {}
-        return _Files(self.masks, names, images, self.table.get("mask", images))
+    def file_names(self, kind: str, rows: pd.DataFrame) -> pd.Series[str]:
+        none = pd.Series(None, rows.index, dtype="str")
+        return rows.get(f"{kind}_file", none)
 
     def describe_missing(self, kind: str, image_ids: list[str]) -> str:
         folder = self.images if kind == "image" else self.masks
@@ -107,24 +108,83 @@ class TableFolder(DataFolder):
 
     def report_unused(self, used: pd.DataFrame) -> None:
         super().report_unused(used)
-        files = [*self.image_files.values(), *self.mask_files.values()]
-        inside = (file for file in files if file.is_relative_to(self.images))
-        known = {file.relative_to(self.images).as_posix() for file in inside}
-        if unused := sorted(set(self._image_names.values()) - known):
-            more = " ..." if len(unused) > MAX_LISTED else ""
+        number, first = self.table.attrs[UNUSED]
+        if number:
+            more = " ..." if number > len(first) else ""
             print(
-                f"{len(unused):,} files are left out, because {self.table_file.name} has no row "
-                f"for them: {', '.join(unused[:MAX_LISTED])}{more}"
+                f"{number:,} files are left out, because {self.table_file.name} has no row for "
+                f"them: {', '.join(first)}{more}"
             )
 
-    @cached_property
-    def _image_names(self) -> Mapping[str, str]:
+    def _checked_table(self) -> pd.DataFrame:
         if not self.images.is_dir():
             raise DataError(
                 f"There is no folder {self.images}: set `images` in {DATASET} to the folder of the "
                 "images."
             )
-        return _by_name(self.images)
+        given = _read(self.table_file, self._names())
+        table = given.rename(columns={theirs: ours for ours, theirs in self._names().items()})
+        photos = self._photos("images")
+        if "image" in table:
+            table["image_file"] = self._located("images", photos, table["image"])
+        if problems := list(self._problems(table, given.columns.tolist())):
+            listing = "".join(f"\n  - {problem}" for problem in problems)
+            raise DataError(f"{self.table_file} cannot be used:{listing}")
+        if self.masks.is_dir():
+            names = table.get("mask", table["image"])
+            table["mask_file"] = self._located("masks", self._photos("masks"), names)
+        group = str(self.options.get("group", next((g for g in GROUPS if g in table), "")))
+        table = table.assign(lesion_id=_groups(table, group), source="table")
+        if "split" in table:
+            table = table.rename(columns={"split": "given_split"}).fillna({"given_split": ""})
+        table = table.rename(columns=RENAMED).sort_values("image_id", ignore_index=True)
+        table = table.assign(row=range(len(table)))
+        table.attrs[UNUSED] = self._unused(photos, table)
+        return table
+
+    def _unused(self, photos: pd.Series[str], table: pd.DataFrame) -> tuple[int, list[str]]:
+        """The number of photos that the table does not name, and some of them."""
+        files = [self.file_names(kind, table).dropna() for kind in ("image", "mask")]
+        # pandas' isin makes a string of Python of each of a million names.
+        used = pc.is_in(pa.array(photos), pa.array(pd.concat(files)))
+        unused = photos[~np.asarray(used)]
+        return len(unused), unused[:MAX_LISTED].str[len(self._prefix("images")) :].tolist()
+
+    def _made_from(self) -> Iterator[str]:
+        """The files and folders that the table was made from."""
+        yield from map(str, (self.path, self.table_file))
+        yield from sorted(self._searched)
+
+    def _prefix(self, kind: str) -> str:
+        """Beginning of the paths from the data folder of all ``images`` or ``masks``."""
+        folder = Path(self.options.get(kind, kind)).as_posix()
+        return "" if folder == "." else f"{folder}/"
+
+    def _photos(self, kind: str) -> pd.Series[str]:
+        """The photos in the folder of ``images`` or ``masks``, as paths from the data folder."""
+        cache = os.path.realpath(self.root / "cache")  # not searched
+        searched = {cache}
+        names = [
+            name
+            for name, entry in scan(self.root / self._prefix(kind), searched, self._prefix(kind))
+            if (entry.is_file(follow_symlinks=False) and has_photo_ending(name))
+            or is_photo(entry.path)
+        ]
+        self._searched |= searched - {cache}
+        return pd.Series(names, dtype="str").sort_values(ignore_index=True)
+
+    def _located(self, kind: str, photos: pd.Series[str], names: pd.Series[str]) -> pd.Series[str]:
+        """The photo that each name stands for: a path in the folder, with or without the ending.
+
+        A name without ending that two photos share stands for neither.
+        """
+        stems = photos.str.replace(r"\.[^.]*$", "", regex=True)
+        number, _ = stems.factorize()
+        only = np.bincount(number)[number] == 1 if len(photos) else []
+        known = pd.concat([photos, stems[only]], ignore_index=True)
+        files = pd.concat([photos, photos[only]], ignore_index=True)
+        at = pc.index_in(pa.array(self._prefix(kind) + names), pa.array(known))
+        return pd.Series(pa.array(files).take(at), names.index, dtype="str")
 
     def _names(self) -> dict[str, str]:
         """The table's name of each of our columns."""
@@ -158,8 +218,8 @@ class TableFolder(DataFolder):
         told = [f"{image} ({', '.join(sorted(each))})" for image, each in both.items()]
         yield from _rows("two labels for one image", told)
         yield from _rows("an image that has another row", sorted(set(again["image"]) - set(both)))
-        lost = sorted(set(image.dropna()) - self._image_names.keys())
-        yield from _rows("an image without a file", lost)
+        lost = image[table["image_file"].isna() & image.notna()].unique()
+        yield from _rows("an image without a file", sorted(lost))
         if "split" in table:
             split = table["split"].fillna("")
             wrong = image[~split.isin(["", *SPLITS])] + " (" + split + ")"
@@ -181,10 +241,6 @@ def _read(path: Path, names: Mapping[str, str]) -> pd.DataFrame:
         return read_csv(path, [names[name] for name in TEXT])
     try:
         table = pd.read_parquet(path)
-    except ImportError as error:
-        raise DataError(
-            f"{path} needs a reader of Parquet: `pip install pyarrow`, or save it as CSV."
-        ) from error
     except (OSError, ValueError) as error:
         raise DataError(f"{path} is not a Parquet file ({error}): write it again.") from error
     texts = {names[name] for name in TEXT} & set(table)
@@ -197,45 +253,3 @@ def _groups(table: pd.DataFrame, group: str) -> pd.Series[str]:
     given = table[group].fillna("").str.strip()
     # An unknown patient's image is a group of its own, as an image of an unknown lesion is.
     return given.where(~given.str.lower().isin(UNKNOWN), table["image"])
-
-
-def _by_name(folder: Path) -> dict[str, str]:
-    """The photos below a folder: their paths in it by these paths with and without the ending.
-
-    A name without ending that two files share stands for neither.
-    """
-    photos = [name for name in relative_files(folder) if is_photo(f"{folder}/{name}")]
-    stems: dict[str, str | None] = {}
-    for name in photos:
-        stem = name.rpartition(".")[0]
-        stems[stem] = None if stem in stems else name
-    named = {stem: name for stem, name in stems.items() if stem and name}
-    return named | dict(zip(photos, photos, strict=True))
-
-
-class _Files(Mapping[str, Path]):
-    """Files of a folder by image id, without an object for each of a million files.
-
-    Args:
-        folder: The folder.
-        known: Paths in the folder by the names that stand for them.
-        images: Ids of the images.
-        names: Name that stands for the file of each image.
-    """
-
-    def __init__(
-        self, folder: Path, known: Mapping[str, str], images: Iterable[str], names: Iterable[str]
-    ) -> None:
-        self.folder = folder
-        self.names = {
-            image: known[name] for image, name in zip(images, names, strict=True) if name in known
-        }
-
-    def __getitem__(self, image: str) -> Path:
-        return self.folder / self.names[image]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.names)
-
-    def __len__(self) -> int:
-        return len(self.names)

@@ -44,40 +44,37 @@ def read_csv(path: Path, names: Sequence[str] = NAMES) -> pd.DataFrame:
     with _readable(path):
         text = _table_text(path)
         separator = _separator(text)
-        plain = _is_plain(text, separator)
-    if not plain:
+        content = text.encode()
+    if not _is_plain(content, separator):
         file = io.StringIO()
         csv.writer(file).writerows(rows(path))
-        text = file.getvalue()
+        content = file.getvalue().encode()
         separator = ","
-    return pd.read_csv(
-        io.StringIO(text), sep=separator, dtype=dict.fromkeys(names, str), low_memory=False
-    )
+    types = dict.fromkeys(names, str)
+    return pd.read_csv(io.BytesIO(content), sep=separator, dtype=types, low_memory=False)
 
 
-def _is_plain(text: str, separator: str) -> bool:
+def _is_plain(content: bytes, separator: str) -> bool:
     """Whether all lines are rows of as many values as the header names, none of them quoted.
 
-    Pandas reads such a million rows ten times as fast as :func:`rows` and gets the same values.
+    Pandas reads such a million rows four times as fast as :func:`rows` and gets the same values.
     """
-    header, _, _ = text.partition("\n")
-    if '"' in text or "\0" in text or separator == ";" or not _is_clean(header, separator):
+    header, _, _ = content.partition(b"\n")
+    names = header.decode().split(separator)
+    clean = all(name and name == name.strip() for name in names)
+    if not clean or separator == ";" or b'"' in content or b"\0" in content:
         return False
-    letters = np.frombuffer(text.encode() + b"\n" * (not text.endswith("\n")), np.uint8)
+    letters = np.frombuffer(content, np.uint8)
     ends = np.flatnonzero(letters == ord("\n"))
+    if not content.endswith(b"\n"):
+        ends = np.append(ends, len(letters))
     starts = np.concatenate([[0], ends[:-1] + 1])
-    separators = np.add.reduceat(letters == ord(separator), starts, dtype=np.int32)
-    written = (letters > ord(" ")) & (letters < 127) & (letters != ord(separator))
+    is_separator = letters == ord(separator)
+    separators = np.add.reduceat(is_separator, starts, dtype=np.int32)
+    written = (letters > ord(" ")) & (letters < 127) & ~is_separator
     filled = np.add.reduceat(written, starts, dtype=np.int32)
-    longest = int((ends - starts).max())
-    return bool(
-        (separators == separators[0]).all() and filled.all() and longest < csv.field_size_limit()
-    )
-
-
-def _is_clean(header: str, separator: str) -> bool:
-    names = header.split(separator)
-    return all(name and name == name.strip() for name in names)
+    short = int((ends - starts).max()) < csv.field_size_limit()
+    return short and bool(filled.all() and (separators == len(names) - 1).all())
 
 
 def rows(path: Path, origin: Path | None = None) -> list[list[str]]:
