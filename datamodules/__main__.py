@@ -1,4 +1,4 @@
-"""The command line of the data: ``python -m datamodules install|verify|cache|synthesize|adopt``."""
+"""The command line of the data: ``python -m datamodules install|verify|cache|shard|...``."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from datamodules.errors import DataError
 from datamodules.install import install
 from datamodules.labeled_images import open_folder
 from datamodules.memory import keep_freed_memory
+from datamodules.shards import shard
 from datamodules.synthetic import synthesize
 from datamodules.verify import verify
 
@@ -52,6 +53,6 @@ if __name__ == "__main__":
     try:
         # Users type bare flags; jsonargparse expects true or false.
         args = [f"{arg}=true" if arg in FLAGS else arg for arg in sys.argv[1:]]
-        auto_cli([install, verify, cache, synthesize, adopt], args=args)
+        auto_cli([install, verify, cache, shard, synthesize, adopt], args=args)
     except (DataError, OSError) as error:  # such as a folder that is not writable
         sys.exit(f"error: {error}")

@@ -10,20 +10,22 @@ from functools import partial
 from itertools import chain, islice
 from multiprocessing import get_context
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import cv2
 import numpy as np
 import pandas as pd
 import torch
 
-from datamodules.data_folder import DataFolder
 from datamodules.errors import MAX_LISTED, DataError
 from datamodules.layout import OFFICIAL
 from datamodules.memory_map import memory_map
 from datamodules.pixels import is_damage, read_inside, read_rgb, reason
 from datamodules.progress import track
 from datamodules.saliency import fine_grained_saliency
+
+if TYPE_CHECKING:
+    from datamodules.data_folder import DataFolder
 
 VERSION = 2  # in every key; increase it when a reader changes
 PART = 4096  # files that a process or a pool of threads is given at once
@@ -90,7 +92,7 @@ def cached_arrays(
     """
     if size < 1:
         raise DataError(f"data.size={size} is not an image size: set at least 1 pixel.")
-    rows = rows_of(data, source)
+    rows = rows_of(data.table, source)
     names = ["image", *(m for m in maps if m != "mask" or source not in OFFICIAL)]
     folder = cache_folder(data.root, cache_dir)
     fallback = None if cache_dir else user_cache()
@@ -98,10 +100,10 @@ def cached_arrays(
     return {name: cached(folder, name, files[name], size, fallback, processes) for name in names}
 
 
-def rows_of(data: DataFolder, source: str) -> pd.DataFrame:
-    """The rows of a source in the data set's table, in the order of its cache."""
-    of_source = data.table["source"] == source
-    return data.table if of_source.all() else data.table[of_source]
+def rows_of(table: pd.DataFrame, source: str) -> pd.DataFrame:
+    """The rows of a source, without a copy if there is no other."""
+    of_source = table["source"] == source
+    return table if of_source.all() else table[of_source]
 
 
 def cache_folder(root: Path, cache_dir: Path | None) -> Path:
@@ -139,13 +141,18 @@ def cached(
         DataError: Some files are unreadable (the message lists all of them), no folder is
             writable, or the disk is too full.
     """
-    file = f"{name}-{size}-{_digest(name, files)}.npy"
+    file = f"{name}-{size}-{digest_of(name, files)}.npy"
     shape = (len(files), size, size, 3) if name == "image" else (len(files), size, size)
     fill = partial(_fill, name=name, files=files, size=size, processes=processes)
     return memory_map(folder, file, shape, np.uint8, fill, fallback)
 
 
-def _digest(name: str, files: Iterable[Path | str]) -> str:
+def digest_of(name: str, files: Iterable[Path | str]) -> str:
+    """A digest of the names, sizes and times of files.
+
+    Raises:
+        DataError: Some files are missing.
+    """
     digest = hashlib.sha256(str(VERSION).encode())
     failed: dict[Path, Failure] = {}
     total = 0
@@ -159,7 +166,7 @@ def _digest(name: str, files: Iterable[Path | str]) -> str:
             line = f"{os.path.basename(file)} {stat.st_size} {stat.st_mtime_ns}\n"
             digest.update(line.encode())
     if failed:
-        raise _unreadable(name, failed, total)
+        raise unreadable(name, failed, total)
     return digest.hexdigest()[:12]
 
 
@@ -173,12 +180,12 @@ def _fill(
     with _pool(processes) as pool:
         # Processes open the file by its name; threads share the array.
         array = str(rows.filename) if processes > 1 else rows  # type: ignore[attr-defined]
-        read = partial(_read_row, array, name, size)
+        read = partial(read_row, array, name, size)
         chunk = CHUNK if processes > 1 else 1
         done = chain.from_iterable(pool.map(read, part, chunksize=chunk) for part in parts)
         failed = dict(filter(None, track(done, title, len(files))))
     if failed:
-        raise _unreadable(name, failed, len(files))
+        raise unreadable(name, failed, len(files))
 
 
 def _pool(processes: int) -> Executor:
@@ -189,7 +196,7 @@ def _pool(processes: int) -> Executor:
     return ProcessPoolExecutor(processes, get_context("spawn"))
 
 
-def _read_row(
+def read_row(
     array: np.ndarray | str, name: str, size: int, numbered: tuple[int, str]
 ) -> tuple[Path, Failure] | None:
     """Read a file into its row of an array, or of the array in a file; what failed, if it did."""
@@ -214,7 +221,8 @@ def failure(file: Path, error: Exception) -> Failure:
     return Failure(reason(file, error), is_damage(error))
 
 
-def _unreadable(name: str, failed: Mapping[Path, Failure], total: int) -> DataError:
+def unreadable(name: str, failed: Mapping[Path, Failure], total: int) -> DataError:
+    """The error about ``failed`` files among ``total``, and what to do."""
     reasons = sorted(f"{file} ({failure.reason})" for file, failure in failed.items())
     if any(file.is_symlink() and not file.exists() for file in failed):
         advice = "restore the files that the links point to, or correct the links"

@@ -6,11 +6,14 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from functools import cached_property
+from multiprocessing.context import BaseContext
 from pathlib import Path
-from typing import overload
+from typing import Any, overload
 
+import numpy as np
 import pandas as pd
 
+from datamodules.cache import cached_arrays, read_mask
 from datamodules.classes import Classes
 from datamodules.errors import DataError
 from datamodules.layout import OFFICIAL, SYNTHETIC
@@ -26,6 +29,8 @@ class DataFolder(ABC):
     """
 
     key: str | None = None  # text that differs between different tables; None if not known
+    images_per_shard: int | None = None  # None if the images are not in shards
+    worker_context: BaseContext | None = None  # how loading processes must be started
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -75,6 +80,21 @@ class DataFolder(ABC):
         if len(missing := rows["image_id"][names.isna()]):
             raise DataError(self.describe_missing(kind, sorted(missing)))
         return Files(self.root, names)
+
+    def arrays(
+        self, source: str, size: int, maps: Sequence[str] = (), cache_dir: Path | None = None
+    ) -> dict[str, Any]:
+        """The pixels of a source: arrays (N, ...) that are indexed by arrays of rows.
+
+        Arguments and errors are those of :func:`~datamodules.cache.cached_arrays`.
+        """
+        return cached_arrays(self, source, size, maps, cache_dir)
+
+    def read_masks(self, rows: pd.DataFrame, size: int) -> np.ndarray | None:
+        """The masks (B, size, size) of some rows of :attr:`table`, None if some have none."""
+        if self.file_names("mask", rows).isna().any():
+            return None
+        return np.stack([read_mask(Path(file), size) for file in self.locate("mask", rows)])
 
     @property
     def synthetic(self) -> bool:

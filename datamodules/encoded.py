@@ -95,8 +95,10 @@ def encoded_arrays(
         orientations: Number of orientations.
 
     Raises:
-        DataError: No folder is writable, or the disk is too full.
+        DataError: No folder is writable, the disk is too full, or the images are in shards.
     """
+    if not isinstance(pixels, np.ndarray):
+        raise DataError("Images in shards cannot be encoded in advance: set --data.encoded=false.")
     source = Path(str(pixels.filename))  # type: ignore[attr-defined]
     folder = cache_dir.expanduser() if cache_dir else source.parent
     made_from = f"{VERSION}\n{source.name}\n{encoder.encoder_key}"

@@ -15,17 +15,20 @@ import pyarrow.compute as pc
 from pytorch_lightning import LightningDataModule
 
 from datamodules.cache import user_cache
-from datamodules.classes import Classes
+from datamodules.classes import Classes, read_yaml
 from datamodules.data_folder import DataFolder
 from datamodules.memory_map import memory_map
 from datamodules.release import Release
+from datamodules.shard_folder import SHARDS, ShardFolder
 from datamodules.splits import SPLITS, Split
 from datamodules.table_folder import DATASET, TableFolder
 
 
 def open_folder(root: Path) -> DataFolder:
-    """The data set in a folder: the one that its ``dataset.yaml`` describes, or HAM10000."""
-    return TableFolder(root) if (root / DATASET).exists() else Release(root)
+    """The data set in a folder: what its ``dataset.yaml`` describes, or else HAM10000."""
+    if not (root / DATASET).exists():
+        return Release(root)
+    return ShardFolder(root) if SHARDS in read_yaml(root / DATASET) else TableFolder(root)
 
 
 class LabeledImages(LightningDataModule):

@@ -13,16 +13,17 @@ from pytorch_lightning import Trainer
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from datamodules.cache import cached_arrays, read_image, read_mask
+from datamodules.cache import read_image
 from datamodules.classes import ALL
 from datamodules.encoded import EncodedDataset, encoded_arrays, frozen_encoder, orientations_of
 from datamodules.errors import DataError
 from datamodules.folder_dataset import FolderDataset
 from datamodules.labeled_images import LabeledImages
-from datamodules.lesion_dataset import Arrays, LesionDataset
+from datamodules.lesion_dataset import Arrays, LesionDataset, channels_first
 from datamodules.loader import keep_batch, make_loader, to_floats
 from datamodules.on_device import place
 from datamodules.samplers import EpochSampler, Natural
+from datamodules.shard_order import ShardOrder
 from datamodules.splits import Split
 from datamodules.transforms import Transform
 
@@ -67,9 +68,12 @@ class LesionData(LabeledImages):
         seed: Seed of the run, which the command line takes from ``seed_everything``.
         cache_dir: Folder of the decoded pixels. By default ``root/cache``, or
             ``~/.cache/longderm`` if that is not writable.
+        window: Number of shards whose images are shuffled together, at least 1, for data sets in
+            shards that do not fit on the machine; see :mod:`datamodules.shard_order`. By default
+            all, and the order is that of the sampler.
 
     Raises:
-        DataError: ``size`` is not positive, or the data set has no such task.
+        DataError: ``size`` or ``window`` is not positive, or the data set has no such task.
 
     Examples:
         >>> from datamodules.splits import Balanced
@@ -100,10 +104,13 @@ class LesionData(LabeledImages):
         predict_folder: Path | None = None,
         seed: int = 0,
         cache_dir: Path | None = None,
+        window: int | None = None,
     ) -> None:
         super().__init__(root, split, task)
         if size < 1:
             raise DataError(f"data.size={size} is not an image size: set at least 1 pixel.")
+        if window is not None and window < 1:
+            raise DataError(f"data.window={window}: set at least 1 shard, or null for all.")
         self.size = size
         self.batch_size = batch_size
         self.num_workers = num_workers
@@ -115,6 +122,7 @@ class LesionData(LabeledImages):
         self.predict_folder = predict_folder
         self.seed = seed
         self.cache_dir = cache_dir
+        self.window = window
         self._open_arrays: dict[str, dict[str, np.ndarray]] = {}
         self._open_encoded: dict[str, dict[str, np.ndarray]] = {}
         self._placed: dict[tuple[str, bool, torch.device], Arrays] = {}
@@ -144,6 +152,8 @@ class LesionData(LabeledImages):
     def train_dataloader(self) -> DataLoader[dict[str, Tensor]]:
         train = self._dataset("train")
         sampler = self.make_sampler(train.labels.tolist())
+        if self.window is not None:
+            sampler = ShardOrder(sampler, self._shards(train), self.window)
         epoch, batches = self._progress(self.batches_per_epoch)
         sampler.place(
             seed=self.seed,
@@ -231,6 +241,8 @@ class LesionData(LabeledImages):
             0 if placed else self.num_workers,
             train,
             collate,
+            # Photos to predict are files, whatever the data set is.
+            self.folder.worker_context if isinstance(dataset, LesionDataset) else None,
         )
 
     def gather(self, index: Sequence[int]) -> dict[str, Tensor]:
@@ -241,10 +253,8 @@ class LesionData(LabeledImages):
         rows = self.table.loc[list(index)]
         arrays = self._arrays(rows["source"].iloc[0])
         batch = LesionDataset(arrays, rows).__getitems__(range(len(rows)))
-        if self.folder.file_names("mask", rows).notna().all():
-            files = self.folder.locate("mask", rows)
-            masks = [read_mask(Path(file), self.size) for file in files]
-            batch["mask"] = torch.from_numpy(np.stack(masks))[:, None]
+        if (masks := self.folder.read_masks(rows, self.size)) is not None:
+            batch["mask"] = channels_first(torch.from_numpy(masks))
         return to_floats(batch)
 
     def _dataset(self, split: str) -> LesionDataset:
@@ -264,6 +274,16 @@ class LesionData(LabeledImages):
             self._placed[key] = place(arrays, self._device, self.on_device)
         return self._placed[key]
 
+    def _shards(self, train: LesionDataset) -> np.ndarray:
+        """The shard of each training image."""
+        images = self.folder.images_per_shard
+        if images is None:
+            raise DataError(
+                f"data.window is for images in shards, which {self.root} does not have: set "
+                "data.window=null."
+            )
+        return train.rows // images
+
     def _encoded_arrays(self, source: str) -> dict[str, np.ndarray]:
         if source not in self._open_encoded:
             fitting = self.trainer is not None and self.trainer.state.fn == "fit"
@@ -279,7 +299,7 @@ class LesionData(LabeledImages):
     def _arrays(self, source: str) -> dict[str, np.ndarray]:
         # Opened once, so that a running training needs no files besides its memory maps.
         if source not in self._open_arrays:
-            self._open_arrays[source] = cached_arrays(
-                self.folder, source, self.size, self.maps, self.cache_dir
+            self._open_arrays[source] = self.folder.arrays(
+                source, self.size, self.maps, self.cache_dir
             )
         return self._open_arrays[source]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable, Iterable
+from multiprocessing.context import BaseContext
 
 import torch
 from torch import Tensor
@@ -33,6 +34,7 @@ def make_loader(
     workers: int | None,
     train: bool,
     collate: Callable[..., dict[str, Tensor]],
+    context: BaseContext | None = None,
 ) -> DataLoader[dict[str, Tensor]]:
     """A loader of whole batches.
 
@@ -44,6 +46,7 @@ def make_loader(
         workers: Loading processes; None is 4 for a GPU and none for a CPU.
         train: Whether the batches are for training: complete, and resumable within an epoch.
         collate: Function of the batch as the data set returns it.
+        context: How loading processes are started; by default as the system does.
     """
     on_gpu = device.type == "cuda"
     workers = workers if workers is not None else GPU_WORKERS * on_gpu
@@ -57,6 +60,7 @@ def make_loader(
         pin_memory=on_gpu,
         collate_fn=collate,
         worker_init_fn=ignore_signals,
+        multiprocessing_context=context if workers else None,
     )
 
 

@@ -29,7 +29,7 @@ def place(
             the free memory.
 
     Raises:
-        DataError: The device has too little memory for the arrays.
+        DataError: The device has too little memory for the arrays, or they are in shards.
 
     Examples:
         >>> pixels = np.zeros((2, 8, 8, 3), np.uint8)
@@ -39,6 +39,10 @@ def place(
         >>> type(place({"image": pixels}, cpu, wanted=True)["image"]).__name__
         'Tensor'
     """
+    if not all(isinstance(array, np.ndarray) for array in arrays.values()):
+        if wanted:
+            raise DataError("Images in shards cannot be copied whole: set --data.on_device=null.")
+        return arrays
     needed = sum(array.nbytes for array in arrays.values())
     if wanted is None:
         wanted = device.type == "cuda" and needed <= FREE_SHARE * _free(device)

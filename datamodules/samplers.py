@@ -23,6 +23,8 @@ class EpochSampler(Sampler[int], ABC):
         labels: Class of each of the N training images.
     """
 
+    ordered = False  # whether neighbors belong together, as those of ``pairs`` do
+
     def __init__(self, labels: Sequence[int]) -> None:
         self.labels = np.asarray(labels)
         self.place()
@@ -130,6 +132,8 @@ class ClassAware(EpochSampler):
         >>> bool((turns[:, 0] == turns[:, 1]).all()), np.bincount(turns[:, 0]).tolist()
         (True, [3, 3])
     """
+
+    ordered = True
 
     def __init__(self, labels: Sequence[int], images: int = 4) -> None:
         super().__init__(labels)
