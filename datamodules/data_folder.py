@@ -137,5 +137,6 @@ class Files(Sequence[str]):
     @overload
     def __getitem__(self, item: slice) -> Files: ...
     def __getitem__(self, item: int | slice) -> str | Files:
-        names = self.names.iloc[item]
-        return Files(self.root, names) if isinstance(item, slice) else str(self.root / names)
+        if isinstance(item, slice):
+            return Files(self.root, self.names.iloc[item])
+        return os.path.join(self.root, str(self.names.iloc[item]))

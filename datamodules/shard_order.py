@@ -40,7 +40,7 @@ class ShardOrder(EpochSampler):
         self.sampler = sampler
         self.shards = shards
         self.window = window
-        super().__init__(sampler.labels)
+        super().__init__(sampler.labels.tolist())
 
     def place(self, **point: int) -> None:  # type: ignore[override]
         super().place(**point)

@@ -54,6 +54,7 @@ def shard(
     store = ObjectStore(to)
     table = _arranged(data.table, split)
     written: dict[str, dict[str, str]] = {}
+    threads = max(1, (os.cpu_count() or 1) // processes)
     with _pool(processes) as pool:
         for source in table["source"].unique():
             rows = rows_of(table, source).sort_values("row")
@@ -62,7 +63,7 @@ def shard(
                 files = data.locate("mask" if name == "mask" else "image", rows)
                 prefix = f"{source}/{name}-{size}-{digest_of(name, files)}"
                 parts = [files[at : at + images] for at in range(0, len(files), images)]
-                write = partial(_write_shard, store, prefix, name, size, os.cpu_count(), processes)
+                write = partial(_write_shard, store, prefix, name, size, threads)
                 done = track(pool.map(write, enumerate(parts)), f"Writing {prefix}", len(parts))
                 if failed := dict(failure for failures in done for failure in failures):
                     raise unreadable(name, failed, len(files))
@@ -102,8 +103,7 @@ def _write_shard(
     prefix: str,
     name: str,
     size: int,
-    cores: int,
-    processes: int,
+    threads: int,
     numbered: tuple[int, Sequence[str]],
 ) -> list[tuple[Path, Failure]]:
     """Write a shard unless it is there already; the files that could not be read."""
@@ -113,7 +113,7 @@ def _write_shard(
     np.save(content, rows)
     if store.size(f"{prefix}/{number:06d}.npy") == len(content.getvalue()):
         return []
-    with ThreadPoolExecutor(max(1, cores // processes)) as pool:
+    with ThreadPoolExecutor(threads) as pool:
         done = list(pool.map(partial(read_row, rows, name, size), enumerate(files)))
     if not (failed := [failure for failure in done if failure]):
         content = io.BytesIO()

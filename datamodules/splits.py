@@ -86,7 +86,7 @@ def _classes_of_lesions(
     """
     counts = dx.value_counts()
     names = counts.to_frame("images").rename_axis("dx").sort_values(["images", "dx"]).index
-    images_class = names.get_indexer(dx)
+    images_class = names.get_indexer(pd.Index(dx))
     rarest = np.full(lesion.max(initial=-1) + 1, len(names))
     np.minimum.at(rarest, lesion, images_class)
     most_frequent = np.full_like(rarest, -1)

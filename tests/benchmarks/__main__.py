@@ -11,7 +11,7 @@ import torch
 
 from callbacks.console import print_table
 from datamodules.memory import keep_freed_memory
-from tests.benchmarks import codecs, loading, methods, pairs, step
+from tests.benchmarks import codecs, loading, methods, pairs, rows, step
 
 BENCHMARKS = {
     "cache": loading.bench_cache,
@@ -25,6 +25,8 @@ BENCHMARKS = {
     "encoding": codecs.bench_encoding,
     "decoding": codecs.bench_decoding,
     "memory": step.bench_memory,
+    "rows": rows.bench_rows,
+    "shards": rows.bench_shards,
 }
 
 
@@ -32,12 +34,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="*", choices=[*BENCHMARKS, []], help="all if none is named")
     parser.add_argument("--images", type=int, default=1024, help="drawn images to work on")
+    parser.add_argument("--rows", type=int, default=100_000, help="rows of the large tables")
     args = parser.parse_args()
     keep_freed_memory()  # as the command line does
     print(f"{platform.processor()}, torch {torch.__version__}, {torch.get_num_threads()} threads")
     results = {}
     with tempfile.TemporaryDirectory() as folder:
         data = loading.draw(Path(folder), args.images)
+        data.rows = args.rows
         for name in args.names or BENCHMARKS:
             results[name] = BENCHMARKS[name](data)
             print_table(pd.DataFrame(results[name]), name, summary=False)
