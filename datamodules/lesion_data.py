@@ -186,8 +186,11 @@ class LesionData(LabeledImages):
         return batch
 
     def on_after_batch_transfer(self, batch: dict[str, Tensor], _: int) -> dict[str, Tensor]:
-        batch = to_floats(batch)
-        return self.train_transform(batch) if self.trainer and self.trainer.training else batch
+        if not (self.trainer and self.trainer.training):
+            return to_floats(batch)
+        if not getattr(self.train_transform, "takes_8_bit", False):
+            batch = to_floats(batch)
+        return to_floats(self.train_transform(batch))
 
     @property
     def _device(self) -> torch.device:

@@ -31,7 +31,8 @@ def erase(image: Tensor, probability: float) -> None:
     columns = spanned((area / ratio).sqrt(), x, image.shape[3])
     erased = rows[:, None, :, None] & columns[:, None, None, :]
     erased &= (chosen < probability)[:, None, None, None]
-    image.copy_(torch.where(erased, torch.rand_like(image), image))
+    noise = torch.rand(image.shape, device=image.device)  # the same in every memory layout
+    image.copy_(torch.where(erased, noise, image))
 
 
 def spanned(share: Tensor, place: Tensor, length: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""Augmentations from batch to batch: batched, and run where the model runs."""
+"""Augmentations from batch to batch: drawn here, applied by OpenCV on a CPU, else by torch."""
 
 from __future__ import annotations
 
@@ -7,20 +7,27 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from datamodules.apply_opencv import change, is_8_bit_on_cpu
+from datamodules.apply_torch import GEOMETRIC, adjust, warp
 from datamodules.errors import DataError
+from datamodules.loader import to_floats
 from datamodules.rand_augment import affine, rand_augment
 from datamodules.random_erasing import erase
 
-GEOMETRIC = ("image", "mask", "saliency")
 ORIENTATIONS = 8  # flips and quarter turns: a lesion has no canonical orientation
-LUMA = (0.299, 0.587, 0.114)  # weights of red, green and blue
 
 
 class Transform(nn.Module, ABC):
-    """Base of the augmentations that ``data.train_transform`` accepts: batch to batch."""
+    """Base of the augmentations that ``data.train_transform`` accepts: batch to batch.
+
+    Attributes:
+        takes_8_bit: Whether pixels may be uint8 from 0 to 255. Otherwise they are converted to
+            floats in [0, 1] before the transform.
+    """
+
+    takes_8_bit = False
 
     @abstractmethod
     def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -33,9 +40,15 @@ class RandomTransform(Transform):
     Image, mask and saliency are warped together, as channels of one image, so they always
     agree. Regions outside the image are filled by reflection.
 
+    Pixels of 8 bits on a CPU are transformed by OpenCV and rounded to 8 bits again, others by
+    torch, in float32. The draws are the same.
+
     Shape:
-        ``image`` (B, 3, H, W) in [0, 1], ``mask`` and ``saliency`` (B, 1, H, W), same out.
+        ``image`` (B, 3, H, W), ``mask`` and ``saliency`` (B, 1, H, W), same out; uint8 or in
+        [0, 1], out in [0, 1].
     """
+
+    takes_8_bit = True
 
     def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         return make_views(batch, [self])
@@ -62,11 +75,14 @@ def make_views(
     All views by the first transform come first, then those by the second, and so on.
     """
     maps, factors = zip(*(transform.draw(batch["image"]) for transform in transforms), strict=True)
-    batch = warp(batch, torch.stack(maps))
-    image = adjust(batch["image"], torch.cat(factors))
-    for transform, view in zip(transforms, image.chunk(len(transforms)), strict=True):
+    if is_8_bit_on_cpu(batch):
+        batch = change(batch, torch.stack(maps), torch.cat(factors))
+    else:
+        batch = warp(to_floats(batch), torch.stack(maps))
+        batch["image"] = adjust(batch["image"], torch.cat(factors))
+    for transform, view in zip(transforms, batch["image"].chunk(len(transforms)), strict=True):
         transform.finish(view)
-    return batch | {"image": image}
+    return batch
 
 
 class Augment(RandomTransform):
@@ -164,14 +180,16 @@ class RandomOrientation(Transform):
             to 4 are flips only, 8 are all symmetries of the square.
 
     Shape:
-        ``image``, ``mask`` and ``saliency`` (B, C, H, W), same out; or ``image`` (B, 8, ...), out
-        (B, ...).
+        ``image``, ``mask`` and ``saliency`` (B, C, H, W), same out and of the same type; or
+        ``image`` (B, 8, ...), out (B, ...).
 
     Examples:
         >>> batch = {"image": torch.rand(4, 8, 1280).half(), "label": torch.zeros(4)}
         >>> RandomOrientation()(batch)["image"].shape
         torch.Size([4, 1280])
     """
+
+    takes_8_bit = True
 
     def __init__(self, number: int = ORIENTATIONS) -> None:
         super().__init__()
@@ -204,52 +222,3 @@ def orient(images: Tensor, number: int) -> Tensor:
     flips = [(), (-1,), (-2,), (-1, -2)][number % 4]
     images = images.flip(flips) if flips else images
     return images.transpose(-1, -2) if number >= 4 else images
-
-
-def adjust(image: Tensor, factors: Tensor) -> Tensor:
-    """Change brightness, contrast and saturation by one affine map of each image's colors.
-
-    The contrast is about the mean luminance of the image, saturation about that of each pixel.
-
-    Args:
-        image: Images (B, 3, H, W) in [0, 1].
-        factors: Factors (B, 3) of brightness, contrast and saturation, at least 0. 1 leaves the
-            image unchanged.
-    """
-    b, c, s = factors[..., None, None].unbind(1)  # (B, 1, 1) each
-    luma = torch.cat([image.new_full((1, 1), weight) for weight in LUMA], dim=1)
-    matrix = b * c * (s * torch.eye(3, device=image.device) + (1 - s) * luma)
-    # Saturation leaves the luminance as it is.
-    bias = b * (1 - c) * (image.mean((2, 3)) @ luma.T)[..., None]
-    colors = torch.baddbmm(bias, matrix, image.flatten(2))
-    return colors.clamp_(0, 1).view_as(image)
-
-
-def warp(batch: dict[str, Tensor], inverse: Tensor) -> dict[str, Tensor]:
-    """Warp image, mask and saliency together by inverse affine maps, as in ``F.affine_grid``.
-
-    Args:
-        batch: Batch of B images.
-        inverse: Affine maps (V, B, 2, 3): the B maps of the first view, then of the second, ...
-
-    Returns:
-        A batch of V B images, all first views first.
-    """
-    views = len(inverse)
-    names = [name for name in GEOMETRIC if name in batch]
-    planes = torch.cat([batch[name].expand(views, -1, -1, -1, -1) for name in names], dim=2)
-    planes = planes.flatten(0, 1)  # (V B, 3 to 5, H, W)
-    points = grid(inverse.flatten(0, 1), *planes.shape[2:])
-    planes = F.grid_sample(planes, points, padding_mode="reflection", align_corners=False)
-    warped = planes.split([batch[name].shape[1] for name in names], dim=1)
-    others = {k: torch.cat([v] * views) for k, v in batch.items() if k not in names}
-    return others | dict(zip(names, warped, strict=True))
-
-
-def grid(inverse: Tensor, height: int, width: int) -> Tensor:
-    """The result (B, H, W, 2) of ``F.affine_grid``, as a sum instead of matrix products."""
-    y, x = (
-        torch.arange(0.5, side, device=inverse.device) * 2 / side - 1 for side in (height, width)
-    )
-    columns, rows, shift = inverse[:, None, None].unbind(4)  # (B, 1, 1, 2) each
-    return columns * x[:, None] + (rows * y[:, None, None] + shift)

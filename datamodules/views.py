@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from typing import cast
 
 import torch
-from kornia.filters import gaussian_blur2d
 from torch import Tensor, nn
 
+from datamodules import apply_opencv, apply_torch
 from datamodules.rand_augment import affine, rand_augment
 from datamodules.transforms import RandomTransform, Transform, make_views
 
@@ -29,6 +29,8 @@ class Views(Transform):
         >>> views["image"].shape, views["label"].shape
         (torch.Size([16, 3, 64, 64]), torch.Size([16]))
     """
+
+    takes_8_bit = True
 
     def __init__(self, views: list[RandomTransform]) -> None:
         super().__init__()
@@ -116,7 +118,8 @@ class RandomCrop(RandomTransform):
             return
         chosen = torch.rand(len(image), device=image.device).argsort()[:number]
         low, high = (end * image.shape[2] / 224 for end in self.sigma)
-        # On the CPU, because kornia reads these values.
-        sigma = low + (high - low) * torch.rand(number, 1).expand(-1, 2)
+        # On the CPU, because kornia and OpenCV read these values.
+        sigma = low + (high - low) * torch.rand(number)
         size = 2 * math.ceil(3 * high) + 1
-        image.index_copy_(0, chosen, gaussian_blur2d(image[chosen], size, sigma))
+        backend = apply_opencv if image.device.type == "cpu" else apply_torch
+        backend.blur(image, chosen, size, sigma)

@@ -10,7 +10,7 @@ from pytorch_lightning import LightningModule
 from datamodules import HAM10000, DataError
 from datamodules.samplers import ClassBalanced
 from datamodules.splits import Balanced
-from datamodules.transforms import Augment
+from datamodules.transforms import Augment, Transform
 from tests.trainers import quiet_trainer
 
 SPLIT = Balanced(test_images=3, val_images=2)
@@ -95,6 +95,25 @@ def test_same_seed_same_augmented_batches(lesions):
     torch.manual_seed(77)  # whatever happened in the process before
     assert torch.equal(run(1, workers=2), first)
     assert not torch.equal(run(2, workers=0), first)
+
+
+@pytest.mark.parametrize(("takes_8_bit", "dtype"), [(True, torch.uint8), (False, torch.float32)])
+def test_transforms_receive_the_pixels_they_take(lesions, takes_8_bit, dtype):
+    received = []
+
+    class Spy(Transform):
+        def forward(self, batch):
+            received.append(batch["image"])
+            return batch
+
+    transform = Spy()
+    transform.takes_8_bit = takes_8_bit
+    data = HAM10000(lesions, SPLIT, size=16, batch_size=16, train_transform=transform)
+    served = fit(data, max_steps=1)[0]["image"]
+    assert received[0].dtype == dtype
+    assert received[0].max() > 0.2
+    assert served.dtype == torch.float32
+    assert 0.2 < served.max() <= 1
 
 
 def test_every_image_is_evaluated_exactly_once_on_any_number_of_ranks(data):

@@ -3,7 +3,8 @@ import pytest
 import torch
 import torchvision.transforms.v2.functional as TF
 
-from datamodules.transforms import Augment, adjust, grid
+from datamodules.apply_torch import adjust, grid
+from datamodules.transforms import Augment
 
 STILL = {"rotation": 0.0, "zoom": (1.0, 1.0), "shift": 0.0}
 PLAIN = {"brightness": 0.0, "contrast": 0.0, "saturation": 0.0}

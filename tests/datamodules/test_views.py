@@ -5,8 +5,9 @@ import torch
 import torchvision.transforms.v2.functional as TF
 
 from datamodules import transforms
+from datamodules.apply_torch import warp
 from datamodules.rand_augment import affine, rand_augment
-from datamodules.transforms import Augment, RandomTransform, warp
+from datamodules.transforms import Augment, RandomTransform
 from datamodules.views import RandomCrop, Views
 
 PLAIN = {"jitter": 0.0}
