@@ -12,13 +12,16 @@ import torch
 from callbacks.console import print_table
 from datamodules.memory import keep_freed_memory
 from tests.benchmarks import codecs, loading, methods, pairs, rows, step
+from tests.benchmarks.timing import regressions
 
 BENCHMARKS = {
     "cache": loading.bench_cache,
     "loader": loading.bench_loader,
     "augmentation": loading.bench_augmentation,
+    "files": loading.bench_files,
     "pairs": pairs.bench_pairs,
     "step": step.bench_step,
+    "training": step.bench_training,
     "methods": methods.bench_methods,
     "losses": methods.bench_losses,
     "saliency": methods.bench_saliency,
@@ -46,6 +49,8 @@ def main() -> None:
             results[name] = BENCHMARKS[name](data)
             print_table(pd.DataFrame(results[name]), name, summary=False)
     print(json.dumps(results))
+    for line in regressions(results, torch.get_num_threads()):
+        print(line)
 
 
 if __name__ == "__main__":

@@ -1,11 +1,13 @@
 """Speed of loading: files to batches."""
 
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import cv2
+import kornia.augmentation as kornia
 import numpy as np
 import torch
 from torch.utils.data import DataLoader
@@ -16,6 +18,7 @@ from datamodules.cache import cached_arrays
 from datamodules.classes import CLASSES
 from datamodules.layout import image_files
 from datamodules.lesion_dataset import LesionDataset
+from datamodules.loader import to_floats
 from datamodules.metadata import read_table
 from datamodules.release import Release
 from datamodules.samplers import Natural
@@ -99,12 +102,8 @@ def epoch(loader: DataLoader) -> int:
 
 
 def augmented_epoch(loader: DataLoader, augment: torch.nn.Module | None) -> int:
-    """Convert to floats and augment where the model runs: here, in the main process."""
-    images = 0
-    for batch in loader:
-        batch["image"] = batch["image"].float().div_(255)
-        images += len(augment(batch)["image"])
-    return images
+    """Augment where the model runs: here, in the main process."""
+    return sum(len(augment(batch)["image"]) for batch in loader)
 
 
 def bench_loader(data: Data) -> list[dict]:
@@ -130,20 +129,35 @@ def augmented_one_by_one(chain: v2.Transform, images: list[torch.Tensor]) -> tor
     return torch.stack([chain(image) for image in images])
 
 
-def bench_augmentation(data: Data) -> list[dict]:
-    """Float images, augmented: ours in the main process, torchvision's in two workers."""
-    torchvisions = (
+def torchvisions() -> list[v2.Transform]:
+    """Augmentation of the same strength as Augment's; regions outside are black."""
+    return [
         v2.RandomHorizontalFlip(),
         v2.RandomVerticalFlip(),
         v2.RandomAffine(180, (0.1, 0.1), (0.8, 1.25), interpolation=v2.InterpolationMode.BILINEAR),
         v2.ColorJitter(0.2, 0.2, 0.2),
         v2.ToDtype(torch.float32, scale=True),
+    ]
+
+
+def kornias() -> torch.nn.Module:
+    """The same of a batch of floats, drawn for each image."""
+    return torch.nn.Sequential(
+        kornia.RandomHorizontalFlip(),
+        kornia.RandomVerticalFlip(),
+        kornia.RandomAffine(180, (0.1, 0.1), (0.8, 1.25), padding_mode="reflection", p=1.0),
+        kornia.ColorJiggle(0.2, 0.2, 0.2),
     )
-    cached, augment = cached_loader(data), Augment()
-    large = folder_loader(data.folders(data.large), *torchvisions)
-    pixels = [image for batch in cached for image in batch["image"].contiguous()]
-    batches = torch.stack(pixels).float().div(255).split(BATCH)
-    chain = v2.Compose(torchvisions)
+
+
+def bench_augmentation(data: Data) -> list[dict]:
+    """Float images from 8-bit images in memory, at 224 pixels.
+
+    Ours and kornia's in the main process, torchvision's in two workers.
+    """
+    chain, augment, in_batches = v2.Compose(torchvisions()), Augment(), kornias()
+    pixels = [image for batch in cached_loader(data) for image in batch["image"].contiguous()]
+    batches = [{"image": of_layout(batch)} for batch in torch.stack(pixels).split(BATCH)]
     per_sample = DataLoader(
         pixels,
         batch_size=BATCH,
@@ -151,12 +165,35 @@ def bench_augmentation(data: Data) -> list[dict]:
         persistent_workers=True,
         collate_fn=partial(augmented_one_by_one, chain),
     )
+
+    def by(transform: Callable[[dict], dict], as_floats: bool) -> Callable[[], int]:
+        convert = to_floats if as_floats else dict
+        return lambda: sum(len(transform(convert(batch))["image"]) for batch in batches)
+
+    return in_turns(
+        {
+            "Augment by OpenCV": by(augment, False),
+            "Augment by torch": by(augment, True),
+            "torchvision v2 per sample": lambda: sum(len(batch) for batch in per_sample),
+            "kornia": by(lambda batch: {"image": in_batches(batch["image"])}, True),
+        },
+        rounds=7,
+    )
+
+
+def of_layout(batch: torch.Tensor) -> torch.Tensor:
+    """In the layout in which the cache serves images."""
+    return batch.contiguous(memory_format=torch.channels_last)
+
+
+def bench_files(data: Data) -> list[dict]:
+    """Files to augmented batches: from the cache, and decoded by two workers."""
+    cached, augment = cached_loader(data), Augment()
+    large = folder_loader(data.folders(data.large), *torchvisions())
     return in_turns(
         {
             "cache, Augment": lambda: augmented_epoch(cached, augment),
             "ImageFolder, torchvision v2 per sample": lambda: epoch(large),
-            "Augment alone": lambda: sum(len(augment({"image": b})["image"]) for b in batches),
-            "torchvision v2 per sample alone": lambda: sum(len(b) for b in per_sample),
         },
         rounds=3,
     )

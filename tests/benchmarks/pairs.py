@@ -1,5 +1,10 @@
 """Speed of loading pairs for SPMix: files to two views with their saliency."""
 
+import importlib
+import os
+import sys
+from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -25,37 +30,57 @@ from tests.benchmarks.timing import in_turns
 def bench_pairs(data: Data) -> list[dict]:
     """Batches of 16 anchors and 16 partners at 224 pixels, two views of each and of its saliency.
 
-    The published code, as the alternative, has two loaders of one worker each: an image and its
-    saliency, a JPEG made beforehand, are decoded by PIL and augmented twice by torchvision. Both
-    crop, flip and change color as PaCo does. The rate counts images with two views each.
+    The alternative has the structure of the published code: two loaders of one worker each, which
+    decode an image and its saliency, a JPEG made beforehand, by PIL and augment both twice by
+    torchvision. Both crop, flip and change color as PaCo does. The rate counts images with two
+    views each.
+
+    To measure the published data set class too, clone https://github.com/Yancy10-1/SPMix, install
+    its requirement scipy and name the clone: ``SPMIX=folder make bench ARGS=pairs``.
     """
     table = read_table(data.large)
     table["label"] = table["dx"].map(CLASSES.index)
     found = image_files(data.large)
     files = [found[image_id] for image_id in table["image_id"]]
     maps = saliency_files(files, data.large.with_name("saliency"))
-    weights = 1 / table["label"].map(table["label"].value_counts())
-    one_by_one = PerImage(files, maps, table["label"].tolist())
-    balanced = WeightedRandomSampler(weights.tolist(), len(files))
-    loaders = [
-        DataLoader(one_by_one, BATCH // 2, sampler=sampler, num_workers=1, persistent_workers=True)
-        for sampler in (RandomSampler(files), balanced)
-    ]
+    labels = table["label"].tolist()
+    peers = {"PIL and torchvision per image": PerImage(files, maps, labels)}
+    if clone := os.environ.get("SPMIX"):
+        peers["SPMix's published class"] = published(Path(clone), files, maps, labels)
     arrays = cached_arrays(Release(data.large), "ham10000", SIZE, ["saliency"])
     dataset = LesionDataset(arrays, table)
     batched = DataLoader(
         dataset, BATCH, sampler=Paired(dataset.labels.tolist()), collate_fn=lambda batch: batch
     )
     views = Views([RandomCrop(operations=2), RandomCrop(gray=0.2, blur=0.5)])
-    return in_turns(
-        {
-            "cache, Paired, Views": lambda: sum(viewed(views, batch) for batch in batched),
-            "PIL and torchvision per image": lambda: sum(
-                2 * len(anchors[0]) for anchors, _ in zip(*loaders, strict=True)
-            ),
-        },
-        rounds=3,
-    )
+    ours = {"cache, Paired, Views": lambda: sum(viewed(views, batch) for batch in batched)}
+    return in_turns(ours | {name: in_two_loaders(peer, labels) for name, peer in peers.items()})
+
+
+def in_two_loaders(dataset: Dataset, labels: list[int]) -> Callable[[], int]:
+    """An epoch of shuffled anchors, and of partners drawn in proportion to 1 / N_c."""
+    counts = Counter(labels)
+    balanced = WeightedRandomSampler([1 / counts[label] for label in labels], len(labels))
+    loaders = [
+        DataLoader(dataset, BATCH // 2, sampler=sampler, num_workers=1, persistent_workers=True)
+        for sampler in (RandomSampler(labels), balanced)
+    ]
+    return lambda: sum(2 * len(anchors[-1]) for anchors, _ in zip(*loaders, strict=True))
+
+
+def published(clone: Path, files: list[Path], maps: list[Path], labels: list[int]) -> Dataset:
+    """The data set class of SPMix, imported from a clone of its repository."""
+    sys.path.insert(0, str(clone))
+    importlib.import_module("moco.loader")
+    folder = maps[0].parent.with_name("linked")  # the class reads one folder, and its maps another
+    folder.mkdir(exist_ok=True)
+    for file in files:
+        (folder / file.name).symlink_to(file)
+    lines = [f"{file.name} {label}\n" for file, label in zip(files, labels, strict=True)]
+    listed = folder.with_suffix(".txt")
+    listed.write_text("".join(lines))
+    kind = importlib.import_module("dataset.isic_mix_2").ISICImageFolder
+    return kind(str(folder), str(maps[0].parent), str(listed), len(CLASSES))
 
 
 def saliency_files(files: list[Path], folder: Path) -> list[Path]:
@@ -119,6 +144,5 @@ class PerImage(Dataset):
 
 
 def viewed(views: Views, batch: dict[str, torch.Tensor]) -> int:
-    floats = {k: v.float().div_(255) for k, v in batch.items() if v.dtype == torch.uint8}
-    views(batch | floats)
+    views(batch)
     return len(batch["image"])

@@ -20,7 +20,7 @@ from datamodules.cache import cached_arrays
 from datamodules.lesion_dataset import LesionDataset
 from datamodules.release import Release
 from datamodules.splits import Stratified
-from datamodules.transforms import Augment
+from datamodules.transforms import Augment, Transform
 from lightning_modules import Classifier
 from lightning_modules.networks import TimmNetwork
 from lightning_modules.schedules import WarmupCosine
@@ -39,8 +39,21 @@ def bench_step(data: Data) -> list[dict]:
     return in_turns({"bare loop": lambda: bare(data.large), "Trainer": lambda: trained(data.large)})
 
 
-def lesions(root: Path) -> HAM10000:
-    return HAM10000(root, Stratified(), size=SIZE, batch_size=BATCH)
+def bench_training(data: Data) -> list[dict]:
+    """Epochs of the network of ``small_ce``, 0.4 M parameters at 64 pixels, by augmentation."""
+    by_torch = Augment()
+    by_torch.takes_8_bit = False  # so it receives floats
+    return in_turns(
+        {
+            "Augment by OpenCV": lambda: trained(data.large, "test_resnet", Augment()),
+            "Augment by torch": lambda: trained(data.large, "test_resnet", by_torch),
+            "no augmentation": lambda: trained(data.large, "test_resnet"),
+        }
+    )
+
+
+def lesions(root: Path, transform: Transform | None = None) -> HAM10000:
+    return HAM10000(root, Stratified(), size=SIZE, batch_size=BATCH, train_transform=transform)
 
 
 def optimizer(parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
@@ -66,10 +79,10 @@ def bare(root: Path) -> int:
     return EPOCHS * len(loader) * BATCH
 
 
-def trained(root: Path) -> int:
-    data = lesions(root)
+def trained(root: Path, name: str = NAME, transform: Transform | None = None) -> int:
+    data = lesions(root, transform)
     module = Classifier(
-        TimmNetwork(NAME, pretrained=False),
+        TimmNetwork(name, pretrained=False),
         nn.CrossEntropyLoss(),
         optimizer,
         WarmupCosine,
@@ -114,8 +127,7 @@ def bench_memory(data: Data) -> list[dict]:
 
 def train_once(root: object, queue: object) -> None:
     rows = [{"what": "after the imports", "MB": peak_memory()}]
-    data = lesions(root)
-    data.train_transform = Augment()
+    data = lesions(root, Augment())
     module = Classifier(
         TimmNetwork(NAME, pretrained=False),
         nn.CrossEntropyLoss(),
