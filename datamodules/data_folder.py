@@ -97,6 +97,11 @@ class DataFolder(ABC):
         return np.stack([read_mask(Path(file), size) for file in self.locate("mask", rows)])
 
     @property
+    def group(self) -> str:
+        """What images with the same ``lesion_id`` share: ``lesion``, ``patient``, or ``image``."""
+        return "lesion"
+
+    @property
     def synthetic(self) -> bool:
         """Whether the images are synthetic, so that no result applies to real skin."""
         return (self.root / SYNTHETIC).exists()

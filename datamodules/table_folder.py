@@ -76,6 +76,11 @@ class TableFolder(DataFolder):
         return self.root / self.options.get("masks", "masks")
 
     @property
+    def group(self) -> str:
+        """The table's column of groups: ``lesion``, ``patient``, or ``image`` without any."""
+        return self._group(self.table) or "image"
+
+    @property
     def table_file(self) -> Path:
         """The table: the file that ``table`` names, or the only table in the folder."""
         if name := self.options.get("table"):
@@ -133,8 +138,7 @@ class TableFolder(DataFolder):
         if self.masks.is_dir():
             names = table.get("mask", table["image"])
             table["mask_file"] = self._located("masks", self._photos("masks"), names)
-        group = str(self.options.get("group", next((g for g in GROUPS if g in table), "")))
-        table = table.assign(lesion_id=_groups(table, group), source="table")
+        table = table.assign(lesion_id=_groups(table, self._group(table)), source="table")
         if "split" in table:
             table = table.rename(columns={"split": "given_split"}).fillna({"given_split": ""})
         table = table.rename(columns=RENAMED).sort_values("image_id", ignore_index=True)
@@ -185,6 +189,9 @@ class TableFolder(DataFolder):
         files = pd.concat([photos, photos[only]], ignore_index=True)
         at = pc.index_in(pa.array(self._prefix(kind) + names), pa.array(known))
         return pd.Series(pa.array(files).take(at), names.index, dtype="str")
+
+    def _group(self, table: pd.DataFrame) -> str:
+        return str(self.options.get("group", next((g for g in GROUPS if g in table), "")))
 
     def _names(self) -> dict[str, str]:
         """The table's name of each of our columns."""
