@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from datamodules.boxes import box_of, whole_file
 from datamodules.errors import MAX_LISTED, DataError
 from datamodules.layout import OFFICIAL
 from datamodules.memory_map import memory_map
@@ -46,8 +47,9 @@ def read_image(path: Path, size: int) -> np.ndarray:
 
 
 def read_mask(path: Path, size: int) -> np.ndarray:
-    """Read a mask file as (size, size) uint8: each pixel's share of lesion, times 255."""
-    return resize(read_inside(path), size)
+    """Read a mask file, or a box, as (size, size) uint8: each pixel's share of lesion, times 255."""
+    box = box_of(path)
+    return resize(box.inside(Path(whole_file(path))) if box else read_inside(path), size)
 
 
 def read_saliency(path: Path, size: int) -> np.ndarray:
@@ -132,7 +134,7 @@ def cached(
     Args:
         folder: Folder of the map.
         name: Name of the reader: ``image``, ``mask`` or ``saliency``.
-        files: Files, one per row.
+        files: Files, one per row; for masks also :class:`~datamodules.boxes.Box` parts of images.
         size: Height and width of the rows, in pixels.
         fallback: Folder to use if ``folder`` has no such map and is not writable.
         processes: Number of decoding processes; see :func:`cached_arrays`.
@@ -159,7 +161,7 @@ def digest_of(name: str, files: Iterable[Path | str]) -> str:
     for file in files:
         total += 1
         try:
-            stat = os.stat(file)
+            stat = os.stat(whole_file(file))
         except OSError as error:
             failed[Path(file)] = failure(Path(file), error)
         else:

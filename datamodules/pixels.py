@@ -29,6 +29,8 @@ NOT_DECODED = {"EPS", "BUFR", "GRIB", "HDF5", "MPEG", "WMF"}
 # Formats identified by their first bytes. Not TIFF, because raw files of cameras are TIFF files.
 BY_CONTENT = {"AVIF", "BMP", "GIF", "HEIF", "JPEG", "JPEG2000", "PNG", "WEBP"}
 
+ORIENTATION = 274  # Exif's tag
+QUARTER_TURNS = (5, 6, 7, 8)  # its values that exchange width and height
 BIT_DEPTHS = (8, 10, 12, 14, 16)  # of cameras and files
 MIN_WHITE = 64  # of 8 bits; a darker maximum does not reveal the scale
 
@@ -90,6 +92,17 @@ def to_rgb(image: Image.Image) -> np.ndarray:
     if deep and rgb.max() < MIN_WHITE:
         raise ValueError("its 16-bit colors use less than a quarter of their range")
     return rgb
+
+
+def upright_size(path: Path) -> tuple[int, int]:
+    """Width and height of an image file as :func:`read_rgb` decodes it, from its header alone.
+
+    Raises:
+        OSError: The file is missing or not an image.
+    """
+    with _opened(path) as image:
+        turned = image.getexif().get(ORIENTATION, 1) in QUARTER_TURNS
+        return (image.height, image.width) if turned else image.size
 
 
 def read_inside(path: Path) -> np.ndarray:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from datamodules.boxes import Box
 from datamodules.cache import user_cache
 from datamodules.classes import KEYS, Classes, read_yaml
 from datamodules.data_folder import DataFolder
@@ -29,7 +31,7 @@ TABLE_KEYS = {"table", "images", "masks", "columns", "group"}
 # Columns of a table, and their names in a run's files, which are those of HAM10000.
 RENAMED = {"image": "image_id", "label": "dx", "site": "localization"}
 UNUSED = "unused files"  # an attribute of the table
-TEXT = ("image", "label", "lesion", "patient", "split", "mask")  # never read as numbers
+TEXT = ("image", "label", "lesion", "patient", "split", "mask", "box")  # never read as numbers
 GROUPS = ("lesion", "patient")
 SPLITS = ("train", "val", "test")
 ENDINGS = (".csv", ".tsv", ".parquet")
@@ -42,9 +44,9 @@ class TableFolder(DataFolder):
     ``table`` (file with a row per image), ``images`` and ``masks`` (folders), ``columns`` (the
     table's names of the columns, where they differ) and ``group`` (``lesion`` or ``patient``).
     The table has the columns ``image`` (path in the folder of images, with or without its ending)
-    and ``label`` (class), and may have ``lesion``, ``patient``, ``split``, ``mask``, ``age``,
-    ``sex``, ``site`` and ``tone``. Images of one group are never in two splits; without a column
-    of groups, each image is a group of its own.
+    and ``label`` (class), and may have ``lesion``, ``patient``, ``split``, ``mask``, ``box``,
+    ``age``, ``sex``, ``site`` and ``tone``. Images of one group are never in two splits; without a
+    column of groups, each image is a group of its own.
 
     Raises:
         DataError: The YAML file is unreadable or has unknown keys.
@@ -138,6 +140,9 @@ class TableFolder(DataFolder):
         if self.masks.is_dir():
             names = table.get("mask", table["image"])
             table["mask_file"] = self._located("masks", self._photos("masks"), names)
+        if "box" in table:
+            files = table.get("mask_file", pd.Series(None, table.index, dtype="str"))
+            table["mask_file"] = files.fillna(_boxed(table["image_file"], table["box"]))
         table = table.assign(lesion_id=_groups(table, self._group(table)), source="table")
         if "split" in table:
             table = table.rename(columns={"split": "given_split"}).fillna({"given_split": ""})
@@ -231,6 +236,30 @@ class TableFolder(DataFolder):
             split = table["split"].fillna("")
             wrong = image[~split.isin(["", *SPLITS])] + " (" + split + ")"
             yield from _rows("a split other than train, val and test", wrong.dropna())
+        if "box" in table:
+            yield from _rows("a bad box", self._bad_boxes(table))
+
+    def _bad_boxes(self, table: pd.DataFrame) -> list[str]:
+        """The images whose box is not one, or ends outside of the image."""
+
+        def problem(image: str, file: str, text: str) -> str:
+            try:
+                fits = Box.parse(text).fits(self.root / file)
+            except OSError:  # which decoding the image will report
+                return ""
+            except ValueError:
+                return f"{image} ({text} is not x y width height in pixels)"
+            return "" if fits else f"{image} ({text} ends outside of the image)"
+
+        rows = table[["image", "image_file", "box"]].dropna()
+        with ThreadPoolExecutor() as pool:
+            return [told for told in pool.map(problem, *(rows[name] for name in rows)) if told]
+
+
+def _boxed(images: pd.Series[str], boxes: pd.Series[str]) -> pd.Series[str]:
+    """The names of the boxes in the images, where there are any."""
+    names = {row: Box.parse(text).of(images[row]) for row, text in boxes.dropna().items()}
+    return pd.Series(names, images.index, dtype="str")
 
 
 def _rows(problem: str, names: Any) -> Iterator[str]:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from datamodules import HAM10000, ham10000, samplers, splits, transforms, views
+from datamodules import HAM10000, boxes, ham10000, samplers, splits, transforms, views
 
 
 @pytest.fixture
@@ -17,7 +17,7 @@ def _demo(lesions):
 
 
 @pytest.mark.usefixtures("_demo")
-@pytest.mark.parametrize("module", [ham10000, samplers, splits, transforms, views])
+@pytest.mark.parametrize("module", [boxes, ham10000, samplers, splits, transforms, views])
 def test_examples_print_what_they_show(module):
     failed, attempted = doctest.testmod(module)
     assert attempted

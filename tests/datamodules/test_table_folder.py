@@ -1,6 +1,9 @@
+import numpy as np
 import pandas as pd
 import pytest
+import torch
 import yaml
+from PIL import Image
 
 from datamodules import DataError, LesionData
 from datamodules.splits import Balanced, KFold, Official, Stratified
@@ -207,3 +210,38 @@ def test_the_classes_can_be_written_and_read_back(root):
     describe(root, classes=DISEASES, shots={"many": 20, "few": 10}, tasks={"red": DISEASES[:2]})
     classes = data(root).classes
     assert type(classes).parse(yaml.safe_load(yaml.safe_dump(classes.record())), "x") == classes
+
+
+def test_boxes_are_masks_where_there_is_no_file(root):
+    (root / "masks" / "0001.png").unlink()
+    (root / "masks" / "0003.png").unlink()
+    image = Image.open(root / "pictures" / "0003.png")
+    exif = Image.Exif()
+    exif[274] = 6  # a quarter turn
+    image.save(root / "pictures" / "0003.png", exif=exif)
+    table = pd.read_csv(root / "table.csv", dtype=str)
+    boxes = ["9 9 9 9", "8, 6, 16, 12", None, "[0 16 24 16.0]", *[None] * (len(table) - 4)]
+    change(root, box=boxes)
+    module = data(root, mask=True)
+    module.prepare_data()
+    batch = module.gather(range(4))
+    share = batch["mask"].mean((1, 2, 3))
+    assert share == pytest.approx([0.25, 0.25, 0.25, 0.5])  # the file of 0000 has priority
+    torch.testing.assert_close(batch["mask"][1], batch["mask"][0])
+    assert batch["mask"][3, 0, :8].max() == 0  # the lower half of the upright image
+    served = module._arrays("table")["mask"][:4] / 255
+    np.testing.assert_allclose(served, batch["mask"][:, 0], atol=1e-6)
+    before = set(root.glob("cache/mask-*"))
+    change(root, box=[boxes[0], "0 0 4 4", *boxes[2:]])
+    data(root, mask=True).prepare_data()
+    assert set(root.glob("cache/mask-*")) > before  # another box is another mask
+
+
+def test_bad_boxes_are_named(root):
+    bad = ["a b c d", "1 2 3", "-1 0 5 5", "0 0 0.3 0.3", "20 0 13 10", "0 0 32 24"]
+    change(root, box=bad + [None] * (len(pd.read_csv(root / "table.csv")) - len(bad)))
+    told = refusal(root)
+    assert "5 rows have a bad box: 0000 (a b c d is not x y width height in pixels)" in told
+    assert "0003 (0 0 0.3 0.3 is not" in told
+    assert "0004 (20 0 13 10 ends outside of the image)" in told
+    assert "0005" not in told
