@@ -58,8 +58,8 @@ submit: $(RECIPE) $(ENV) ## EXP=vgg_ce [SEED=0-4] [GPUS=4] [NODES=2] [SLURM="--t
 status: $(ENV) ## list all runs, their progress and their Slurm jobs
 	$(PYTHON) -m experiments status
 
-evaluate: $(ENV) $(RUN)/config.yaml ## EXP=vgg_ce [SEED=1] [CKPT=last]: score the best checkpoint on the test split
-	$(PYTHON) -m experiments evaluate $(RUN) --checkpoint $(or $(CKPT),best) $(ARGS)
+evaluate: $(ENV) $(RUN)/config.yaml ## EXP=vgg_ce [SEED=1] [CKPT=last] [ON=folder MAPPING=file]: score a run on its test split, or on another data set
+	$(PYTHON) -m experiments evaluate $(RUN) --checkpoint $(or $(CKPT),best) $(if $(ON),--on $(call quoted,$(ON))) $(if $(MAPPING),--mapping $(call quoted,$(MAPPING))) $(ARGS)
 
 predict: $(ENV) $(RUN)/config.yaml ## EXP=vgg_ce IN=folder [OVERLAYS=1] [FORMAT=isic]: classify one image or all images of a folder
 	$(PYTHON) -m experiments predict $(RUN) $(if $(IN),--images $(call quoted,$(IN))) $(if $(OVERLAYS),--overlays) $(if $(FORMAT),--format $(call quoted,$(FORMAT))) $(ARGS)

@@ -28,6 +28,7 @@ FIDELITY = "test_fidelity.csv"
 DECISION = "decision.json"
 SETS = "sets.json"
 PREDICTIONS = "predictions.csv"
+ON = "on"  # folder of the tests on other data sets
 OF_LAST_EPOCH = "last_"  # prefix of the files about a run's last epoch
 
 TRAIN = "train it with `make train` until an epoch is validated"
@@ -108,6 +109,15 @@ class RunFolder:
     def predictions_file(self, last: bool = False) -> Path:
         """Path of the test predictions, of the best epoch or of the last one."""
         return self.path / f"{OF_LAST_EPOCH * last}{TEST_PREDICTIONS}"
+
+    def on(self, name: str) -> Self:
+        """The folder of the test on another data set, with files as in the run folder."""
+        return type(self)(self.path / ON / name)
+
+    @property
+    def tested_on(self) -> list[str]:
+        """Names of the other data sets that the run was tested on."""
+        return sorted(file.parent.name for file in self.path.glob(f"{ON}/*/{RESULTS}"))
 
     def checkpoint(self, name: str = "best") -> Path:
         """The checkpoint ``best`` or ``last``.

@@ -20,7 +20,9 @@ COMMANDS = {
     "train": Command("train a recipe or resume its run", "command_line.train"),
     "recipes": Command("list the recipes", "recipes.index"),
     "show": Command("print a recipe and explain its options", "command_line.show"),
-    "evaluate": Command("evaluate a run on the test split", "use.apply", "evaluate"),
+    "evaluate": Command(
+        "evaluate a run on its test split, or on other data", "use.apply", "evaluate"
+    ),
     "decide": Command("choose a decision rule on the validation split", "use.apply", "decide"),
     "predict": Command("classify one image or all images of a folder", "use.apply", "predict"),
     "export": Command("export a run to ONNX and torch.export", "use.export"),

@@ -1,6 +1,6 @@
 """A small data set of one's own: three skin diseases, drawn as colors, grouped by patient."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,22 +13,32 @@ PATIENTS = {"psoriasis": 24, "eczema": 14, "acne": 8}
 DISEASES = list(COLORS)
 
 
-def draw(root: Path, classes: Sequence[str] = tuple(DISEASES), **options: object) -> Path:
+def draw(
+    root: Path,
+    classes: Sequence[str] = tuple(DISEASES),
+    patients: Mapping[str, int] = PATIENTS,
+    tint: tuple[int, int, int] = (0, 0, 0),
+    seed: int = 0,
+    **options: object,
+) -> Path:
     """Write ``dataset.yaml``, ``table.csv`` and the folders of images and masks.
 
     Args:
         root: Folder of the data set.
         classes: Classes of the data set.
+        patients: Number of patients of each class.
+        tint: Shift of all colors, as of another camera.
+        seed: Seed of the noise.
         **options: Further keys of ``dataset.yaml``.
     """
     for folder in ("pictures", "masks"):
         (root / folder).mkdir(parents=True)
-    draws, rows = np.random.default_rng(0), []
+    draws, rows = np.random.default_rng(seed), []
     for disease in classes:
-        for patient in range(PATIENTS[disease]):
+        for patient in range(patients[disease]):
             for _ in range(1 + patient % 2):
                 name = f"{len(rows):04d}"
-                pixels = draws.normal(COLORS[disease], 30, (24, 32, 3)).clip(0, 255)
+                pixels = draws.normal(np.add(COLORS[disease], tint), 30, (24, 32, 3)).clip(0, 255)
                 Image.fromarray(pixels.astype(np.uint8)).save(root / "pictures" / f"{name}.png")
                 mask = np.zeros((24, 32), np.uint8)
                 mask[6:18, 8:24] = 255

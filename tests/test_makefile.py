@@ -27,6 +27,8 @@ NAMES = [
     [
         ("data", "SRC", "--src"),
         ("adopt", "SRC", "adopt"),
+        ("evaluate", "ON", "--on"),
+        ("evaluate", "MAPPING", "--mapping"),
         ("predict", "IN", "--images"),
         ("predict", "FORMAT", "--format"),
         ("ensemble", "IN", "--folder"),

@@ -67,7 +67,7 @@ class Results(RunCallback):
             "checkpoint": self.checkpoint(trainer),
             "split": hashlib.sha256(data.table["split"].to_csv().encode()).hexdigest()[:12],
             "metrics": {k: v.item() for k, v in computed.items() if v.ndim == 0},
-            "parameters": _parameters(pl_module),
+            "parameters": parameters(pl_module),
             "commit": commit(),
             "torch": torch.__version__,
         }
@@ -109,7 +109,7 @@ class Results(RunCallback):
         return {"classes": classes, **measured, "confusion": computed["confusion"].tolist()}
 
 
-def _parameters(module: LightningModule) -> int:
+def parameters(module: LightningModule) -> int:
     """Number of parameters; a key network, which only follows another network, does not count."""
     counted = (p for name, p in module.named_parameters() if "key_network." not in name)
     return sum(p.numel() for p in counted)

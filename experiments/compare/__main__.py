@@ -8,9 +8,10 @@ from pathlib import Path
 
 from callbacks.atomic_files import write_table, write_text
 from callbacks.errors import RunError
-from experiments.compare import page, table
+from experiments.compare import other_tables, page, table
 from experiments.compare.comparison import Comparison, compare
 from experiments.compare.compression import with_compression
+from experiments.compare.external import with_external
 from experiments.compare.runs import read_runs
 from experiments.compare.wandb_runs import read_project
 
@@ -41,11 +42,15 @@ def parser() -> argparse.ArgumentParser:
 
 
 def write(comparison: Comparison, folder: Path) -> None:
-    """Write ``table.csv``, ``curves.csv``, ``table.md`` and ``index.html``."""
+    """Write the tables, ``table.md`` and ``index.html``."""
     folder.mkdir(parents=True, exist_ok=True)
+    tests = other_tables.subgroups(comparison)
+    write_table(folder / "subgroups.csv", other_tables.subgroup_numbers(tests))
+    write_table(folder / "gaps.csv", other_tables.gap_numbers(tests))
+    write_table(folder / "external.csv", other_tables.external_numbers(comparison))
     write_table(folder / "table.csv", table.everything(comparison))
     write_table(folder / "curves.csv", table.curves(comparison))
-    write_text(folder / "table.md", table.markdown(comparison))
+    write_text(folder / "table.md", table.markdown(comparison) + other_tables.markdown(comparison))
     write_text(folder / "index.html", page.render(comparison))
 
 
@@ -58,14 +63,17 @@ def main() -> None:
         runs, left_out = read_project(project, last) if project else read_runs(options.runs, last)
         notes = ["These are the last epochs, not those that validation selected."] if last else []
         notes += [f"Left out: {sentence}" for sentence in left_out]
-        comparison = with_compression(
-            compare(runs, options.resamples, options.baseline, notes, options.positive)
+        comparison = with_external(
+            with_compression(
+                compare(runs, options.resamples, options.baseline, notes, options.positive)
+            )
         )
     except RunError as error:
         sys.exit(f"error: {error}")
     table.show(comparison)
+    other_tables.show(comparison)
     write(comparison, options.out)
-    print(f"Wrote table.md, table.csv, curves.csv and the page index.html to {options.out}/.")
+    print(f"Wrote table.md, five CSV files and the page index.html to {options.out}/.")
 
 
 if __name__ == "__main__":

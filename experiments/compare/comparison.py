@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -18,6 +19,9 @@ from experiments.compare.options import differing
 from experiments.compare.rows import Estimate, Row, rows_of
 from experiments.compare.runs import TestedRun, check_comparable
 
+if TYPE_CHECKING:
+    from experiments.compare.external import ExternalTest
+
 
 @dataclass(frozen=True)
 class Comparison:
@@ -29,6 +33,7 @@ class Comparison:
         baseline: Name of the row that all others are compared with, if any.
         notes: Sentences that belong beside the numbers.
         positive: Class whose net benefit is compared, if any.
+        external: Tests of these runs on other data sets.
     """
 
     rows: tuple[Row, ...]
@@ -36,6 +41,7 @@ class Comparison:
     baseline: str | None
     notes: tuple[str, ...]
     positive: str | None = None
+    external: tuple[ExternalTest, ...] = ()
 
     @property
     def synthetic(self) -> bool:

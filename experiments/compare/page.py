@@ -15,14 +15,16 @@ from markupsafe import Markup
 
 from experiments.compare import compression, curves
 from experiments.compare.comparison import Comparison
+from experiments.compare.external import ExternalTest
 from experiments.compare.gallery import attention_scores, thumbnails
 from experiments.compare.net_benefit import THRESHOLDS, treat_all
 from experiments.compare.options import options
+from experiments.compare.other_tables import CHANGE_LEGEND, Subgroups, subgroups
 from experiments.compare.resources import resources
 from experiments.compare.risk_coverage import COVERAGES
 from experiments.compare.rows import Row
 from experiments.compare.runs import TestedRun
-from experiments.compare.subgroups import Group, group_scores, groups
+from experiments.compare.subgroups import MIN_LESIONS, Group
 from experiments.compare.table import (
     MAIN_METRICS,
     SYNTHETIC,
@@ -33,7 +35,9 @@ from experiments.compare.table import (
 
 WEB = Path(__file__).parent / "web"
 # In the order of their imports.
-MODULES = ("data", "elements", "charts", "tables", "drawings", "decisions", "attention", "tabs")
+MODULES = (
+    "data", "elements", "charts", "tables", "others", "drawings", "decisions", "attention", "tabs",
+)  # fmt: skip
 MORE_METRICS = {
     "accuracy": "accuracy",
     "brier": "Brier score",
@@ -75,7 +79,6 @@ def script() -> str:
 
 def _data(comparison: Comparison) -> dict[str, object]:
     runs = _runs(comparison)
-    test_groups = groups(comparison.rows[0])
     images, left_out = thumbnails(runs)
     first = comparison.rows[0].runs[0]
     known = {name for row in comparison.rows for name in row.metrics}
@@ -93,8 +96,12 @@ def _data(comparison: Comparison) -> dict[str, object]:
         "levels": curves.RECALL_LEVELS,
         "coverages": COVERAGES,
         "treatment": _treatment(comparison),
-        "groups": [_group(group) for group in test_groups],
-        "rows": [_row(row, test_groups, comparison) for row in comparison.rows],
+        "positive": comparison.positive,
+        "subgroups": [_subgroups(test) for test in subgroups(comparison)],
+        "min_lesions": MIN_LESIONS,
+        "external": [_external(test) for test in comparison.external],
+        "change_legend": CHANGE_LEGEND,
+        "rows": [_row(row, comparison) for row in comparison.rows],
         "runs": [
             {"name": _name(run), "row": run.name, "options": changed}
             for run, changed in zip(runs, _options(runs), strict=True)
@@ -104,7 +111,7 @@ def _data(comparison: Comparison) -> dict[str, object]:
     }
 
 
-def _row(row: Row, test_groups: Sequence[Group], comparison: Comparison) -> dict[str, object]:
+def _row(row: Row, comparison: Comparison) -> dict[str, object]:
     record: dict[str, object] = {
         "name": row.name,
         "seeds": [run.seed for run in row.runs],
@@ -132,9 +139,6 @@ def _row(row: Row, test_groups: Sequence[Group], comparison: Comparison) -> dict
             curves.mean_probability(row, c, corrected) for corrected in (False, True)
         ]
     record["confusion"] = curves.rounded_rows(curves.mean_confusion(row))
-    record["groups"] = [
-        asdict(group_scores(row, group, comparison.weight)) for group in test_groups
-    ]
     return record
 
 
@@ -153,10 +157,40 @@ def _treatment(comparison: Comparison) -> dict[str, object] | None:
     }
 
 
+def _subgroups(test: Subgroups) -> dict[str, object]:
+    return {
+        "test": test.test,
+        "group": test.group,
+        "groups": [_group(group) for group in test.groups],
+        "scores": {
+            name: tuple(score and asdict(score) for score in of_row)
+            for name, of_row in test.scores.items()
+        },
+        "gaps": {name: tuple(map(asdict, of_row)) for name, of_row in test.gaps.items()},
+    }
+
+
 def _group(group: Group) -> dict[str, object]:
     record = asdict(group)
-    del record["where"]
+    del record["where"], record["rest"]
     return record
+
+
+def _external(test: ExternalTest) -> dict[str, object]:
+    rows = [
+        {
+            "name": row.name,
+            "seeds": len(row.runs),
+            **asdict(test.changes[row.name]),
+            "recall": {
+                name: asdict(row.metrics[f"recall_{name}"])
+                for name in test.comparison.classes
+                if f"recall_{name}" in row.metrics
+            },
+        }
+        for row in test.comparison.rows
+    ]
+    return {"name": test.name, "legend": test.legend, "group": test.group, "rows": tuple(rows)}
 
 
 def _options(runs: Sequence[TestedRun]) -> list[dict[str, str]]:

@@ -184,7 +184,7 @@ def _read(folder: Path, last: bool) -> TestedRun:
     files = RunFolder(folder)
     results = json.loads(files.results_file(last).read_text("utf-8"))
     config = files.settings()
-    predictions = _predictions(files.predictions_file(last), results)
+    predictions = read_predictions(files.predictions_file(last), results)
     return TestedRun(
         name=folder.absolute().parent.name,
         seed=int(results["seed"]),
@@ -269,7 +269,12 @@ def _in(folder: Path) -> list[Path]:
     return sorted(folder.glob("seed*")) or sorted(folder.glob("*/seed*"))
 
 
-def _predictions(path: Path, results: dict[str, Any]) -> pd.DataFrame:
+def read_predictions(path: Path, results: Mapping[str, Any]) -> pd.DataFrame:
+    """Test predictions, sorted by image.
+
+    Raises:
+        ValueError: They do not fit the results.
+    """
     columns = [f"p_{c}" for c in results["classes"]]
     table = read_csv(path, dict.fromkeys(columns, "float32"))
     table = table.sort_values("image_id", ignore_index=True)

@@ -1,18 +1,22 @@
-"""Scores by age, sex, body site and diagnosis method."""
+"""Scores by age, sex, body site, skin tone and diagnosis method, and their differences."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from experiments.compare.intervals import Array, Interval, percentiles
+from experiments.compare.metrics import auroc
 from experiments.compare.rows import Row
 
 UNKNOWN = "unknown"
 BANDS = ("under 40", "40 to 60", "over 60")
+MIN_LESIONS = 20  # a group of fewer is counted, not scored
 # Share of the resamples that must have a value: every class then has about three lesions.
 MIN_RESAMPLE_SHARE = 0.9
 GROUP_KINDS = {
@@ -34,6 +38,8 @@ class Group:
         images: Number of images.
         lesions: Number of lesions.
         lacking: Classes without an image in the group, which its balanced accuracy ignores.
+        rest: Mask of the images that have another, known value of the property (N,); empty for
+            the group of unknown values.
     """
 
     kind: str
@@ -42,6 +48,15 @@ class Group:
     images: int
     lesions: int
     lacking: tuple[str, ...]
+    rest: Array
+
+    @property
+    def scored(self) -> bool:
+        """Whether the group has enough lesions for scores."""
+        return self.lesions >= MIN_LESIONS
+
+
+Value = tuple[float, Interval | None]
 
 
 @dataclass(frozen=True)
@@ -54,10 +69,41 @@ class GroupScores:
     Args:
         balanced_accuracy: Mean recall of the classes that occur in the group.
         recall: Recall of each class that occurs.
+        auroc: AUROC of the positive class against all others, such as melanoma; None if only one
+            of the two occurs, or without probabilities.
+        difference: Balanced accuracy minus that of the ``rest``, both over the classes that occur
+            in both; None if there is no such class.
+        shared: These classes.
     """
 
-    balanced_accuracy: tuple[float, Interval | None]
-    recall: Mapping[str, tuple[float, Interval | None]]
+    balanced_accuracy: Value
+    recall: Mapping[str, Value]
+    auroc: Value | None = None
+    difference: Value | None = None
+    shared: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Gap:
+    """Balanced accuracy of the best minus that of the worst group of a kind.
+
+    Both are over the classes that occur in every scored group of the kind. The interval is that of
+    these two groups, which were chosen for their scores: it starts above 0 more often than chance
+    allows, unlike those of a group's difference from the rest.
+
+    Args:
+        kind: Property that defines the groups.
+        best: Name of the best group.
+        worst: Name of the worst group.
+        classes: The classes.
+        value: The gap with its interval over lesions.
+    """
+
+    kind: str
+    best: str
+    worst: str
+    classes: tuple[str, ...]
+    value: Value
 
 
 def groups(row: Row) -> list[Group]:
@@ -65,6 +111,7 @@ def groups(row: Row) -> list[Group]:
     run = row.runs[0]
     result = []
     for kind, names in _kinds(run.predictions):
+        known = (names != UNKNOWN).to_numpy()
         order = [*BANDS, UNKNOWN] if kind == "age" else sorted(set(names), key=_unknown_last)
         for name in order:
             where = (names == name).to_numpy()
@@ -72,38 +119,106 @@ def groups(row: Row) -> list[Group]:
                 occurring = set(run.predictions["dx"][where])
                 lacking = tuple(c for c in run.classes if c not in occurring)
                 lesions = len(np.unique(run.lesion[where]))
-                result.append(Group(kind, name, where, int(where.sum()), lesions, lacking))
+                rest = known & ~where if name != UNKNOWN else np.zeros_like(where)
+                images = int(where.sum())
+                result.append(Group(kind, name, where, images, lesions, lacking, rest))
     return result
 
 
-def group_scores(row: Row, group: Group, weight: Array) -> GroupScores:
+def group_scores(row: Row, group: Group, weight: Array, positive: str | None = None) -> GroupScores:
     """Scores of a row in a group.
 
     Args:
         row: Row of the comparison.
         group: Group of its test images.
         weight: Count of each image in each resample (R, N).
+        positive: Class whose AUROC is computed.
     """
-    ones = np.ones((1, group.images))
-    mean = _recalls(row, group, ones)[0]
-    resampled = _recalls(row, group, weight[:, group.where])
-    recall = {
-        name: (float(mean[c]), _interval(resampled[:, c]))
-        for c, name in enumerate(row.runs[0].classes)
-        if name not in group.lacking
-    }
-    occurs = ~np.isnan(mean)
-    balanced = float(mean[occurs].mean()), _interval(resampled[:, occurs].mean(1))
-    return GroupScores(balanced, recall)
+    classes = row.runs[0].classes
+    inside, outside = (recalls(row, weight, where) for where in (group.where, group.rest))
+    recall = {name: _value(inside[:, c]) for c, name in enumerate(classes) if _occurs(inside)[c]}
+    both = _occurs(inside) & _occurs(outside)
+    difference = inside[:, both].mean(1) - outside[:, both].mean(1) if both.any() else None
+    return GroupScores(
+        balanced_accuracy=_value(inside[:, _occurs(inside)].mean(1)),
+        recall=recall,
+        auroc=_auroc(row, group.where, weight, positive),
+        difference=None if difference is None else _value(difference),
+        shared=tuple(np.array(classes)[both].tolist()),
+    )
 
 
-def _recalls(row: Row, group: Group, weight: Array) -> Array:
-    """Recalls within the group, averaged over the seeds (R, K); NaN for a class without images."""
+def gaps(row: Row, test_groups: Sequence[Group], weight: Array) -> list[Gap]:
+    """Gaps between the best and the worst group of each kind that has two or more scored groups.
+
+    Args:
+        row: Row of the comparison.
+        test_groups: Groups of its test images, from :func:`groups`.
+        weight: Count of each image in each resample (R, N).
+    """
+    result = []
+    known = [group for group in test_groups if group.scored and group.name != UNKNOWN]
+    for kind, members in groupby(known, key=lambda group: group.kind):
+        of_kind = list(members)
+        found = np.stack([recalls(row, weight, group.where) for group in of_kind])
+        shared = ~np.isnan(found[:, 0]).any(0)
+        if len(of_kind) < 2 or not shared.any():
+            continue
+        balanced = found[:, :, shared].mean(2)  # groups, resamples
+        best, worst = balanced[:, 0].argmax(), balanced[:, 0].argmin()
+        classes = tuple(np.array(row.runs[0].classes)[shared].tolist())
+        names = of_kind[best].name, of_kind[worst].name
+        result.append(Gap(kind, *names, classes, _value(balanced[best] - balanced[worst])))
+    return result
+
+
+def recalls(row: Row, weight: Array, where: Array | None = None) -> Array:
+    """Recalls, averaged over the seeds (1 + R, K); NaN for a class without images.
+
+    Args:
+        row: Row of the comparison.
+        weight: Count of each image in each resample (R, N).
+        where: Mask of the images that count (N,); all by default.
+
+    Returns:
+        Recalls of the images as they are, and below of each resample.
+    """
     run = row.runs[0]
-    member = np.eye(len(run.classes), dtype=weight.dtype)[run.label[group.where]]
-    right = row.right()[group.where, None].astype(weight.dtype)
+    counted = np.ones(len(run.label), bool) if where is None else where
+    weight = _with_ones(weight[:, counted])
+    member = np.eye(len(run.classes), dtype=weight.dtype)[run.label[counted]]
+    right = row.right()[counted, None].astype(weight.dtype)
     hits, support = weight @ (member * right), weight @ member
     return np.divide(hits, support, out=np.full(hits.shape, np.nan), where=support > 0)
+
+
+def _auroc(row: Row, where: Array, weight: Array, positive: str | None) -> Value | None:
+    """AUROC of a class against all others within a group, averaged over the seeds."""
+    run = row.runs[0]
+    if row.decided or positive not in run.classes:
+        return None
+    c = run.classes.index(positive)
+    of_class = run.label[where] == c
+    if of_class.all() or not of_class.any():
+        return None
+    weight = _with_ones(weight[:, where])
+    with np.errstate(invalid="ignore"):  # resamples without a pair have no value
+        per_seed = [auroc(each.probability[where, c], of_class, weight) for each in row.runs]
+    return _value(np.mean(per_seed, axis=0))
+
+
+def _with_ones(weight: Array) -> Array:
+    """Weights of the images as they are, and below those of each resample."""
+    return np.concatenate([np.ones((1, weight.shape[1]), weight.dtype), weight])
+
+
+def _occurs(recall: Array) -> Array:
+    return ~np.isnan(recall[0])
+
+
+def _value(values: Array) -> Value:
+    """The value of the images as they are, which is the first, with its interval."""
+    return float(values[0]), _interval(values[1:])
 
 
 def _interval(values: Array) -> Interval | None:
@@ -116,7 +231,14 @@ def _kinds(table: pd.DataFrame) -> Iterator[tuple[str, pd.Series[str]]]:
         yield "age", _bands(table["age"])
     for column, kind in GROUP_KINDS.items():
         if column in table:
-            yield kind, table[column].astype(object).fillna(UNKNOWN).astype(str)
+            yield kind, _names(table[column])
+
+
+def _names(values: pd.Series[Any]) -> pd.Series[str]:
+    """Values as text; numbers such as skin types without a decimal point where they have none."""
+    if pd.api.types.is_numeric_dtype(values):
+        values = values.map("{:g}".format, na_action="ignore")
+    return values.astype(object).fillna(UNKNOWN).astype(str)
 
 
 def _bands(age: pd.Series[float]) -> pd.Series[str]:

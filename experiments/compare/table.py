@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 
 import pandas as pd
@@ -67,7 +68,7 @@ def compact(comparison: Comparison) -> pd.DataFrame:
 
 def everything(comparison: Comparison) -> pd.DataFrame:
     """All metrics with their intervals, the differences and the resources, as numbers."""
-    return pd.DataFrame([_numbers(row) for row in comparison.rows])
+    return pd.DataFrame([numbers(row) for row in comparison.rows])
 
 
 def curves(comparison: Comparison) -> pd.DataFrame:
@@ -84,27 +85,38 @@ def curves(comparison: Comparison) -> pd.DataFrame:
 
 def markdown(comparison: Comparison) -> str:
     """The compact table and its legend in Markdown."""
-    table = compact(comparison)
+    return markdown_of(compact(comparison), legend(comparison))
+
+
+def markdown_of(table: pd.DataFrame, sentences: Sequence[str]) -> str:
+    """A table of text and sentences below it in Markdown."""
     alignment = ["---", *["---:"] * (table.shape[1] - 1)]
     lines = [list(map(str, table)), alignment, *table.to_numpy().tolist()]
     rows = ["| " + " | ".join(_cell(cell) for cell in line) + " |" for line in lines]
-    return "\n".join([*rows, "", *(_cell(line) for line in legend(comparison))]) + "\n"
+    return "\n".join([*rows, "", *(_cell(line) for line in sentences)]) + "\n"
 
 
 def show(comparison: Comparison) -> None:
     """Print the compact table and its legend; differences have a table of their own."""
-    frame, console = compact(comparison), Console()
+    frame = compact(comparison)
+    parts = [[str(c) for c in frame if c not in DIFFERENCE_COLUMNS], ["name", *DIFFERENCE_COLUMNS]]
+    kept = parts if comparison.baseline else parts[:1]
+    show_tables([frame[columns] for columns in kept], legend(comparison))
+
+
+def show_tables(frames: Sequence[pd.DataFrame], sentences: Sequence[str]) -> None:
+    """Print tables of text and sentences below them."""
+    console = Console()
     if not console.is_terminal:
         console = Console(width=FILE_WIDTH)
-    parts = [[str(c) for c in frame if c not in DIFFERENCE_COLUMNS], ["name", *DIFFERENCE_COLUMNS]]
-    for columns in parts if comparison.baseline else parts[:1]:
+    for frame in frames:
         table = Table(box=box.SIMPLE)
-        for i, column in enumerate(columns):
-            table.add_column(escape(column), justify="right" if i else "left", overflow="fold")
-        for row in frame[columns].itertuples(index=False):
+        for i, column in enumerate(frame):
+            table.add_column(escape(str(column)), justify="right" if i else "left", overflow="fold")
+        for row in frame.itertuples(index=False):
             table.add_row(*[escape(str(cell)) for cell in row])
         console.print(table)
-    for line in legend(comparison):
+    for line in sentences:
         console.print(escape(line), highlight=False)
 
 
@@ -186,8 +198,8 @@ def plus_minus(mean: float, bounds: tuple[float, float] | None) -> str:
     return f"± {decimals(bounds[1] - mean)}" if bounds else ""
 
 
-def number(estimate: Estimate | None) -> str:
-    return decimals(estimate.mean) if estimate else NO_VALUE
+def number(estimate: Estimate | None, sign: bool = False) -> str:
+    return decimals(estimate.mean, sign=sign) if estimate else NO_VALUE
 
 
 def p_value(p: float) -> str:
@@ -214,23 +226,25 @@ def _difference(difference: Difference | None) -> dict[str, str]:
     return dict(zip(DIFFERENCE_COLUMNS, cells, strict=True))
 
 
-def _numbers(row: Row) -> dict[str, object]:
+def numbers(row: Row) -> dict[str, object]:
+    """All metrics of a row with their intervals, its difference and its resources."""
     line: dict[str, object] = {"name": row.name, "seeds": len(row.runs)}
     for name, estimate in row.metrics.items():
         line[name] = estimate.mean
         for kind, bounds in (("seeds", estimate.seeds), ("lesions", estimate.lesions)):
-            line |= {f"{name}_{kind}_{end}": v for end, v in _ends(bounds)}
+            line |= {f"{name}_{kind}_{end}": v for end, v in ends(bounds)}
     if row.difference:
         record = asdict(row.difference)
         for kind in ("seeds", "lesions"):
-            line |= {f"difference_{kind}_{end}": v for end, v in _ends(record.pop(kind))}
+            line |= {f"difference_{kind}_{end}": v for end, v in ends(record.pop(kind))}
         shared = ", ".join(map(str, record.pop("shared_seeds")))
         line |= {"difference_shared_seeds": shared}
         line |= {f"difference_{name}": value for name, value in record.items()}
     return line | asdict(resources(row.runs))
 
 
-def _ends(bounds: tuple[float, float] | None) -> list[tuple[str, float | None]]:
+def ends(bounds: tuple[float, float] | None) -> list[tuple[str, float | None]]:
+    """Both ends of an interval with their names."""
     low, high = bounds or (None, None)
     return [("low", low), ("high", high)]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 from callbacks.errors import RunError
 from callbacks.run_folder import RunFolder
@@ -18,18 +19,43 @@ ONE_PROCESS = (
     "--trainer.strategy=auto",
     "--trainer.sync_batchnorm=false",
 )
+# Options of a test on another data set, with their types and meanings.
+OTHER_DATA = (
+    ("mapping", str, "classes of its labels: a CSV file, or a table of datamodules/mappings"),
+    ("part", Literal["all", "test"], "images to score (default: its test part, if it has one)"),
+    ("own", Path, "folder of the run's own data, if it has moved since the training"),
+    ("name", str, "name of the test (default: that of the folder)"),
+)
 
 
 def evaluate() -> None:
-    parser = _parser("Score a run on the test split: results.json and test_predictions.csv.")
+    parser = _parser(
+        "Score a run on the test split, or on another data set: results.json and "
+        "test_predictions.csv."
+    )
     parser.add_argument(
         "--checkpoint",
         choices=("best", "last"),
         default="best",
         help="best, or last for last_results.json (default: best)",
     )
+    parser.add_argument("--on", type=Path | None, help="another data set to test the run on")
+    for name, kind, meaning in OTHER_DATA:
+        parser.add_argument(f"--{name}", type=kind | None, help=f"with --on: {meaning}")
     options, more = parser.parse()
-    _apply("test", options.run, more, checkpoint=options.checkpoint)
+    given = [name for name, *_ in OTHER_DATA if options[name] is not None]
+    if options.on is None:
+        if given:
+            parser.error(f"--{given[0]} is for tests on other data sets: add --on FOLDER.")
+        _apply("test", options.run, more, checkpoint=options.checkpoint)
+        return
+    if more or options.checkpoint != "best":
+        parser.error("--on tests best.ckpt as it was trained: leave out other options of the run.")
+    from experiments.command_line.failures import for_users
+    from experiments.use.external import evaluate_on  # imports torch
+
+    with for_users():
+        evaluate_on(options.run, options.on, **{name: options[name] for name in given})
 
 
 def decide() -> None:

@@ -74,6 +74,7 @@ class Run:
         self.class_names = list(class_names)
         self.size = size
         self.batch_size = batch_size
+        self.step = step
         chosen = Chosen.load(folder.path, self.class_names, step)
         self.decision = chosen.decision or Decision(tuple(class_names))
         self.prediction_sets = chosen.sets
@@ -95,7 +96,7 @@ class Run:
         Raises:
             RunError: An image cannot be read, or is not an RGB image of 8 bits.
         """
-        calibrated = self.decision.calibrated(self._uncalibrated(images))
+        calibrated = self.decision.calibrated(self.uncalibrated(images))
         return calibrated.float().numpy()
 
     def decide(self, images: Pixels | Sequence[Photo]) -> list[str]:
@@ -104,7 +105,7 @@ class Run:
         Args:
             images: As for :meth:`probabilities`.
         """
-        decided = self.decision(self._uncalibrated(images))
+        decided = self.decision(self.uncalibrated(images))
         return [self.class_names[c] for c in decided.tolist()]
 
     def confident(self, images: Pixels | Sequence[Photo]) -> list[bool]:
@@ -115,7 +116,7 @@ class Run:
         Args:
             images: As for :meth:`probabilities`.
         """
-        confident: list[bool] = self.decision.confident(self._uncalibrated(images)).tolist()
+        confident: list[bool] = self.decision.confident(self.uncalibrated(images)).tolist()
         return confident
 
     def sets(self, images: Pixels | Sequence[Photo]) -> list[list[str]]:
@@ -132,10 +133,15 @@ class Run:
                 f"{self.folder.path} has no {self.folder.sets.name}: choose prediction sets with "
                 "`make decide SETS=ClassConditional`."
             )
-        return [names.split() for names in self.prediction_sets.names(self._uncalibrated(images))]
+        return [names.split() for names in self.prediction_sets.names(self.uncalibrated(images))]
 
     @torch.no_grad()
-    def _uncalibrated(self, images: Pixels | Sequence[Photo]) -> torch.Tensor:
+    def uncalibrated(self, images: Pixels | Sequence[Photo]) -> torch.Tensor:
+        """Probabilities (N, K) as ``make predict`` writes them, on the CPU.
+
+        Args:
+            images: As for :meth:`probabilities`.
+        """
         if isinstance(images, str | Path | Image.Image):
             raise RunError("This is a single image: put it into a list, [image].")
         probabilities = [torch.empty(0, len(self.class_names))]

@@ -78,6 +78,29 @@ def make_run(tmp_path):
     return make
 
 
+def write_test(folder, name, images=60, skill=0.5, absent=(), group="patient", decide=False):
+    """Write the test of a run on another data set, ``<run>/on/<name>``, and return the folder."""
+    record = json.loads((folder / "results.json").read_text())
+    classes = record["classes"]
+    table = invent(classes, images, skill, record["seed"] + 50)
+    table = table[~table["dx"].isin(absent)]
+    if decide:
+        table["decision"] = classes[0]
+    computed = judged(table, classes)
+    sentences = ["3 images were left out."]
+    record |= {
+        "split": "0123456789ab",
+        "metrics": {k: v.item() for k, v in computed.items() if v.ndim == 0},
+        "confusion": computed["confusion"].tolist(),
+        "on": {"name": name, "group": group, "sentences": sentences},
+    }
+    target = folder / "on" / name
+    target.mkdir(parents=True)
+    table.to_csv(target / "test_predictions.csv", index=False)
+    (target / "results.json").write_text(json.dumps(record))
+    return target
+
+
 def history(seed, epochs=3):
     for epoch in range(epochs):
         head = {"attempt": 1, "step": 10 * epoch + 9, "epoch": epoch}

@@ -12,8 +12,10 @@ from PIL import Image
 from experiments.compare import gallery, page
 from experiments.compare.comparison import compare
 from experiments.compare.compression import with_compression
+from experiments.compare.external import with_external
 from experiments.compare.options import options
 from experiments.compare.runs import read_run, read_runs
+from tests.experiments.conftest import write_test
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("chrome")
 EVIL = "<img src=x onerror=document.title='hacked'>"
@@ -74,8 +76,9 @@ def comparison(make_run):
     (folder / "attention").mkdir()
     Image.new("RGB", (600, 450), "red").save(folder / "attention" / "a.png")
     (folder / "attention" / "torn.jpg").write_bytes(b"no image")
+    write_test(folder, "clinic", absent=["df"])
     runs, _ = read_runs(["runs"])
-    return with_compression(compare(runs, 50, baseline="ce"))
+    return with_external(with_compression(compare(runs, 50, baseline="ce")))
 
 
 def blob(html):
@@ -110,6 +113,22 @@ def test_page_holds_the_curves_of_every_row(comparison):
     assert len(risk_levels := data["coverages"]) == len(rows["ce"]["risk_coverage"]["mean"])
     assert {0.5, 0.8, 0.9, 1.0} <= set(risk_levels)
     assert {0.05, 0.1, 0.2, 0.3} <= set(treatment["thresholds"])
+
+
+def test_page_holds_the_tests_on_other_data_and_the_subgroups(comparison):
+    data = blob(page.render(comparison))
+    (test,) = data["external"]
+    (row,) = test["rows"]
+    assert (test["name"], row["name"]) == ("clinic", EVIL)
+    assert "df" not in row["recall"]
+    change = comparison.external[0].changes[EVIL]
+    assert row["difference"]["lesions"] == pytest.approx(change.difference.lesions)
+    own, clinic = data["subgroups"]
+    assert (own["group"], clinic["group"]) == ("lesion", "patient")
+    assert set(own["scores"]) == {row["name"] for row in data["rows"]}
+    assert {len(scores) for scores in own["scores"].values()} == {len(own["groups"])}
+    few = [group["lesions"] < data["min_lesions"] for group in own["groups"]]
+    assert few == [scores is None for scores in own["scores"]["ce"]]
 
 
 def test_classes_without_a_positive_one_have_no_net_benefit(make_run):
@@ -220,7 +239,7 @@ def test_a_browser_sorts_filters_and_turns_the_pages(comparison, tmp_path):
     assert seen["filtered"] == ["good"]
     assert seen["title"] == "LongDerm: 4 rows compared"
     tabs = seen["tabs"]
-    assert len(tabs) == 14
+    assert len(tabs) == 15
     assert all(text > 0 for text, _ in tabs.values())
     assert tabs["Learning"][1] == tabs["Reliability"][1] == 3
     assert tabs["Confusion"][1] == 4

@@ -1,6 +1,6 @@
 // Tabs that are tables: each function returns the nodes of its tab.
 
-import { baseline, data, fixed, interval, listed, mean, pValue, shown, signed } from "./data.js";
+import { baseline, data, listed, mean, pValue, shown, signed } from "./data.js";
 import { choice, classColumn, classLegend, controls, el, estimate } from "./elements.js";
 import { nameColumn, note, numeric, seedsColumn, shade, table } from "./elements.js";
 import { key, rangeOf, whisker, whiskerTitle } from "./charts.js";
@@ -47,47 +47,11 @@ function differenceColumns() {
 const breakable = (name) =>
   el("span", {}, ...name.split(/(?<=[._])/).flatMap((part) => [part, el("wbr")]));
 
-const balanced = ({ balanced_accuracy: [value, bounds] }) => ({ mean: value, lesions: bounds });
 function otherColumn({ name, title, interval: shownToo }) {
   const column = numeric(title, (row) => mean(row, name));
   const metric = (row) => row.metrics[name];
   const cell = (row) => (metric(row) ? estimate(metric(row).mean, metric(row).lesions) : "–");
   return shownToo ? { ...column, cell } : column;
-}
-
-const groupRecall = (name) => ({
-  title: name,
-  help: data.class_titles[name],
-  value: (line) => line.recall[name]?.[0],
-  cell: (line) => {
-    const [value, bounds] = line.recall[name] ?? [];
-    return el("span", { title: interval(bounds) }, fixed(value, 2));
-  },
-});
-
-function groupColumns(lines) {
-  const range = rangeOf(lines.map(balanced));
-  const occurring = (line) => data.classes.length - line.lacking.length;
-  return [
-    { title: "group", text: true, value: (line) => `${line.kind}: ${line.name}` },
-    { title: "images", value: (line) => line.images },
-    { title: "lesions", value: (line) => line.lesions },
-    {
-      title: "classes",
-      value: occurring,
-      cell: (line) => {
-        const title = line.lacking.length ? `lacks ${listed(line.lacking)}` : null;
-        return el("span", { title }, `${occurring(line)} of ${data.classes.length}`);
-      },
-    },
-    {
-      title: "balanced accuracy",
-      value: (line) => line.balanced_accuracy[0],
-      cell: (line) => estimate(...line.balanced_accuracy),
-    },
-    { title: whiskerTitle(range), cell: (line) => whisker(balanced(line), range) },
-    ...data.classes.map(groupRecall),
-  ];
 }
 
 export const tables = {
@@ -159,25 +123,6 @@ export const tables = {
     );
     const whole = table(shown(), [nameColumn, ...columns], "Many to few");
     return [explained, key({ bar: true }), whole, classLegend()];
-  },
-
-  Subgroups() {
-    const rows = shown();
-    if (!data.groups.length) return [note("The predictions contain no metadata of the images.")];
-    if (!rows.length) return [note("No row is shown.")];
-    const [index, select] = choice(
-      "Row",
-      rows.map((row) => row.name),
-    );
-    const lines = data.groups.map((group, i) => ({ ...group, ...rows[index].groups[i] }));
-    const explained =
-      "Balanced accuracy with its 95 % interval over lesions, and recall of each class; means over " +
-      "the seeds. Balanced accuracy averages the classes that occur in the group, so groups that " +
-      "lack different classes cannot be compared with each other. Groups of too few lesions have " +
-      "no interval.";
-    const whole = table(lines, groupColumns(lines), "Subgroups");
-    const marks = key({ seeds: false, reference: false });
-    return [controls(select), note(explained), marks, whole, classLegend()];
   },
 
   Resources() {

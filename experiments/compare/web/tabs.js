@@ -5,12 +5,14 @@ import { byId, data, shown } from "./data.js";
 import { decisions } from "./decisions.js";
 import { drawings } from "./drawings.js";
 import { el, REDRAW } from "./elements.js";
+import { others } from "./others.js";
 import { tables } from "./tables.js";
 
-const tabs = { ...tables, ...drawings, ...decisions, ...attention };
+const tabs = { ...tables, ...others, ...drawings, ...decisions, ...attention };
 if (!data.rows.some((row) => row.metrics.many_accuracy)) delete tabs["Many to Few"];
 if (!data.rows.some((row) => row.metrics.psnr)) delete tabs.Compression;
 if (!data.treatment) delete tabs["Net benefit"];
+if (!data.external.length) delete tabs["Other data sets"];
 const titles = Object.keys(tabs);
 const slug = (title) => title.toLowerCase().replaceAll(" ", "-");
 let current = titles[0];
