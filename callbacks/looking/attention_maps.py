@@ -126,7 +126,8 @@ class AttentionMaps(Looker):
             maps = {kind: heat[at] for kind, heat in mapped.maps.items()}
             mask = None if mapped.mask is None else mapped.mask[at]
             figure = draw_heatmap(mapped.image[at], maps, f"{row['image_id']}: {caption}", mask)
-            figure.save(self.output / f"{name}_{row['image_id']}.png")
+            flat = str(row["image_id"]).replace("/", "_")  # an id may be a path, as adopt writes it
+            figure.save(self.output / f"{name}_{flat}.png")
             figures.append(figure)
         return figures
 

@@ -151,3 +151,12 @@ def test_nothing_is_drawn_before_the_first_epoch_or_in_a_trial(tmp_path):
     )
     callback.on_validation_end(trial, None)
     assert not list(tmp_path.iterdir())
+
+
+def test_an_image_id_may_be_a_path(tmp_path):
+    looker = AttentionMaps(dirpath=str(tmp_path))
+    probability, heat = torch.tensor([[0.9, 0.1]]), {"network": torch.rand(1, 4, 4)}
+    mapped = MappedImages([0], torch.rand(1, 3, 8, 8), None, probability, heat)
+    table = pd.DataFrame({"image_id": ["acne/0001"], "dx": ["acne"]})
+    looker.draw(mapped, SimpleNamespace(table=table, class_names=("acne", "wart")), {0: "val_acne"})
+    assert [path.name for path in looker.output.iterdir()] == ["val_acne_acne_0001.png"]
