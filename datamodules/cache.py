@@ -47,7 +47,7 @@ def read_image(path: Path, size: int) -> np.ndarray:
 
 
 def read_mask(path: Path, size: int) -> np.ndarray:
-    """Read a mask file, or a box, as (size, size) uint8: each pixel's share of lesion, times 255."""
+    """Read a mask file or a box as (size, size) uint8: each pixel's share of lesion, times 255."""
     box = box_of(path)
     return resize(box.inside(Path(whole_file(path))) if box else read_inside(path), size)
 

@@ -93,8 +93,12 @@ def find_leaks(
 
 
 def _files(folder: DataFolder | None, images: pd.DataFrame) -> dict[str, Path]:
-    files = folder.image_files if folder else {}
-    return {image: files[image] for image in images["image_id"] if image in files}
+    if folder is None:
+        return {}
+    rows = folder.table[folder.table["image_id"].isin(images["image_id"])]
+    found = rows[folder.file_names("image", rows).notna()]
+    files = map(Path, folder.locate("image", found))
+    return dict(zip(found["image_id"], files, strict=True))
 
 
 def _remarks(own: DataFolder | None, available: int, seen: int) -> Iterable[str]:

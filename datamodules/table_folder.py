@@ -258,8 +258,10 @@ class TableFolder(DataFolder):
 
 def _boxed(images: pd.Series[str], boxes: pd.Series[str]) -> pd.Series[str]:
     """The names of the boxes in the images, where there are any."""
-    names = {row: Box.parse(text).of(images[row]) for row, text in boxes.dropna().items()}
-    return pd.Series(names, images.index, dtype="str")
+    boxes = boxes.dropna()
+    named = zip(boxes, images[boxes.index], strict=True)
+    names = [Box.parse(text).of(image) for text, image in named]
+    return pd.Series(names, boxes.index, dtype="str").reindex(images.index)
 
 
 def _rows(problem: str, names: Any) -> Iterator[str]:

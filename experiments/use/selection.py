@@ -133,7 +133,7 @@ def _own(run: Run, own: Path | None) -> DataFolder | None:
     """The data set of a run, with its table; None if it is not there any more."""
     folder = open_folder(Path(own or run.folder.settings()["data"]["root"]).expanduser())
     try:
-        found = len(folder.table) > 0 and len(folder.image_files) > 0
+        found = bool(folder.file_names("image", folder.table).notna().any())
     except (DataError, OSError):
         if own is not None:
             raise
