@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from datamodules import apply_opencv, apply_torch, transforms
 from datamodules.lesion_data import LesionData
 
 aten = torch.ops.aten
@@ -101,8 +102,8 @@ def waits() -> Iterator[list[str]]:
 def waits_of_training() -> Iterator[list[str]]:
     """Record where the training steps of a block would wait for a GPU.
 
-    Looked at are augmentation, the step with its backward pass and optimizer, and what callbacks do
-    at every batch.
+    Looked at are augmentation as on a GPU, the step with its backward pass and optimizer, and what
+    callbacks do at every batch.
     """
     places: list[str] = []
 
@@ -121,6 +122,8 @@ def waits_of_training() -> Iterator[list[str]]:
     hooks = call._call_callback_hooks
     every_batch = watched(hooks, lambda trainer, hook, *_: "train_batch" in hook)
     with ExitStack() as patches:
+        patches.enter_context(mock.patch.object(transforms, "is_8_bit_on_cpu", lambda _: False))
+        patches.enter_context(mock.patch.object(apply_opencv, "blur", apply_torch.blur))
         patches.enter_context(mock.patch.object(call, "_call_callback_hooks", every_batch))
         for owner, name in (
             (LesionData, "on_after_batch_transfer"),
