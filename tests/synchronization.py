@@ -122,7 +122,7 @@ def waits_of_training() -> Iterator[list[str]]:
     hooks = call._call_callback_hooks
     every_batch = watched(hooks, lambda trainer, hook, *_: "train_batch" in hook)
     with ExitStack() as patches:
-        patches.enter_context(mock.patch.object(transforms, "is_8_bit_on_cpu", lambda _: False))
+        patches.enter_context(mock.patch.object(transforms, "is_8_bit_on_cpu", return_value=False))
         patches.enter_context(mock.patch.object(apply_opencv, "blur", apply_torch.blur))
         patches.enter_context(mock.patch.object(call, "_call_callback_hooks", every_batch))
         for owner, name in (
