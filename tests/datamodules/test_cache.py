@@ -196,3 +196,12 @@ def test_files_of_other_names_are_told_the_right_ones(lesions, tmp_path, kind, m
     with pytest.raises(DataError, match=rf"must match {expected}") as error:
         cached_arrays(Release(root), "ham10000", 16, ["mask"])
     assert f"{misnamed} does not match" in str(error.value)
+
+
+@pytest.mark.slow
+def test_processes_fill_the_same_rows(files, tmp_path):
+    rows = cached(tmp_path / "several", "image", files, 8, processes=2)
+    assert np.array_equal(rows, cached(tmp_path / "one", "image", files, 8))
+    files[4].write_bytes(b"no image")
+    with pytest.raises(DataError, match=r"(?s)1 of 6 image files.*ISIC_4.*not an image"):
+        cached(tmp_path / "several", "image", files, 8, processes=2)
