@@ -61,7 +61,7 @@ def shard(
             written[str(source)] = {}
             for name in _names(data, rows, saliency):
                 files = data.locate("mask" if name == "mask" else "image", rows)
-                prefix = f"{source}/{name}-{size}-{digest_of(name, files)}"
+                prefix = f"{source}/{name}-{size}-{images}-{digest_of(name, files)}"
                 parts = [files[at : at + images] for at in range(0, len(files), images)]
                 write = partial(_write_shard, store, prefix, name, size, threads)
                 done = track(pool.map(write, enumerate(parts)), f"Writing {prefix}", len(parts))

@@ -137,6 +137,7 @@ class TableFolder(DataFolder):
         if problems := list(self._problems(table, given.columns.tolist())):
             listing = "".join(f"\n  - {problem}" for problem in problems)
             raise DataError(f"{self.table_file} cannot be used:{listing}")
+        table = table.drop(columns="mask_file", errors="ignore")
         if self.masks.is_dir():
             names = table.get("mask", table["image"])
             table["mask_file"] = self._located("masks", self._photos("masks"), names)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from datamodules import LesionData, kept_table, labeled_images, table_folder
+from datamodules import LesionData, kept_table, table_folder
 from datamodules.splits import KFold, Split, Stratified
 from datamodules.table_folder import TableFolder
 from tests.own_data import DISEASES, describe, draw
@@ -163,7 +163,3 @@ def test_pixels_of_a_kept_table(root):
     batch = data.gather([3, 1])
     assert batch["mask"].shape == (2, 1, 8, 8)
     assert Path(data.folder.locate("image", data.table)[3]) == root / "pictures" / "0003.png"
-
-
-def test_modules_agree_on_the_names_of_the_splits():
-    assert labeled_images.SPLITS == table_folder.SPLITS

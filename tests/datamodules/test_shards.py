@@ -183,6 +183,13 @@ def test_an_interrupted_command_resumes(stored):
     assert {name: stored.server.objects[name] for name in content} == content
 
 
+def test_shards_of_another_length_are_others(drawn, tmp_path):
+    for images in (43, 26):  # whose second shards have 26 images each
+        shard(drawn.root, str(tmp_path / "shards"), size=16, images=images)
+    ours = LesionData(tmp_path / "shards", Stratified(), size=16, batch_size=8, num_workers=0)
+    same(ours.train_dataloader(), from_folder(drawn).train_dataloader())
+
+
 def test_unreadable_images_are_named_and_shards_stay_incomplete(tmp_path):
     root = draw(tmp_path / "mine")
     (root / "pictures" / "0003.png").write_bytes(b"no image")
