@@ -114,7 +114,7 @@ class LabeledImages(LightningDataModule):
         counts = self.class_table["train"]
         return self.classes.shot_groups({str(name): int(n) for name, n in counts.items()})
 
-    @property
+    @cached_property
     def class_table(self) -> pd.DataFrame:
         """Number of images per class (rows) and split (columns)."""
         counts = pd.crosstab(self.table["dx"], self.table["split"])

@@ -25,6 +25,7 @@ from experiments.command_line.cli import main, run_command
 from experiments.command_line.failures import fixable
 from experiments.running.resume import resume_from
 from experiments.running.status import status
+from tests.parsed import parsed
 
 ROOT = Path(__file__).parents[1]
 PLAIN = ROOT / "tests" / "plain.yaml"
@@ -461,6 +462,19 @@ def test_checkpoints_hold_state_only(lesions):
 )
 def test_mistakes_are_one_sentence(lesions, error, flag, said):
     assert said in error("fit", *arguments(lesions, flag))
+
+
+def test_the_printed_options_are_those_that_a_command_takes(capsys):
+    command = ["fit", "--config=vgg_ce", "--name=x", "--data.size=32"]
+    with pytest.raises(SystemExit) as end:
+        run_command([*command, "--print_config"])
+    assert end.value.code in (0, None)
+    printed = yaml.safe_load(capsys.readouterr().out)
+    taken = parsed(*command)
+    assert printed["data"]["size"] == taken["data"]["size"] == 32
+    assert printed["model"]["init_args"]["network"]["init_args"]["name"] == "vgg16.tv_in1k"
+    assert printed["model"]["class_path"] == taken["model"]["class_path"]
+    assert printed["trainer"]["max_epochs"] == taken["trainer"]["max_epochs"]
 
 
 def test_a_class_path_without_a_class_names_the_nearest():

@@ -10,11 +10,11 @@ import pytest
 import yaml
 
 from callbacks.errors import RunError
-from experiments.command_line.cli import run_command
 from experiments.recipes import find
 from experiments.running import processes, study
 from experiments.running.study import STUDIES as FOLDER
 from experiments.running.study import Study, StudyRun
+from tests.parsed import parsed
 
 STUDIES = sorted(FOLDER.glob("*.yaml"))
 ROWS = [
@@ -26,12 +26,9 @@ ROWS = [
 
 
 @pytest.mark.parametrize("run", ROWS)
-def test_options_of_every_row_are_taken(run, capsys):
+def test_options_of_every_row_are_taken(run):
     fit, *_ = run.commands()
-    with pytest.raises(SystemExit) as end:
-        run_command([*fit, "--print_config"])
-    assert end.value.code == 0
-    config = yaml.safe_load(capsys.readouterr().out)
+    config = parsed(*fit)
     assert config["name"] == run.name
     assert f"--data.size={config['data']['size']}" in fit
 

@@ -41,7 +41,7 @@ class SplitTable(RunCallback):
                 write_table(file, split)
                 classes = yaml.safe_dump(data.classes.record(), sort_keys=False, allow_unicode=True)
                 write_text(run.classes_file, classes)
-            counts = data.class_table
+            counts = data.class_table.copy()
             counts.loc["all"] = counts.sum()
             print_table(counts.reset_index(names="class"), f"Images of {data.root}")
             if data.synthetic:

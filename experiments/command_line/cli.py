@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, NoReturn
 
 import yaml
 from filelock import FileLock, Timeout
+from jsonargparse import Namespace
 from pytorch_lightning import Callback, LightningModule, Trainer
-from pytorch_lightning.cli import ArgsType, LightningArgumentParser, LightningCLI
+from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 from pytorch_lightning.loggers import Logger
 
 from callbacks.errors import RunError
@@ -39,6 +41,9 @@ from experiments.running.resume import resume_from
 DEFAULTS = {"default_config_files": [str(BASE)]}
 MEMBERS = "members.txt"  # lists the runs of an ensemble, in place of a checkpoint
 COMMANDS = ("fit", "validate", "test", "predict")
+# Parsers by the commands that they know, with what Lightning keeps beside them. A parser depends on
+# nothing else and takes a quarter of a second for each command.
+PARSERS: dict[tuple[str, ...], dict[str, Any]] = {}
 
 
 class Parser(LightningArgumentParser):
@@ -92,7 +97,27 @@ def link_model_to_data(parser: LightningArgumentParser) -> None:
 
 
 class ExperimentCLI(LightningCLI):
-    """Lightning's command line; names each run once and links the model to the data."""
+    """Lightning's command line; names each run once and links the model to the data.
+
+    Args:
+        commands: Commands whose options are known.
+        **options: Options of ``LightningCLI``.
+    """
+
+    def __init__(self, commands: tuple[str, ...] = COMMANDS, **options: Any) -> None:
+        self.commands = commands
+        super().__init__(parser_kwargs=dict.fromkeys(commands, DEFAULTS), **options)
+
+    def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]
+        return {name: LightningCLI.subcommands()[name] for name in self.commands}
+
+    def setup_parser(self, *args: Any, **kwargs: Any) -> None:
+        """Build the parser, or take the one that this process built before."""
+        if self.commands not in PARSERS:
+            before = set(vars(self))
+            super().setup_parser(*args, **kwargs)
+            PARSERS[self.commands] = {k: v for k, v in vars(self).items() if k not in before}
+        vars(self).update(PARSERS[self.commands])
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_argument(
@@ -126,9 +151,7 @@ class ExperimentCLI(LightningCLI):
         return parser
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-        # Lightning's method warns if ``args`` is passed while ``sys.argv`` has arguments, too.
-        given = sys.argv[1:] if args is None else args
-        self.config = parser.parse_args(list(layered(given)))
+        self.config = self._parsed(parser, list(layered(args)))
         options = self.config[self.config.subcommand]
         refuse_values(options)
         if self.config.subcommand == "fit":
@@ -137,6 +160,14 @@ class ExperimentCLI(LightningCLI):
             refuse_contradictions(options)
             if options.ckpt_path:
                 without_initial_weights(options.model)
+
+    def _parsed(self, parser: LightningArgumentParser, args: list[str]) -> Namespace:
+        """Options by command, as of the parser of all commands, which parses them twice."""
+        command = args[0] if args else ""
+        if command not in self._subcommand_parsers or any("print_config" in arg for arg in args):
+            return parser.parse_args(args)
+        options = self._subcommand_parsers[command].parse_args(args[1:])
+        return Namespace({"config": None, "subcommand": command, command: options})
 
     def _parse_ckpt_path(self) -> None:
         """Build from config.yaml, not from the classes in a checkpoint, as Lightning would."""
@@ -229,21 +260,25 @@ class ExperimentCLI(LightningCLI):
             ) from None
 
 
-def run_command(args: ArgsType = None, cli: type[ExperimentCLI] = ExperimentCLI) -> ExperimentCLI:
+def run_command(
+    args: Sequence[str] | None = None, cli: type[ExperimentCLI] = ExperimentCLI
+) -> ExperimentCLI:
     """Parse ``args`` on top of ``recipes/base.yaml``, build the experiment and run it."""
+    given = list(sys.argv[1:] if args is None else args)
+    named = tuple(command for command in COMMANDS if command in given[:1])
     logging.getLogger("pytorch_lightning.utilities.rank_zero").addFilter(no_advertisement)
     return cli(
-        LightningModule,
-        LesionData,
+        named or COMMANDS,  # all, for the help page and the errors that list them
+        model_class=LightningModule,
+        datamodule_class=LesionData,
         subclass_mode_model=True,
         auto_configure_optimizers=False,
         load_from_checkpoint_support=False,  # options are in config.yaml, state in checkpoints
         seed_everything_default=0,
         parser_class=Parser,
-        parser_kwargs=dict.fromkeys(COMMANDS, DEFAULTS),
         save_config_callback=LogConfig,
         save_config_kwargs={"save_to_log_dir": False},  # LogConfig writes config.yaml itself
-        args=args,
+        args=given,
     )
 
 
