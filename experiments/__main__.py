@@ -7,6 +7,8 @@ import sys
 from importlib import import_module
 from typing import NamedTuple
 
+from experiments.command_line.train import announce
+
 
 class Command(NamedTuple):
     """A command: its description for the help page, and the function that runs it."""
@@ -44,6 +46,7 @@ def main() -> None:
     if name in ("-h", "--help"):
         print(overview())
     elif name in LIGHTNING and (name not in COMMANDS or any("--config" in a for a in arguments)):
+        announce()
         import_module("experiments.command_line.cli").main()
     elif name in COMMANDS:
         sys.argv = [f"python -m experiments {name}", *arguments]

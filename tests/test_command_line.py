@@ -487,7 +487,8 @@ def test_a_class_path_without_a_class_names_the_nearest():
         text=True,
     )
     assert outcome.returncode == 2
-    assert outcome.stderr.startswith("error: There is no class FocalLos for --model.criterion.")
+    _, said = outcome.stderr.split("\n", 1)
+    assert said.startswith("error: There is no class FocalLos for --model.criterion.")
     assert "Did you mean lightning_modules.losses.FocalLoss?" in outcome.stderr
 
 

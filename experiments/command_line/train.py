@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 from experiments.recipes import recipes
@@ -22,11 +23,19 @@ recipes: {recipes}
 """
 
 
+def announce() -> None:
+    """Report the start before torch and Lightning are imported, which takes seconds."""
+    first = all(os.environ.get(rank, "0") == "0" for rank in ("RANK", "LOCAL_RANK", "SLURM_PROCID"))
+    if first and "pytorch_lightning" not in sys.modules:
+        print("Loading PyTorch ...", file=sys.stderr, flush=True)
+
+
 def main() -> None:
     recipe, *options = sys.argv[1:] or ["--help"]
     if recipe.startswith("-"):
         print(USAGE.format(recipes=" ".join(recipes())))
         sys.exit(recipe not in ("-h", "--help"))
+    announce()
     from experiments.command_line import cli  # imports torch, which the help does not need
 
     sys.argv = ["experiments", "fit", f"--config={recipe}", *options]
