@@ -91,10 +91,13 @@ class DataFolder(ABC):
         return cached_arrays(self, source, size, maps, cache_dir)
 
     def read_masks(self, rows: pd.DataFrame, size: int) -> np.ndarray | None:
-        """The masks (B, size, size) of some rows of :attr:`table`, None if some have none."""
+        """The masks (B, size, size) of some rows of :attr:`table`, None if some are missing."""
         if self.file_names("mask", rows).isna().any():
             return None
-        return np.stack([read_mask(Path(file), size) for file in self.locate("mask", rows)])
+        try:
+            return np.stack([read_mask(Path(file), size) for file in self.locate("mask", rows)])
+        except FileNotFoundError:  # removed since the table was read
+            return None
 
     @property
     def group(self) -> str:

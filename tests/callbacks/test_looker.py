@@ -24,6 +24,7 @@ HOOKS = [
 ACTING = {"Anneal", "ChooseDecision", "FidelityTable", "FiniteLoss", "Freeze", "LogConfig"}
 ACTING |= {
     "ClassMeans",
+    "Compile",
     "EMA",
     "Ending",
     "ImbSAM",
