@@ -67,7 +67,7 @@ class ObjectStore:
             import obstore
         except ImportError as error:
             raise DataError(
-                f"{self.url} needs the package obstore: pip install 'longderm[streaming]'."
+                f"{self.url} needs the package obstore: pip install '.[streaming]'."
             ) from error
         return obstore
 
