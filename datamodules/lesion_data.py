@@ -23,7 +23,7 @@ from datamodules.lesion_dataset import Arrays, LesionDataset, channels_first
 from datamodules.loader import keep_batch, make_loader, to_floats
 from datamodules.on_device import place
 from datamodules.samplers import EpochSampler, Natural
-from datamodules.shard_order import ShardOrder
+from datamodules.shard_order import ShardOrder, shards_of
 from datamodules.splits import Split
 from datamodules.transforms import Transform
 
@@ -153,7 +153,7 @@ class LesionData(LabeledImages):
         train = self._dataset("train")
         sampler = self.make_sampler(train.labels.tolist())
         if self.window is not None:
-            sampler = ShardOrder(sampler, self._shards(train), self.window)
+            sampler = ShardOrder(sampler, shards_of(train.rows, self.folder), self.window)
         epoch, batches = self._progress(self.batches_per_epoch)
         sampler.place(
             seed=self.seed,
@@ -276,16 +276,6 @@ class LesionData(LabeledImages):
             arrays = self._encoded_arrays(source) if encoded else self._arrays(source)
             self._placed[key] = place(arrays, self._device, self.on_device)
         return self._placed[key]
-
-    def _shards(self, train: LesionDataset) -> np.ndarray:
-        """The shard of each training image."""
-        images = self.folder.images_per_shard
-        if images is None:
-            raise DataError(
-                f"data.window is for images in shards, which {self.root} does not have: set "
-                "data.window=null."
-            )
-        return train.rows // images
 
     def _encoded_arrays(self, source: str) -> dict[str, np.ndarray]:
         if source not in self._open_encoded:

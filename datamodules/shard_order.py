@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from datamodules.data_folder import DataFolder
 from datamodules.errors import DataError
 from datamodules.samplers import EpochSampler
 
@@ -54,3 +55,17 @@ class ShardOrder(EpochSampler):
         order = self.sampler.draw(generator)
         number = generator.permutation(self.shards.max() + 1)[self.shards[order]]
         return order[np.argsort(number + self.window * generator.random(len(order)))]
+
+
+def shards_of(rows: np.ndarray, folder: DataFolder) -> np.ndarray:
+    """The shard of each of some rows (N,) of a data set's arrays.
+
+    Raises:
+        DataError: The data set is not in shards.
+    """
+    if folder.images_per_shard is None:
+        raise DataError(
+            f"data.window is for images in shards, which {folder.root} does not have: set "
+            "data.window=null."
+        )
+    return rows // folder.images_per_shard

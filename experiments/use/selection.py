@@ -98,8 +98,8 @@ def select(
         run: The run.
         other: The other data set.
         mapping: As for :func:`~datamodules.mappings.map_labels`.
-        part: ``test`` for the images whose column ``split`` says so, or ``all``. By default
-            ``test`` if there are any, else ``all``.
+        part: ``test`` for the images whose column ``split`` is ``test``, or ``all``. By
+            default ``test`` if there are any, else ``all``.
         own: Data set of the run, if it is not where it was during training.
 
     Raises:
