@@ -185,12 +185,12 @@ class RunFolder:
         return table.rename(columns={"part": "split"})  # the column's name up to 0.1.0
 
     def history(self) -> pd.DataFrame:
-        """Metrics by step, as from :func:`callbacks.recording.history.read_history`.
+        """Metrics by step, as from :func:`callbacks.recording.metrics_file.read_history`.
 
         Raises:
             RunError: The run has not been trained.
         """
-        from callbacks.recording.history import read_history
+        from callbacks.recording.metrics_file import read_history
 
         return read_history(self._existing(self.metrics_file, TRAIN))
 

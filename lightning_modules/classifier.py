@@ -9,9 +9,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lightning_modules.batches import Batch, require_pairs
+from lightning_modules.definitions import Shots
 from lightning_modules.learner import SPLITS, Learner
 from lightning_modules.losses.criterion import Criterion
-from lightning_modules.metrics import DiagnosticMetrics, Shots
+from lightning_modules.metrics import DiagnosticMetrics
 from lightning_modules.mixes.mix import Mix
 from lightning_modules.networks.network import Network
 

@@ -12,7 +12,8 @@ from torchmetrics import Metric
 from torchmetrics.utilities.data import dim_zero_cat
 
 from lightning_modules.codecs import Reconstruction
-from lightning_modules.metrics import DiagnosticMetrics, Shots
+from lightning_modules.definitions import Shots
+from lightning_modules.metrics import DiagnosticMetrics
 
 WINDOW, SIGMA = 11, 1.5
 SCALES = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # exponents of MS-SSIM, fine to coarse

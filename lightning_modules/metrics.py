@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -11,9 +11,7 @@ from torchmetrics import Metric
 from torchmetrics.functional.classification import binary_auroc, multiclass_calibration_error
 from torchmetrics.utilities.data import dim_zero_cat
 
-Shots = Mapping[str, Sequence[str]]  # classes of the groups many, medium and few
-CALIBRATION_BINS = 15  # of equal width
-MIN_PROBABILITY = 1e-30  # single precision rounds smaller ones to 0, whose logarithm is infinite
+from lightning_modules.definitions import CALIBRATION_BINS, MIN_PROBABILITY, Shots
 
 
 class DiagnosticMetrics(Metric):

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 from lightning_modules.batches import Batch
 from lightning_modules.classifier import DiagnosticLearner
+from lightning_modules.definitions import Shots
 from lightning_modules.errors import ModelError
 from lightning_modules.losses.criterion import Criterion
 from lightning_modules.losses.distributed import global_sum
-from lightning_modules.metrics import Shots
 from lightning_modules.networks.reslt import ResLTNetwork
 
 

@@ -18,7 +18,7 @@ from PIL import Image
 
 from callbacks.errors import RunError
 from callbacks.recording.decision import Decision
-from callbacks.safety.checkpoint_io import epochs_done
+from callbacks.safety.progress import epochs_done
 from datamodules.layout import image_files
 from experiments import load
 from experiments.command_line.cli import main, run_command

@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from callbacks.recording.history import read_history
+from callbacks.recording.metrics_file import read_history
 from experiments.command_line.cli import run_command
 
 ROOT = Path(__file__).parents[1]

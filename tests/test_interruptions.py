@@ -10,7 +10,7 @@ import pytest
 import torch
 from pytorch_lightning import Callback
 
-from callbacks.recording.history import read_history
+from callbacks.recording.metrics_file import read_history
 from callbacks.safety.preemption import SIGNALS
 from datamodules.classes import CLASSES
 from experiments.command_line.cli import ExperimentCLI, run_command

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from callbacks.recording.history import read_history
+from callbacks.recording.metrics_file import read_history
 from tests.processes import execute, start
 
 ROOT = Path(__file__).parents[1]

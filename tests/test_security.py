@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from callbacks.safety.progress import read_progress
 from experiments.command_line.cli import main, run_command
 from experiments.running.resume import resume_from
 from tests.test_interruptions import PLAIN, fit
@@ -31,6 +32,8 @@ def test_a_checkpoint_with_code_is_damaged(trained, capsys):
     torch.save(trained | {"global_step": Runs()}, RUN / "last.ckpt")
     path, _ = resume_from(RUN)
     assert path != RUN / "last.ckpt"
+    assert f"{RUN}/last.ckpt is damaged" in capsys.readouterr().err
+    assert resume_from(RUN, read=read_progress)[0] == path
     assert f"{RUN}/last.ckpt is damaged" in capsys.readouterr().err
     assert not Path("it_ran").exists()
 

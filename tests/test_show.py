@@ -5,7 +5,7 @@ import re
 import pytest
 
 from callbacks.errors import RunError
-from experiments.command_line.show import parts, show
+from experiments.command_line.show import options, parts, settings
 from experiments.recipes import FAMILY, FOLDER, read, recipes
 
 ONE_OF_EACH_FAMILY = [
@@ -15,8 +15,8 @@ ONE_OF_EACH_FAMILY = [
 
 
 def test_options_have_their_flag_value_meaning_and_default():
-    page = " ".join(show("spmix").split())
-    assert page.startswith("SPMix without the paper's shortcut")
+    assert settings("spmix").startswith("SPMix without the paper's shortcut")
+    page = " ".join(options("spmix").split())
     assert "--model.mix.floor 0.5 Smallest ratio, in [0, 1]" in page
     assert "--model.mix.probability Share of the pairs that are mixed" in page
     assert "(float, default: 1.0)" in page
@@ -26,7 +26,7 @@ def test_options_have_their_flag_value_meaning_and_default():
 
 @pytest.mark.parametrize("name", ONE_OF_EACH_FAMILY)
 def test_each_part_of_a_recipe_is_explained_without_markup(name):
-    page = show(name)
+    page = options(name)
     for option, path, _ in parts(read(name)):
         assert f"{path} (--{option})" in page
     assert not re.search(r":\w+:`|``|<class", page)
@@ -34,4 +34,4 @@ def test_each_part_of_a_recipe_is_explained_without_markup(name):
 
 def test_an_unknown_recipe_is_named():
     with pytest.raises(RunError, match="There is no recipe 'spmax'.*spmix"):
-        show("spmax")
+        settings("spmax")

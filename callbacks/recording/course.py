@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from callbacks.console import decimals
-from callbacks.recording.history import read_history
+from callbacks.recording.metrics_file import read_history
 
 BALANCED_ACCURACY = "val/balanced_accuracy"
 EARLY_SHARE = 0.1  # of the epochs

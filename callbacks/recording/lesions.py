@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy import stats
+from scipy.special import betaincinv  # scipy.stats takes a second to import
 
 Array = NDArray[Any]
 LEVEL = 0.95
@@ -68,9 +68,9 @@ def share(hits: Array, lesion: Array, among: Array | None = None) -> Share:
     successes = min(float(counted @ hits), trials)
     tail = (1 - LEVEL) / 2
     # The beta distributions of no success and of no failure are limits, of which SciPy has none.
-    low = stats.beta.ppf(tail, successes, trials - successes + 1) if successes > 0 else 0.0
+    low = betaincinv(successes, trials - successes + 1, tail) if successes > 0 else 0.0
     failures = trials - successes
-    high = stats.beta.ppf(1 - tail, successes + 1, failures) if failures > 1e-9 else 1.0
+    high = betaincinv(successes + 1, failures, 1 - tail) if failures > 1e-9 else 1.0
     return Share(successes / trials, float(low), float(high))
 
 

@@ -18,7 +18,7 @@ from pytorch_lightning.utilities import rank_zero_info, rank_zero_only, rank_zer
 
 from callbacks.errors import reason
 from callbacks.recording import wandb_service
-from callbacks.recording.history import best_of, best_values
+from callbacks.recording.metrics_file import best_of, best_values
 from callbacks.run_folder import RunFolder
 
 GRACE_SECONDS = 15.0  # on top of wandb-core's own time-out

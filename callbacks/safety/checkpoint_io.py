@@ -16,7 +16,6 @@ from callbacks.errors import RunError
 from callbacks.run_folder import LAST, PREVIOUS
 
 DISK_FULL = {errno.ENOSPC, errno.EDQUOT}
-ENDED = "ended"  # key in a checkpoint: the cause that ended the run before its limits
 BACKUPS = {LAST: PREVIOUS}
 
 
@@ -86,34 +85,6 @@ def load_state(path: str | os.PathLike[str], map_location: Any = "cpu") -> dict[
             "checkpoint of the run, such as last.ckpt."
         ) from error
     return state
-
-
-def epochs_done(checkpoint: dict[str, Any]) -> int:
-    """Number of completed epochs of a checkpoint."""
-    return int(checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"])
-
-
-def reached(
-    checkpoint: dict[str, Any], max_epochs: int | None, max_steps: int | None
-) -> str | None:
-    """The limit that a checkpoint has reached, "max_epochs" or "max_steps", or None.
-
-    Args:
-        checkpoint: Content of the checkpoint.
-        max_epochs: Maximum number of epochs; None and -1 are no limit.
-        max_steps: Maximum number of optimizer steps; None and -1 are no limit.
-    """
-    limits = {
-        "max_epochs": (epochs_done(checkpoint), max_epochs),
-        "max_steps": (checkpoint["global_step"], max_steps),
-    }
-    ends = (k for k, (done, limit) in limits.items() if limit is not None and 0 <= limit <= done)
-    return next(ends, None)
-
-
-def finished(checkpoint: dict[str, Any], max_epochs: int | None, max_steps: int | None) -> bool:
-    """Whether a run has reached a limit, or was ended early, such as by ``EarlyStopping``."""
-    return ENDED in checkpoint or reached(checkpoint, max_epochs, max_steps) is not None
 
 
 @contextmanager

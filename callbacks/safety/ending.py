@@ -8,7 +8,7 @@ from typing import Any
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.callbacks import EarlyStopping, Timer
 
-from callbacks.safety.checkpoint_io import ENDED
+from callbacks.safety.progress import ENDED
 
 KNOWN_PACKAGES = ("callbacks", "pytorch_lightning")
 

@@ -14,8 +14,8 @@ from torch import distributed as dist
 from callbacks.recording.wandb_logger import ResilientWandbLogger
 from callbacks.run_callback import RunCallback
 from callbacks.run_folder import RunFolder
+from callbacks.safety.exit_codes import EXIT_REQUEUE
 
-EXIT_REQUEUE = 75  # EX_TEMPFAIL: the same command resumes; a batch job requeues itself
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 INTERRUPT_NOTE = b"\nStopping after this step or validation; press Ctrl-C again to stop at once.\n"
 

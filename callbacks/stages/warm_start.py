@@ -11,7 +11,8 @@ from pytorch_lightning import LightningModule, Trainer
 from callbacks.errors import RunError
 from callbacks.run_callback import RunCallback
 from callbacks.run_folder import RunFolder
-from callbacks.safety.checkpoint_io import epochs_done, finished, load_state
+from callbacks.safety.checkpoint_io import load_state
+from callbacks.safety.progress import epochs_done, finished
 
 
 class WarmStart(RunCallback):

@@ -16,16 +16,18 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 from pytorch_lightning.loggers import Logger
 
+import datamodules
+import lightning_modules
 from callbacks.errors import RunError
 from callbacks.recording.history import History
 from callbacks.recording.log_config import LogConfig, refuse_changes
 from callbacks.run_callback import RunCallback
 from callbacks.run_folder import RunFolder
-from callbacks.safety.checkpoint_io import epochs_done, reached
 from callbacks.safety.ending import Ending, ended
 from callbacks.safety.finite_loss import FiniteLoss
 from callbacks.safety.moved import Moved
 from callbacks.safety.preemption import Preemption
+from callbacks.safety.progress import epochs_done, reached
 from datamodules import LesionData
 from experiments.command_line.failures import for_users
 from experiments.command_line.mistakes import clarified
@@ -41,6 +43,10 @@ from experiments.running.resume import resume_from
 DEFAULTS = {"default_config_files": [str(BASE)]}
 MEMBERS = "members.txt"  # lists the runs of an ensemble, in place of a checkpoint
 COMMANDS = ("fit", "validate", "test", "predict")
+# Options may name a class without its module, and the help page lists all classes.
+for package in (datamodules, lightning_modules):
+    for name in package.__all__:
+        getattr(package, name)
 # Parsers by the commands that they know, with what Lightning keeps beside them. A parser depends on
 # nothing else and takes a quarter of a second for each command.
 PARSERS: dict[tuple[str, ...], dict[str, Any]] = {}

@@ -32,22 +32,27 @@ def main() -> None:
         "value. Options that the recipe does not state have their defaults."
     )
     parser.add_argument("recipe", help="name of a recipe")
+    name = parser.parse_args().recipe
     try:
-        print(show(parser.parse_args().recipe))
+        print(settings(name), flush=True)
     except RunError as error:
         sys.exit(f"error: {error}")
+    print(options(name))  # imports torch and Lightning, which takes seconds
 
 
-def show(name: str) -> str:
-    """Header, settings and explained options of a recipe.
+def settings(name: str) -> str:
+    """Header and settings of a recipe.
 
     Raises:
         RunError: No recipe has this name.
     """
-    settings = read(name)
-    body = yaml.safe_dump(settings, sort_keys=False, default_flow_style=None, width=100)
-    options = dict.fromkeys(explain(*part) for part in parts(settings))
-    return "\n".join([header(find(name)), "", body, *options])
+    body = yaml.safe_dump(read(name), sort_keys=False, default_flow_style=None, width=100)
+    return "\n".join([header(find(name)), "", body])
+
+
+def options(name: str) -> str:
+    """The explained options of a recipe's parts."""
+    return "\n".join(dict.fromkeys(explain(*part) for part in parts(read(name))))
 
 
 def header(path: Path) -> str:
@@ -56,9 +61,9 @@ def header(path: Path) -> str:
     return "\n".join(line.removeprefix("#").strip() for line in lines if line.startswith("#"))
 
 
-def parts(settings: dict[str, Any], at: str = "") -> Iterator[tuple[str, str, dict[str, Any]]]:
+def parts(record: dict[str, Any], at: str = "") -> Iterator[tuple[str, str, dict[str, Any]]]:
     """Each class that a recipe chooses: its option, its import path, and the values it is given."""
-    for key, value in settings.items():
+    for key, value in record.items():
         option = at if key == "init_args" else f"{at}.{key.rstrip('+')}".strip(".")
         for chosen in value if isinstance(value, list) else [value]:
             if isinstance(chosen, str) and CLASS.fullmatch(chosen) and key != "class_path":

@@ -12,8 +12,7 @@ from experiments.compare import other_tables, page, table
 from experiments.compare.comparison import Comparison, compare
 from experiments.compare.compression import with_compression
 from experiments.compare.external import with_external
-from experiments.compare.runs import read_runs
-from experiments.compare.wandb_runs import read_project
+from experiments.compare.runs import TestedRun, read_runs
 
 
 def parser() -> argparse.ArgumentParser:
@@ -54,13 +53,24 @@ def write(comparison: Comparison, folder: Path) -> None:
     write_text(folder / "index.html", page.render(comparison))
 
 
+def _read(
+    project: str | None, patterns: list[str], last: bool
+) -> tuple[list[TestedRun], list[str]]:
+    """The runs of a project, or else those of the patterns."""
+    if project is None:
+        return read_runs(patterns, last)
+    from experiments.compare.wandb_runs import read_project  # imports wandb and torch
+
+    return read_project(project, last)
+
+
 def main() -> None:
     options = parser().parse_args()
     if options.resamples < 0:
         sys.exit(f"error: --resamples={options.resamples}: set it to 0 or more.")
     try:
-        project, last = options.project, options.last
-        runs, left_out = read_project(project, last) if project else read_runs(options.runs, last)
+        last = options.last
+        runs, left_out = _read(options.project, options.runs, last)
         notes = ["These are the last epochs, not those that validation selected."] if last else []
         notes += [f"Left out: {sentence}" for sentence in left_out]
         comparison = with_external(

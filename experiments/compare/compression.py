@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
-from scipy import stats
 
 from callbacks.console import decimals
 from experiments.compare.comparison import Comparison, estimate
@@ -116,7 +115,9 @@ def _with_fidelity(row: Row) -> Row:
 
 def _spearman(a: Array, b: Array) -> Array:
     """Rank correlation of (R, rows, K) along K, averaged over the rows in which it exists (R,)."""
-    ranks = (stats.rankdata(values, axis=2) for values in (a, b))
+    from scipy.stats import rankdata  # takes a second to import
+
+    ranks = (rankdata(values, axis=2) for values in (a, b))
     x, y = (rank - rank.mean(2, keepdims=True) for rank in ranks)
     with np.errstate(invalid="ignore"):  # 0 / 0 where nothing differs
         per_row = (x * y).sum(2) / np.sqrt((x**2).sum(2) * (y**2).sum(2))

@@ -8,7 +8,7 @@ import numpy as np
 
 from experiments.compare.intervals import Array
 from experiments.compare.risk_coverage import area_under_risk_coverage
-from lightning_modules.metrics import CALIBRATION_BINS, MIN_PROBABILITY, Shots
+from lightning_modules.definitions import CALIBRATION_BINS, MIN_PROBABILITY, Shots
 
 
 def scores(

@@ -14,8 +14,8 @@ import numpy as np
 import pandas as pd
 
 from callbacks.errors import RunError, reason
-from callbacks.recording.history import read_history
 from callbacks.recording.lesions import lesion_numbers
+from callbacks.recording.metrics_file import read_history
 from callbacks.run_folder import RunFolder, read_csv
 from datamodules.classes import HAM10000_CLASSES
 from experiments.compare.intervals import Array
@@ -41,7 +41,7 @@ class TestedRun:
             a ``p_<class>`` for each class, and the image's metadata. ``decision`` is the class by
             the decision rule, and ``set`` the classes of the prediction set, joined by spaces, if
             the run has them.
-        history: Metrics by step, as from :func:`callbacks.recording.history.read_history`.
+        history: Metrics by step, as from :func:`callbacks.recording.metrics_file.read_history`.
         config: All options.
         frequency: Number of images of each class in all splits (K,); None if not recorded.
         fidelity: ``contrast_before`` and ``contrast_after`` compression of each test image, NaN

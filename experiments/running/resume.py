@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from callbacks.run_folder import LAST
-from callbacks.safety.checkpoint_io import epochs_done
+from callbacks.safety.progress import epochs_done
 
 
-def resume_from(folder: Path, accumulated: int = 1) -> tuple[Path, dict[str, Any]] | None:
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """Read a checkpoint, whose tensors stay on the disk until they are used."""
+    import torch
+
+    checkpoint: dict[str, Any] = torch.load(path, "cpu", mmap=True, weights_only=True)
+    return checkpoint
+
+
+def resume_from(
+    folder: Path, accumulated: int = 1, read: Callable[[Path], dict[str, Any]] = read_checkpoint
+) -> tuple[Path, dict[str, Any]] | None:
     """Load the checkpoint to resume from; return None if the run has none.
 
     This is the checkpoint with the most steps, not the newest file, since copying a folder changes
@@ -23,6 +32,8 @@ def resume_from(folder: Path, accumulated: int = 1) -> tuple[Path, dict[str, Any
     Args:
         folder: Run folder.
         accumulated: Number of batches whose gradients are summed for one step.
+        read: Function that reads a checkpoint, such as
+            :func:`callbacks.safety.progress.read_progress`, which needs no torch.
 
     Returns:
         Path and content of the checkpoint.
@@ -30,8 +41,8 @@ def resume_from(folder: Path, accumulated: int = 1) -> tuple[Path, dict[str, Any
     candidates = []
     for path in folder.glob("*.ckpt"):
         try:
-            checkpoint = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
-            progress = (checkpoint["global_step"], epochs_done(checkpoint))
+            checkpoint = read(path)
+            progress = (int(checkpoint["global_step"]), epochs_done(checkpoint))
             resumable = _loses_nothing(checkpoint, accumulated)
         except Exception as error:  # a truncated zip raises half a dozen types
             print(f"{path} is damaged ({error}); looking for an older one.", file=sys.stderr)

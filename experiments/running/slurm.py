@@ -16,7 +16,7 @@ import yaml
 
 from callbacks.atomic_files import write_text
 from callbacks.errors import RunError
-from callbacks.safety.preemption import EXIT_REQUEUE
+from callbacks.safety.exit_codes import EXIT_REQUEUE
 from experiments.command_line.parser import CommandParser
 from experiments.recipes import find
 from experiments.running.place import refuse_name

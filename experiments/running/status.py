@@ -9,9 +9,9 @@ import pandas as pd
 
 from callbacks.console import print_table
 from callbacks.errors import RunError
-from callbacks.recording.history import best_values
+from callbacks.recording.metrics_file import best_values
 from callbacks.run_folder import RunFolder
-from callbacks.safety.checkpoint_io import epochs_done, finished
+from callbacks.safety.progress import epochs_done, finished, read_progress
 from experiments.running.resume import resume_from
 from experiments.running.slurm import Queued, queued
 
@@ -30,7 +30,8 @@ def status() -> pd.DataFrame:
 
 def _row(folder: Path, queue: Queue) -> dict[str, object]:
     name, seed = folder.parent.name, folder.name.removeprefix("seed")
-    resumable, (max_epochs, max_steps) = resume_from(folder), _limits(RunFolder(folder))
+    resumable = resume_from(folder, read=read_progress)
+    max_epochs, max_steps = _limits(RunFolder(folder))
     done = epochs_done(resumable[1]) if resumable else 0
     best = best_values(RunFolder(folder).metrics_file).get("val/balanced_accuracy", float("nan"))
     if (name, seed) in queue:

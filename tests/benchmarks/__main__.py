@@ -11,7 +11,7 @@ import torch
 
 from callbacks.console import print_table
 from datamodules.memory import keep_freed_memory
-from tests.benchmarks import codecs, loading, methods, pairs, rows, step
+from tests.benchmarks import codecs, comparison, loading, methods, pairs, rows, step
 from tests.benchmarks.timing import regressions
 
 BENCHMARKS = {
@@ -30,6 +30,7 @@ BENCHMARKS = {
     "memory": step.bench_memory,
     "rows": rows.bench_rows,
     "shards": rows.bench_shards,
+    "compare": comparison.bench_compare,
 }
 
 
@@ -38,6 +39,7 @@ def main() -> None:
     parser.add_argument("names", nargs="*", choices=[*BENCHMARKS, []], help="all if none is named")
     parser.add_argument("--images", type=int, default=1024, help="drawn images to work on")
     parser.add_argument("--rows", type=int, default=100_000, help="rows of the large tables")
+    parser.add_argument("--runs", type=int, default=50, help="runs to compare")
     args = parser.parse_args()
     keep_freed_memory()  # as the command line does
     print(f"{platform.processor()}, torch {torch.__version__}, {torch.get_num_threads()} threads")
@@ -45,6 +47,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         data = loading.draw(Path(folder), args.images)
         data.rows = args.rows
+        data.runs = args.runs
         for name in args.names or BENCHMARKS:
             results[name] = BENCHMARKS[name](data)
             print_table(pd.DataFrame(results[name]), name, summary=False)

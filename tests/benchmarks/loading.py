@@ -35,6 +35,7 @@ class Data:
     small: Path  # the release's layout, 200 x 150
     large: Path  # the same, 600 x 450
     rows: int = 100_000  # of the large tables
+    runs: int = 50  # to compare
 
     def folders(self, root: Path) -> Path:
         """The images of a release in one folder per class, as ImageFolder requires."""

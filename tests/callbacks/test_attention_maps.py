@@ -9,7 +9,7 @@ from torch import nn
 
 from callbacks.looking.attention_maps import AttentionMaps, MappedImages, first_lesions, measured
 from callbacks.looking.heatmap import GAP, TILE, draw_heatmap
-from callbacks.recording.history import read_history
+from callbacks.recording.metrics_file import read_history
 from datamodules.cache import read_image, read_mask
 from datamodules.layout import image_files, mask_files
 from tests.test_command_line import RUN, use

@@ -1,4 +1,5 @@
 import errno
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from torch.utils.data import DataLoader
 
 from callbacks.errors import RunError
 from callbacks.safety.checkpoint_io import DurableCheckpointIO
+from callbacks.safety.progress import read_progress
 
 
 class Line(LightningModule):
@@ -125,3 +127,22 @@ def test_a_training_resumes_from_it(tmp_path):
     torch.testing.assert_close(resumed.lightning_module.state_dict(), weights, rtol=0, atol=0)
     assert fit(epochs=3, ckpt_path="last").global_step == 12
     assert not list(tmp_path.glob(".*"))
+
+
+def test_progress_is_read_without_tensors(tmp_path):
+    layer = torch.nn.Linear(2, 1)
+    optimizer = torch.optim.AdamW(layer.parameters())
+    layer(torch.ones(2)).backward()
+    optimizer.step()
+    plain = {"global_step": 7, "loops": {"fit_loop": {"current": [1, True, None, 0.5, "end"]}}}
+    states = {"state_dict": layer.state_dict(), "optimizer_states": [optimizer.state_dict()]}
+    path = tmp_path / "last.ckpt"
+    DurableCheckpointIO().save_checkpoint(plain | states, path)
+    progress = read_progress(path)
+    assert {key: progress[key] for key in plain} == plain
+    assert [*progress["state_dict"]] == ["weight", "bias"]
+    assert not any(isinstance(value, torch.Tensor) for value in progress["state_dict"].values())
+
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(zipfile.BadZipFile):
+        read_progress(path)

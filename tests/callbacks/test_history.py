@@ -4,7 +4,8 @@ import math
 import pytest
 from pytorch_lightning.utilities import rank_zero_only
 
-from callbacks.recording.history import History, best_values, read_history
+from callbacks.recording.history import History
+from callbacks.recording.metrics_file import best_values, read_history
 
 LESS_IS_BETTER = ["val/loss", "val/ece", "val/classwise_ece", "val/brier", "val/nll", "val/aurc"]
 

@@ -12,7 +12,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from callbacks.errors import RunError
-from callbacks.recording.history import read_history
+from callbacks.recording.metrics_file import read_history
 from callbacks.safety.finite_loss import FiniteLoss
 from callbacks.stages.sharpness import SAM, ImbSAM
 from lightning_modules import Classifier

@@ -20,7 +20,8 @@ from wandb_runs import (
 from wandb_server import WandbServer
 
 from callbacks.recording import wandb_logger, wandb_service
-from callbacks.recording.history import History, read_history
+from callbacks.recording.history import History
+from callbacks.recording.metrics_file import read_history
 
 __all__ = ["own_wandb"]
 pytestmark = UNAVOIDABLE

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from callbacks.errors import RunError
-from callbacks.recording.history import read_history
+from callbacks.recording.metrics_file import read_history
 from experiments import load
 from experiments.command_line.cli import run_command
 from experiments.use import ensemble, export

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from callbacks.errors import RunError
-from callbacks.recording.history import read_history
+from callbacks.recording.metrics_file import read_history
 from datamodules.views import RandomCrop, Views
 from experiments import load
 from experiments.command_line.cli import run_command

@@ -1,0 +1,103 @@
+"""Time and memory of ``compare``: ``make bench ARGS="compare --runs 500"``."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+import yaml
+
+from experiments.recipes import BASE, read
+
+if TYPE_CHECKING:
+    from tests.benchmarks.loading import Data
+
+CLASSES = ["mel", "nv", "bcc", "akiec", "bkl", "df", "vasc"]
+SEEDS = 5
+IMAGES = 280  # of the test split of Balanced, 40 per class
+EPOCHS = 30  # of small_ce
+
+
+def draw_run(folder: Path, seed: int, skill: float = 1.0, images: int = IMAGES) -> Path:
+    """Draw the folder of an evaluated run, of one seed of a recipe with the given skill."""
+    folder.mkdir(parents=True)
+    draw, fixed = np.random.default_rng(seed), np.random.default_rng(99)
+    lesion = np.arange(images) * 2 // 3
+    label = (np.arange(images) % len(CLASSES))[lesion]
+    logits = draw.normal(size=(images, len(CLASSES))) + skill * np.eye(len(CLASSES))[label]
+    odds = np.exp(logits)
+    probability = (odds / odds.sum(1, keepdims=True)).astype(np.float32)
+    columns = {
+        "image_id": [f"ISIC_{i:07d}" for i in range(images)],
+        "lesion_id": [f"HAM_{i:07d}" for i in lesion],
+        "dx": np.array(CLASSES)[label],
+        "age": fixed.integers(2, 17, size=images) * 5,
+        "sex": fixed.choice(["female", "male"], size=images),
+        "localization": fixed.choice(["back", "trunk", "lower extremity"], size=images),
+        **{f"p_{name}": probability[:, c] for c, name in enumerate(CLASSES)},
+    }
+    pd.DataFrame(columns).to_csv(folder / "test_predictions.csv", index=False)
+    confusion = np.zeros((len(CLASSES),) * 2, int)
+    np.add.at(confusion, (label, probability.argmax(1)), 1)
+    results = {
+        "seed": seed,
+        "synthetic": True,
+        "split": "597760c5abbe",
+        "classes": CLASSES,
+        "metrics": {"balanced_accuracy": float(np.trace(confusion) / images)},
+        "confusion": confusion.tolist(),
+        "parameters": 370_000,
+    }
+    (folder / "results.json").write_text(json.dumps(results))
+    config = yaml.safe_load(BASE.read_text()) | read("small_ce") | {"seed_everything": seed}
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    lines = (json.dumps(record) for record in history(draw))
+    (folder / "metrics.jsonl").write_text("\n".join(lines) + "\n")
+    return folder
+
+
+def history(draw: np.random.Generator) -> list[dict]:
+    """Lines of ``metrics.jsonl`` with as many metrics as a run has."""
+    names = [f"{metric}_{name}" for metric in ("precision", "recall", "f1") for name in CLASSES]
+    records = []
+    for epoch in range(EPOCHS):
+        head = {"attempt": 1, "step": 100 * epoch + 99, "epoch": epoch}
+        records += [
+            head | {"train/loss": float(draw.random()), "lr": 0.003},
+            head | {"resources/seconds": 30.0, "resources/images_per_second": 250.0},
+            head | {f"val/{n}": float(draw.random()) for n in ("balanced_accuracy", *names)},
+        ]
+    return records
+
+
+def bench_compare(data: Data) -> list[dict]:
+    """Compare drawn runs, five seeds of each row, in a process of its own."""
+    with tempfile.TemporaryDirectory() as folder:
+        for number in range(data.runs):
+            row, seed = divmod(number, SEEDS)
+            draw_run(Path(folder, "runs", f"row{row}", f"seed{seed}"), seed, 0.5 + row / 100)
+        command = [sys.executable, "-m", "experiments", "compare", "--baseline=row0"]
+        process = subprocess.Popen(
+            command,
+            cwd=folder,
+            env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])},
+            stdout=subprocess.DEVNULL,
+        )
+        _, status, used = os.wait4(process.pid, 0)
+        assert status == 0
+        page = Path(folder, "compare", "index.html").stat().st_size
+        return [
+            {
+                "runs": data.runs,
+                "CPU s": round(used.ru_utime + used.ru_stime, 1),
+                "peak MB": round(used.ru_maxrss / 1e3),
+                "page MB": round(page / 1e6, 1),
+            }
+        ]
