@@ -37,6 +37,8 @@ EVALUATE = "evaluate it with `python -m experiments evaluate {path}{option}`"
 # Never numbers or missing, even if an id is 0012 or a class is called None.
 TEXT_COLUMNS = ("image_id", "lesion_id", "dx", "split", "part", "decision", "set")
 NOT_KNOWN = ("", "nan", "NaN", "NA", "N/A", "None", "null")  # in other columns
+# As yaml.safe_load, a tenth of the time where PyYAML has libyaml.
+SAFE_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 SEED = re.compile(r"seed(\d+)")
 
 
@@ -137,7 +139,7 @@ class RunFolder:
         """
         file = self._existing(self.config, TRAIN)
         try:
-            settings = yaml.safe_load(file.read_text("utf-8"))
+            settings = yaml.load(file.read_text("utf-8"), SAFE_LOADER)
         except (OSError, UnicodeDecodeError, yaml.YAMLError):
             settings = None
         if not isinstance(settings, dict):

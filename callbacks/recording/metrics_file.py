@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,15 +31,9 @@ def read_history(path: str | Path) -> pd.DataFrame:
     """
     import pandas as pd
 
-    columns = ["attempt", "step", "epoch", "kind"]
-    rows = pd.DataFrame(list(records(Path(path))))
-    if rows.empty:
-        return pd.DataFrame(columns=columns)
-    is_test = rows["kind"] == "test"
-    rows = rows[is_test | (rows["step"] < rows["attempt"].map(_superseded_from(rows)))]
-    rows = rows[rows["attempt"] == rows.groupby(["step", "kind"])["attempt"].transform("max")]
-    merged = rows.groupby(["step", "kind"], as_index=False).last()
-    return merged[columns + [name for name in merged.columns if name not in columns]]
+    found = list(records(Path(path)))
+    columns = dict.fromkeys(["attempt", "step", "epoch", "kind"])
+    return pd.DataFrame(_uninterrupted(found), columns=[*columns | dict.fromkeys(chain(*found))])
 
 
 def best_of(metric: str) -> Callable[..., float]:
@@ -50,19 +45,46 @@ def best_values(path: str | Path) -> dict[str, float]:
     """The best value so far of each validation metric, by name; empty without a file."""
     if not Path(path).exists():
         return {}
-    val = read_history(path).filter(like="val/")
-    return {name: getattr(val[name], best_of(name).__name__)() for name in map(str, val)}
+    values: dict[str, list[float]] = {}
+    for row in _uninterrupted(list(records(Path(path)))):
+        for name, value in row.items():
+            if name.startswith("val/") and not _is_missing(value):
+                values.setdefault(name, []).append(value)
+    return {name: best_of(name)(numbers) for name, numbers in values.items()}
 
 
-def _superseded_from(rows: pd.DataFrame) -> dict[int, float]:
+def _uninterrupted(found: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """One record per step and kind, sorted by both, of the attempt that counts."""
+    superseded = _superseded_from(found)
+    merged: dict[tuple[int, str], dict[str, Any]] = {}
+    for record in sorted(found, key=lambda record: record["attempt"]):
+        step, kind, attempt = record["step"], record["kind"], record["attempt"]
+        if kind != "test" and step >= superseded[attempt]:
+            continue
+        row = merged.get((step, kind))
+        if row is None or row["attempt"] < attempt:
+            row = merged[step, kind] = {}
+        row |= {k: v for k, v in record.items() if k not in row or not _is_missing(v)}
+    return [merged[key] for key in sorted(merged)]
+
+
+def _superseded_from(found: Sequence[Mapping[str, Any]]) -> dict[int, float]:
     """The first step of each attempt that a later attempt repeats; infinity if none does."""
-    first_steps = rows[rows["kind"] == "train"].groupby("attempt")["step"].min()
+    first_steps: dict[int, float] = {}
+    for record in found:
+        first = first_steps.get(record["attempt"], math.inf)
+        trained = record["step"] if record["kind"] == "train" else math.inf
+        first_steps[record["attempt"]] = min(first, trained)
     superseded_from = {}
     repeated_from = math.inf  # by all later attempts
-    for attempt in sorted(rows["attempt"].unique(), reverse=True):
+    for attempt in sorted(first_steps, reverse=True):
         superseded_from[attempt] = repeated_from
-        repeated_from = min(repeated_from, first_steps.get(attempt, math.inf))
+        repeated_from = min(repeated_from, first_steps[attempt])
     return superseded_from
+
+
+def _is_missing(value: Any) -> bool:
+    return value is None or value != value
 
 
 def records(path: Path) -> Iterator[dict[str, Any]]:

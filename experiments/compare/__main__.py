@@ -50,7 +50,7 @@ def write(comparison: Comparison, folder: Path) -> None:
     write_table(folder / "table.csv", table.everything(comparison))
     write_table(folder / "curves.csv", table.curves(comparison))
     write_text(folder / "table.md", table.markdown(comparison) + other_tables.markdown(comparison))
-    write_text(folder / "index.html", page.render(comparison))
+    write_text(folder / "index.html", page.render(comparison, tests))
 
 
 def _read(

@@ -132,8 +132,9 @@ def auroc(score: Array, positive: Array, weight: Array) -> Array:
     """Share of the pairs of a positive and a negative that the score orders (R,); ties half."""
     ahead = score[positive, None] - score[~positive]
     wins = (np.sign(ahead) + 1).astype(weight.dtype) / 2
-    pairs = weight[:, positive].sum(1, dtype=float) * weight[:, ~positive].sum(1, dtype=float)
-    won = ((weight[:, positive] @ wins) * weight[:, ~positive]).sum(1, dtype=float)
+    positives, negatives = weight[:, positive], weight[:, ~positive]
+    pairs = positives.sum(1, dtype=float) * negatives.sum(1, dtype=float)
+    won = ((positives @ wins) * negatives).sum(1, dtype=float)
     return won / pairs
 
 

@@ -53,14 +53,20 @@ MORE_METRICS = {
 LEARNING_CURVES = {"val/balanced_accuracy": "validation", "train/loss": "training"}
 
 
-def render(comparison: Comparison) -> str:
-    """Render the page, which contains the comparison as JSON."""
+def render(comparison: Comparison, tests: Sequence[Subgroups] | None = None) -> str:
+    """Render the page, which contains the comparison as JSON.
+
+    Args:
+        comparison: The comparison.
+        tests: Its subgroups, if they are known already.
+    """
+    tests = subgroups(comparison) if tests is None else tests
     environment = Environment(loader=FileSystemLoader(WEB), autoescape=True)
     environment.policies["json.dumps_kwargs"] = {"separators": (",", ":"), "allow_nan": False}
     template = environment.get_template("page.html.j2")
     shown_elsewhere = [*difference_legend(comparison), SYNTHETIC]
     return template.render(
-        data=_plain(_data(comparison)),
+        data=_plain(_data(comparison, tests)),
         legend=[line for line in legend(comparison) if line not in shown_elsewhere],
         script=Markup(script()),
         rows=len(comparison.rows),
@@ -77,7 +83,7 @@ def script() -> str:
     return re.sub(r"^export (?=const|function)", "", text, flags=re.MULTILINE)
 
 
-def _data(comparison: Comparison) -> dict[str, object]:
+def _data(comparison: Comparison, tests: Sequence[Subgroups]) -> dict[str, object]:
     runs = _runs(comparison)
     images, left_out = thumbnails(runs)
     first = comparison.rows[0].runs[0]
@@ -97,7 +103,7 @@ def _data(comparison: Comparison) -> dict[str, object]:
         "coverages": COVERAGES,
         "treatment": _treatment(comparison),
         "positive": comparison.positive,
-        "subgroups": [_subgroups(test) for test in subgroups(comparison)],
+        "subgroups": [_subgroups(test) for test in tests],
         "min_lesions": MIN_LESIONS,
         "external": [_external(test) for test in comparison.external],
         "change_legend": CHANGE_LEGEND,

@@ -185,10 +185,8 @@ def recalls(row: Row, weight: Array, where: Array | None = None) -> Array:
     """
     run = row.runs[0]
     counted = np.ones(len(run.label), bool) if where is None else where
-    weight = _with_ones(weight[:, counted])
-    member = np.eye(len(run.classes), dtype=weight.dtype)[run.label[counted]]
-    right = row.right()[counted, None].astype(weight.dtype)
-    hits, support = weight @ (member * right), weight @ member
+    member = np.eye(len(run.classes))[run.label] * counted[:, None]
+    hits, support = _sums(weight, member * row.right()[:, None]), _sums(weight, member)
     return np.divide(hits, support, out=np.full(hits.shape, np.nan), where=support > 0)
 
 
@@ -205,6 +203,11 @@ def _auroc(row: Row, where: Array, weight: Array, positive: str | None) -> Value
     with np.errstate(invalid="ignore"):  # resamples without a pair have no value
         per_seed = [auroc(each.probability[where, c], of_class, weight) for each in row.runs]
     return _value(np.mean(per_seed, axis=0))
+
+
+def _sums(weight: Array, values: Array) -> Array:
+    """Sums of values of the images (N, K) as they are, and below under each weighting (R, N)."""
+    return np.concatenate([values.sum(0, keepdims=True), weight @ values.astype(weight.dtype)])
 
 
 def _with_ones(weight: Array) -> Array:

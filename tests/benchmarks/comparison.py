@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 CLASSES = ["mel", "nv", "bcc", "akiec", "bkl", "df", "vasc"]
 SEEDS = 5
 IMAGES = 280  # of the test split of Balanced, 40 per class
+DATA_SET = 10_015  # images of HAM10000
 EPOCHS = 30  # of small_ce
 
 
@@ -44,6 +45,9 @@ def draw_run(folder: Path, seed: int, skill: float = 1.0, images: int = IMAGES) 
         **{f"p_{name}": probability[:, c] for c, name in enumerate(CLASSES)},
     }
     pd.DataFrame(columns).to_csv(folder / "test_predictions.csv", index=False)
+    names = ("image_id", "lesion_id", "dx")
+    split = {name: np.resize(columns[name], DATA_SET) for name in names}
+    pd.DataFrame(split).assign(split="train").to_csv(folder / "split.csv", index=False)
     confusion = np.zeros((len(CLASSES),) * 2, int)
     np.add.at(confusion, (label, probability.argmax(1)), 1)
     results = {
@@ -56,7 +60,10 @@ def draw_run(folder: Path, seed: int, skill: float = 1.0, images: int = IMAGES) 
         "parameters": 370_000,
     }
     (folder / "results.json").write_text(json.dumps(results))
-    config = yaml.safe_load(BASE.read_text()) | read("small_ce") | {"seed_everything": seed}
+    config = yaml.safe_load(BASE.read_text())
+    for key, value in read("small_ce").items():
+        config[key] = config.get(key, {}) | value if isinstance(value, dict) else value
+    config["seed_everything"] = seed
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
     lines = (json.dumps(record) for record in history(draw))
     (folder / "metrics.jsonl").write_text("\n".join(lines) + "\n")
