@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -45,9 +46,7 @@ def draw_run(folder: Path, seed: int, skill: float = 1.0, images: int = IMAGES) 
         **{f"p_{name}": probability[:, c] for c, name in enumerate(CLASSES)},
     }
     pd.DataFrame(columns).to_csv(folder / "test_predictions.csv", index=False)
-    names = ("image_id", "lesion_id", "dx")
-    split = {name: np.resize(columns[name], DATA_SET) for name in names}
-    pd.DataFrame(split).assign(split="train").to_csv(folder / "split.csv", index=False)
+    (folder / "split.csv").write_text(split_table())
     confusion = np.zeros((len(CLASSES),) * 2, int)
     np.add.at(confusion, (label, probability.argmax(1)), 1)
     results = {
@@ -68,6 +67,18 @@ def draw_run(folder: Path, seed: int, skill: float = 1.0, images: int = IMAGES) 
     lines = (json.dumps(record) for record in history(draw))
     (folder / "metrics.jsonl").write_text("\n".join(lines) + "\n")
     return folder
+
+
+@cache
+def split_table() -> str:
+    """Content of a ``split.csv``."""
+    number = np.arange(DATA_SET)
+    columns = {
+        "image_id": [f"ISIC_{i:07d}" for i in number],
+        "lesion_id": [f"HAM_{i:07d}" for i in number],
+        "dx": np.array(CLASSES)[number % len(CLASSES)],
+    }
+    return pd.DataFrame(columns).assign(split="train").to_csv(index=False)
 
 
 def history(draw: np.random.Generator) -> list[dict]:
