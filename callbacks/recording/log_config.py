@@ -14,7 +14,7 @@ from pytorch_lightning.cli import SaveConfigCallback
 from callbacks.atomic_files import write_text
 from callbacks.errors import RunError
 from callbacks.run_callback import RunCallback
-from callbacks.run_folder import RunFolder
+from callbacks.run_folder import SAFE_LOADER, RunFolder
 
 FIXED_KEYS = ("model.", "data.", "trainer.accumulate_grad_batches", "trainer.limit_train_batches")
 # Where the data are, how they are loaded, and initial weights, which a checkpoint replaces.
@@ -32,9 +32,11 @@ class LogConfig(SaveConfigCallback):
     def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         folder = Path(trainer.default_root_dir)
         folder.mkdir(parents=True, exist_ok=True)
-        write_text(RunFolder(folder).config, self.parser.dump(self.config, skip_unset=False))
+        # Options were checked when they were parsed; checking them again takes half a second.
+        text = self.parser.dump(self.config, skip_unset=False, skip_validation=True)
+        write_text(RunFolder(folder).config, text)
         for dashboard in RunCallback.dashboards(trainer):
-            config = yaml.safe_load(self.parser.dump(self.config))
+            config = _stated(yaml.load(text, SAFE_LOADER))
             dashboard.update_config(config | {"commit": commit()})
             for block in (config["model"], config["data"]["split"]):
                 dashboard.add_tag(block["class_path"].rpartition(".")[2])
@@ -79,6 +81,13 @@ def refuse_changes(record: Path, now: dict[str, Any]) -> None:
                 f"{after.get(key)!r}: give this run another --name, or rename the folder of the "
                 "old run, which can still be used."
             )
+
+
+def _stated(config: Any) -> Any:
+    """The options that have a value."""
+    if isinstance(config, dict):
+        return {key: _stated(value) for key, value in config.items() if value is not None}
+    return [_stated(value) for value in config] if isinstance(config, list) else config
 
 
 def _flat(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -31,9 +31,9 @@ def read_history(path: str | Path) -> pd.DataFrame:
     """
     import pandas as pd
 
-    found = list(records(Path(path)))
+    lines = list(records(Path(path)))
     columns = dict.fromkeys(["attempt", "step", "epoch", "kind"])
-    return pd.DataFrame(_uninterrupted(found), columns=[*columns | dict.fromkeys(chain(*found))])
+    return pd.DataFrame(_uninterrupted(lines), columns=[*columns | dict.fromkeys(chain(*lines))])
 
 
 def best_of(metric: str) -> Callable[..., float]:
@@ -53,11 +53,11 @@ def best_values(path: str | Path) -> dict[str, float]:
     return {name: best_of(name)(numbers) for name, numbers in values.items()}
 
 
-def _uninterrupted(found: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def _uninterrupted(lines: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """One record per step and kind, sorted by both, of the attempt that counts."""
-    superseded = _superseded_from(found)
+    superseded = _superseded_from(lines)
     merged: dict[tuple[int, str], dict[str, Any]] = {}
-    for record in sorted(found, key=lambda record: record["attempt"]):
+    for record in sorted(lines, key=lambda record: record["attempt"]):
         step, kind, attempt = record["step"], record["kind"], record["attempt"]
         if kind != "test" and step >= superseded[attempt]:
             continue
@@ -68,10 +68,10 @@ def _uninterrupted(found: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return [merged[key] for key in sorted(merged)]
 
 
-def _superseded_from(found: Sequence[Mapping[str, Any]]) -> dict[int, float]:
+def _superseded_from(lines: Sequence[Mapping[str, Any]]) -> dict[int, float]:
     """The first step of each attempt that a later attempt repeats; infinity if none does."""
     first_steps: dict[int, float] = {}
-    for record in found:
+    for record in lines:
         first = first_steps.get(record["attempt"], math.inf)
         trained = record["step"] if record["kind"] == "train" else math.inf
         first_steps[record["attempt"]] = min(first, trained)

@@ -222,7 +222,7 @@ def _frequency(files: RunFolder, classes: Sequence[str]) -> Array | None:
     key = sha256(files.split_file.read_bytes()).hexdigest()
     if key not in CLASS_COUNTS:
         CLASS_COUNTS[key] = files.split()["dx"].value_counts()
-    return CLASS_COUNTS[key].reindex(classes, fill_value=0).to_numpy()
+    return CLASS_COUNTS[key].reindex(list(classes), fill_value=0).to_numpy()
 
 
 def _fidelity(path: Path, images: pd.Series[str]) -> pd.DataFrame | None:
