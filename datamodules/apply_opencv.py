@@ -47,7 +47,7 @@ def change(batch: dict[str, Tensor], inverse: Tensor, factors: Tensor) -> dict[s
     colors = torch.cat([matrix, weight.expand(-1, 3, 1)], dim=2).double().numpy()  # (V B, 3, 4)
     outs = [np.empty((len(warps), height, width, c), np.float32) for c in (3, *[1] * len(planes))]
 
-    def one(i: int) -> None:
+    def change_image(i: int) -> None:
         warped = warp_one(quads[i % number], warps[i], borders[i])
         rgb = cv2.cvtColor(warped, cv2.COLOR_RGBA2RGB)
         colors[i, :, 3] *= mean_luminance(rgb)
@@ -57,22 +57,22 @@ def change(batch: dict[str, Tensor], inverse: Tensor, factors: Tensor) -> dict[s
         for plane, out in zip(planes[1:], outs[2:], strict=True):
             scale(warp_one(plane[i % number], warps[i], borders[i])[..., None], out[i])
 
-    in_threads(one, len(warps))
+    in_threads(change_image, len(warps))
     results = [torch.from_numpy(out).permute(0, 3, 1, 2) for out in outs]
     others = {k: torch.cat([v] * views) for k, v in batch.items() if k not in ("image", *maps)}
     return others | dict(zip(("image", *maps), results, strict=True))
 
 
 def blur(image: Tensor, chosen: Tensor, size: int, sigma: Tensor) -> None:
-    """As :func:`datamodules.apply_torch.blur`, in a third of the time."""
+    """Blur images in place, as :func:`datamodules.apply_torch.blur`, in a third of the time."""
     images = image.permute(0, 2, 3, 1).numpy()
     indices, deviations = chosen.tolist(), sigma.tolist()
 
-    def one(i: int) -> None:
+    def blur_image(i: int) -> None:
         source = np.ascontiguousarray(images[indices[i]])
         images[indices[i]] = cv2.GaussianBlur(source, (size, size), deviations[i])
 
-    in_threads(one, len(indices))
+    in_threads(blur_image, len(indices))
 
 
 def pixels(planes: Tensor) -> np.ndarray:
@@ -144,21 +144,21 @@ def in_threads(work: Callable[[int], None], number: int) -> None:
     """
     threads = min(torch.get_num_threads(), number)
 
-    def every(first: int) -> None:
+    def share(first: int) -> None:
         for i in range(first, number, threads):
             work(i)
 
     with one_thread_per_image():
         if threads <= 1:
-            every(0)
+            share(0)
         else:
             with ThreadPoolExecutor(threads) as pool:
-                list(pool.map(every, range(threads)))
+                list(pool.map(share, range(threads)))
 
 
 @contextmanager
 def one_thread_per_image() -> Iterator[None]:
-    """OpenCV without threads of its own, which would compete with those over the images."""
+    """Switch off OpenCV's own threads, which would compete with those over the images."""
     before = cv2.getNumThreads()
     cv2.setNumThreads(1)
     try:

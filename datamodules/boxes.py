@@ -44,11 +44,11 @@ class Box(NamedTuple):
         words = re.split(r"[\s,;]+", text.strip("[]() "))
         x, y, width, height = (round(float(word)) for word in words)
         if min(x, y) < 0 or min(width, height) < 1:
-            raise ValueError(f"{text} is no box")
+            raise ValueError(f"{text} is not a box")
         return cls(x, y, width, height)
 
     def of(self, image: str) -> str:
-        """The name of this part of an image, which is used like that of a mask file."""
+        """The image's name with the box as a fragment; it takes the place of a mask file's name."""
         return f"{image}{FRAGMENT}{','.join(map(str, self))}"
 
     def fits(self, image: Path) -> bool:
@@ -65,11 +65,11 @@ class Box(NamedTuple):
 
 
 def whole_file(name: Path | str) -> str:
-    """The file of a name, which may be that of a part."""
+    """The file name without the fragment of a box."""
     return str(name).partition(FRAGMENT)[0]
 
 
 def box_of(name: Path | str) -> Box | None:
-    """The box in the name of a part of an image; None in that of a file."""
+    """The box in a name with a fragment; None for the name of a file."""
     _, fragment, text = str(name).partition(FRAGMENT)
     return Box.parse(text) if fragment else None

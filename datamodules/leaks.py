@@ -1,4 +1,4 @@
-"""Search for images of another data set that a run was trained or chosen on."""
+"""Search for images of another data set that a run was trained or validated on."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from datamodules.tables import UNKNOWN
 SAME_PIXELS = "same pixels"
 SAME_IMAGE = "same image id"
 SAME_GROUP = "same lesion or patient"
-GROUPS = ("lesion_id", "lesion", "patient")  # compared like with like
+GROUPS = ("lesion_id", "lesion", "patient")  # each is compared with the same column only
 MIN_SIMILARITY = 0.95  # of the colors of two copies of an image, in [-1, 1]
 PAIR_COLUMNS = ["image_id", "seen_image_id", "dx", "seen_dx", "keypoints"]
 
@@ -44,8 +44,8 @@ class Leaks:
     remarks: tuple[str, ...]
 
 
-class Print(NamedTuple):
-    """What identifies an image: a digest of its pixels, and what near-duplicates share."""
+class Identity(NamedTuple):
+    """Digest of an image's pixels, and the fingerprint that near-duplicates share."""
 
     pixels: str
     fingerprint: Fingerprint
@@ -71,14 +71,14 @@ def find_leaks(
     mine, theirs = _files(own, seen), _files(other, images)
     if lost := sorted(set(images["image_id"]) - theirs.keys()):
         raise DataError(other.describe_missing("image", lost))
-    prints = _prints({*mine.values(), *theirs.values()}) if mine else {}
+    identities = _identities({*mine.values(), *theirs.values()}) if mine else {}
     remarks = list(_remarks(own, len(mine), len(seen)))
     why = pd.Series("", index=images["image_id"], dtype=object)
-    known = {prints[file].pixels for file in mine.values()}
-    if prints:
-        why[[prints[theirs[image]].pixels in known for image in why.index]] = SAME_PIXELS
+    known = {identities[file].pixels for file in mine.values()}
+    if identities:
+        why[[identities[theirs[image]].pixels in known for image in why.index]] = SAME_PIXELS
     common = set(seen["image_id"]) & set(images["image_id"])
-    if _share_ids([(prints[mine[i]], prints[theirs[i]]) for i in common if i in mine]):
+    if _share_ids([(identities[mine[i]], identities[theirs[i]]) for i in common if i in mine]):
         why = _by_id(why, _with_columns(seen, own), images)
     else:
         remarks.append(
@@ -89,7 +89,7 @@ def find_leaks(
     leaked = set(images.loc[(why != "").to_numpy(), "lesion_id"])
     why[(why == "").to_numpy() & images["lesion_id"].isin(leaked).to_numpy()] = SAME_GROUP
     new = images[(why == "").to_numpy()]
-    return Leaks(why, _near(seen, mine, new, theirs, prints), tuple(remarks))
+    return Leaks(why, _near(seen, mine, new, theirs, identities), tuple(remarks))
 
 
 def _files(folder: DataFolder | None, images: pd.DataFrame) -> dict[str, Path]:
@@ -103,7 +103,7 @@ def _files(folder: DataFolder | None, images: pd.DataFrame) -> dict[str, Path]:
 
 def _remarks(own: DataFolder | None, available: int, seen: int) -> Iterable[str]:
     if not available:
-        where = f"in {own.root}" if own else "there"
+        where = f"in {own.root}" if own else "on this machine"
         yield (
             f"The images that the run has seen are not {where}: only ids were compared, and copies "
             "under other names were not searched."
@@ -112,24 +112,26 @@ def _remarks(own: DataFolder | None, available: int, seen: int) -> Iterable[str]
         yield f"{seen - available:,} of {seen:,} images that the run has seen are not available."
 
 
-def _prints(files: Iterable[Path]) -> dict[Path, Print]:
+def _identities(files: Iterable[Path]) -> dict[Path, Identity]:
     ordered = sorted(files)
     # Threads suffice, because decoding, hashing and OpenCV release the interpreter lock.
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        prints = pool.map(_print, ordered)
-        return dict(zip(ordered, track(prints, "Searching for leaks", len(ordered)), strict=True))
+        identities = pool.map(_identity, ordered)
+        return dict(
+            zip(ordered, track(identities, "Searching for leaks", len(ordered)), strict=True)
+        )
 
 
-def _print(file: Path) -> Print:
+def _identity(file: Path) -> Identity:
     try:
         pixels = read_rgb(file)
     except Exception as error:  # Pillow's readers raise nearly anything on a damaged file
         raise DataError(f"{file} is damaged ({reason(file, error)}): get it again.") from error
     digest = hashlib.sha256(str(pixels.shape).encode() + pixels.tobytes())
-    return Print(digest.hexdigest(), Fingerprint.of(pixels))
+    return Identity(digest.hexdigest(), Fingerprint.of(pixels))
 
 
-def _share_ids(pairs: list[tuple[Print, Print]]) -> bool:
+def _share_ids(pairs: list[tuple[Identity, Identity]]) -> bool:
     """Whether ids have the same meaning in both data sets, given the images that share one."""
     colors = [(one.fingerprint.colors, other.fingerprint.colors) for one, other in pairs]
     alike = [float(one @ other) >= MIN_SIMILARITY for one, other in colors]
@@ -164,15 +166,15 @@ def _near(
     mine: Mapping[str, Path],
     new: pd.DataFrame,
     theirs: Mapping[str, Path],
-    prints: Mapping[Path, Print],
+    identities: Mapping[Path, Identity],
 ) -> pd.DataFrame:
     """Pairs of a new image and one that the run has seen, of the same skin."""
-    if not prints or new.empty:
+    if not identities or new.empty:
         return pd.DataFrame(columns=PAIR_COLUMNS)
     seen = seen[seen["image_id"].isin(mine.keys())]
     files = [*(mine[i] for i in seen["image_id"]), *(theirs[i] for i in new["image_id"])]
     groups = ["seen"] * len(seen) + ["new"] * len(new)
-    pairs = near_duplicates([prints[file].fingerprint for file in files], groups)
+    pairs = near_duplicates([identities[file].fingerprint for file in files], groups)
     first, second, keypoints = np.array(pairs, dtype=int).reshape(-1, 3).T
     second -= len(seen)
     columns = [new["image_id"], seen["image_id"], new["dx"], seen["dx"]]

@@ -1,4 +1,4 @@
-"""A data set in shards: pixels in object storage, of which the machine holds copies in use."""
+"""A data set in shards: pixels in object storage, with local copies of those in use."""
 
 from __future__ import annotations
 
@@ -46,10 +46,10 @@ class ShardFolder(DataFolder):
         super().__init__(root)
         options = read_yaml(root / DATASET)
         self.limit = int(options.get("cache_gb", CACHE_GB) * 1e9)
-        self.is_here = not isinstance(options[SHARDS], str)
-        self.store = ObjectStore(str(root) if self.is_here else options[SHARDS])
+        self.is_local = not isinstance(options[SHARDS], str)
+        self.store = ObjectStore(str(root) if self.is_local else options[SHARDS])
         self.record: Mapping[str, Any] = (
-            options if self.is_here else yaml.safe_load(self.store.read(DATASET))
+            options if self.is_local else yaml.safe_load(self.store.read(DATASET))
         )
         if not isinstance(self.record.get(SHARDS), Mapping):
             raise DataError(
@@ -97,8 +97,8 @@ class ShardFolder(DataFolder):
         if name not in prefixes:
             option = " --saliency" if name == "saliency" else ""
             raise DataError(
-                f"{self.store.url} has no {name} of all images, only {', '.join(prefixes)}: write "
-                f"the shards again with `python -m datamodules shard{option}`, or set "
+                f"{self.store.url} has no {name} for every image, only {', '.join(prefixes)}: "
+                f"write the shards again with `python -m datamodules shard{option}`, or set "
                 f"data.{name}=false."
             )
         rows = int((self.table["source"] == source).sum())
@@ -108,7 +108,7 @@ class ShardFolder(DataFolder):
         return ShardedArray(copies, prefixes[name], shape, self.shards["images"])
 
     def _copies(self, cache_dir: Path | None) -> LocalCopies:
-        folder = self.root if self.is_here else cache_folder(self.root, cache_dir)
+        folder = self.root if self.is_local else cache_folder(self.root, cache_dir)
         return LocalCopies(self.store, folder, self.limit)
 
 
@@ -143,12 +143,12 @@ class ShardedArray:
 class LocalCopies:
     """Copies of objects in a folder that the processes of a machine share.
 
-    A folder that has the objects itself, as one that shards were written to, needs no others.
+    If the folder is the one that the objects were written to, nothing is copied.
 
     Args:
-        store: Where the objects are.
+        store: Store of the objects.
         folder: Folder of the copies.
-        limit: Bytes of arrays to hold; those unused for longest are removed.
+        limit: Bytes of arrays to hold; the least recently used are removed.
     """
 
     def __init__(self, store: ObjectStore, folder: Path, limit: int) -> None:

@@ -12,14 +12,14 @@ from datamodules.samplers import EpochSampler
 class ShardOrder(EpochSampler):
     """The images that another sampler draws, in an order that needs few shards at a time.
 
-    The shards get a drawn order too. An image drawn from the shard with number s in it is shown at
-    s + window * u, with u uniform in [0, 1): images of about ``window`` shards are mixed, and one
-    shard follows another steadily, so that no step waits for many of them.
+    The shards are shuffled, too. Images are sorted by s + window * u, where s is the position of
+    their shard and u is uniform in [0, 1): images of about ``window`` shards are shuffled together,
+    and shards follow each other steadily, so that no step waits for many of them.
 
     Args:
         sampler: Sampler of the images.
         shards: Shard of each of the N training images.
-        window: Number of shards whose images are mixed, at least 1.
+        window: Number of shards whose images are shuffled together, at least 1.
 
     Raises:
         DataError: The order of the sampler has a meaning, as in samplers of pairs.

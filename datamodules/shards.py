@@ -1,4 +1,4 @@
-"""Writing of shards: the cached pixels of some hundred images each, in object storage."""
+"""Shards, the cached pixels of some hundred images each: how they are written."""
 
 from __future__ import annotations
 
@@ -62,9 +62,9 @@ def shard(
             for name in _names(data, rows, saliency):
                 files = data.locate("mask" if name == "mask" else "image", rows)
                 prefix = f"{source}/{name}-{size}-{images}-{digest_of(name, files)}"
-                parts = [files[at : at + images] for at in range(0, len(files), images)]
+                chunks = [files[at : at + images] for at in range(0, len(files), images)]
                 write = partial(_write_shard, store, prefix, name, size, threads)
-                done = track(pool.map(write, enumerate(parts)), f"Writing {prefix}", len(parts))
+                done = track(pool.map(write, enumerate(chunks)), f"Writing {prefix}", len(chunks))
                 if failed := dict(failure for failures in done for failure in failures):
                     raise unreadable(name, failed, len(files))
                 written[str(source)][name] = prefix
@@ -77,13 +77,13 @@ def shard(
 
 
 def _arranged(table: pd.DataFrame, split: Split | None) -> pd.DataFrame:
-    """The table with rows of shards: by split, and in a drawn order within it.
+    """The table with its rows in the order of the shards: by split, and shuffled within it.
 
-    A drawn order, because neighbors in a table are often from one hospital or of one class.
+    Shuffled, because neighbors in a table are often from one hospital or of one class.
     """
-    part = pd.factorize(split(table))[0] if split else np.zeros(len(table), np.int64)
-    drawn = np.random.default_rng(0).permutation(len(table))
-    row = pd.Series(np.arange(len(table)), table.index[np.lexsort([drawn, part])])
+    group = pd.factorize(split(table))[0] if split else np.zeros(len(table), np.int64)
+    shuffled = np.random.default_rng(0).permutation(len(table))
+    row = pd.Series(np.arange(len(table)), table.index[np.lexsort([shuffled, group])])
     return table.assign(row=row.groupby(table["source"]).cumcount())
 
 
@@ -106,7 +106,7 @@ def _write_shard(
     threads: int,
     numbered: tuple[int, Sequence[str]],
 ) -> list[tuple[Path, Failure]]:
-    """Write a shard unless it is there already; the files that could not be read."""
+    """Write a shard unless it exists; return the files that could not be read."""
     number, files = numbered
     rows = np.zeros((len(files), size, size, *([3] if name == "image" else [])), np.uint8)
     content = io.BytesIO()

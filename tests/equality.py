@@ -1,8 +1,8 @@
-"""Compare every recipe at two commits: ``python -m tests.equality COMMIT [--moved FILE]``.
+"""Compare recipes at two commits: ``python -m tests.equality COMMIT [--only "spmix bbn"]``.
 
-Refactoring must not change results. At each commit, every recipe is resolved to
-its whole configuration and trained for three steps with tiny networks on synthetic lesions. The
-command lists the recipes whose configuration or whose weights differ.
+Refactoring must not change results. At each commit, every recipe is resolved to its whole
+configuration and trained for three steps with tiny networks on synthetic lesions. The command lists
+the recipes whose configuration or whose weights differ.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -36,8 +37,13 @@ TINY = (
 SMALLER = {"hidden": "network.hidden=32", "queue_size": "queue_size=64", "width": "codec.width=32"}
 
 
-def describe(lesions: Path) -> dict[str, dict[str, Any]]:
-    """Configuration and weights of every recipe at the commit checked out here."""
+def describe(lesions: Path, only: Sequence[str] = ()) -> dict[str, dict[str, Any]]:
+    """Configuration and weights of the recipes at the commit checked out here.
+
+    Args:
+        lesions: Folder of the synthetic lesions.
+        only: Names of recipes; all if empty.
+    """
     import timm
 
     from lightning_modules.networks import timm_network
@@ -51,6 +57,8 @@ def describe(lesions: Path) -> dict[str, dict[str, Any]]:
     timm_network.load = lambda *_: None  # the tiny networks keep their random weights
     described = {}
     for name, path in sorted(recipes().items()):
+        if only and name not in only:
+            continue
         config = resolved(run_command, path)
         small = [
             f"--model.{flag}"
@@ -111,8 +119,9 @@ def flat(config: Any, prefix: str = "") -> dict[str, Any]:
     return {prefix.removeprefix("."): config}
 
 
-def described_at(folder: Path, lesions: Path) -> dict[str, dict[str, Any]]:
-    command = [sys.executable, "-W", "ignore", str(Path(__file__)), "--describe", str(lesions)]
+def described_at(folder: Path, lesions: Path, only: str) -> dict[str, dict[str, Any]]:
+    command = [sys.executable, "-W", "ignore", str(Path(__file__))]
+    command += ["--describe", str(lesions), "--only", only]
     environment = os.environ | {
         "PYTHONPATH": str(folder),
         "WANDB_MODE": "disabled",
@@ -150,10 +159,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("commit", nargs="?", default="HEAD", help="the commit to compare with")
     parser.add_argument("--moved", type=Path, help="YAML that maps class paths of then to now")
+    parser.add_argument("--only", default="", help="recipes, separated by spaces (default: all)")
     parser.add_argument("--describe", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.describe:
-        print(json.dumps(describe(options.describe)))
+        print(json.dumps(describe(options.describe, options.only.split())))
         return
     from datamodules.synthetic import synthesize
 
@@ -165,10 +175,10 @@ def main() -> None:
             ["git", "worktree", "add", "-q", "--detach", then, options.commit], check=True
         )
         try:
-            before = described_at(then, lesions)
+            before = described_at(then, lesions, options.only)
         finally:
             subprocess.run(["git", "worktree", "remove", "--force", then], check=True)
-        sys.exit(compare(before, described_at(ROOT, lesions), moved) > 0)
+        sys.exit(compare(before, described_at(ROOT, lesions, options.only), moved) > 0)
 
 
 if __name__ == "__main__":

@@ -64,6 +64,7 @@ class Results(RunCallback):
             "name": self.folder.parent.name,
             "seed": data.seed,
             "synthetic": data.synthetic,
+            "group": data.folder.group,
             "checkpoint": self.checkpoint(trainer),
             "split": hashlib.sha256(data.table["split"].to_csv().encode()).hexdigest()[:12],
             "metrics": {k: v.item() for k, v in computed.items() if v.ndim == 0},

@@ -9,14 +9,15 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 class Compile(Callback):
     """Compile the training step with ``torch.compile``.
 
-    Weights and checkpoints are as without it, so that a run can go on with or without compilation.
-    Validation and test are not compiled: what looks into a network there needs its layers.
+    Weights and checkpoints are the same with and without it, so a run may resume either way.
+    Validation and test are not compiled, because callbacks look into the network's layers there.
 
     Args:
-        mode: Mode of ``torch.compile``. ``reduce-overhead`` uses CUDA graphs, which spare small
-            networks most of the work of the CPU.
+        mode: Mode of ``torch.compile``. ``reduce-overhead`` uses CUDA graphs, which save small
+            networks most of the CPU's work.
         backend: Backend of ``torch.compile``.
-        dynamic: Whether sizes may vary without compiling again; None decides at the second size.
+        dynamic: Whether sizes may vary without compiling again. By default torch decides at the
+            second size.
     """
 
     def __init__(

@@ -51,6 +51,11 @@ class Comparison:
     def classes(self) -> tuple[str, ...]:
         return self.rows[0].runs[0].classes
 
+    @property
+    def group(self) -> str:
+        """What is resampled: ``lesion``, ``patient`` or ``image``."""
+        return self.rows[0].runs[0].group
+
     @cached_property
     def curves(self) -> dict[str, dict[str, pd.DataFrame]]:
         """Curves of each row by the name of the row and of the curve.

@@ -52,7 +52,7 @@ class ExternalTest:
     @property
     def group(self) -> str:
         """What is resampled: ``lesion``, ``patient`` or ``image``."""
-        return str(self.facts["group"])
+        return self.comparison.group
 
     @property
     def first(self) -> TestedRun:
@@ -98,6 +98,7 @@ def read_external(run: TestedRun, name: str) -> tuple[TestedRun, dict[str, Any]]
             frequency=None,  # of the own data set
             fidelity=None,
             folder=None,
+            group=results["on"]["group"],
         )
         return tested, results["on"]
     except (KeyError, ValueError, TypeError, OSError) as error:

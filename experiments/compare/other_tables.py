@@ -31,7 +31,7 @@ from experiments.compare.table import (
 OWN = "own test"
 CHANGE_LEGEND = (
     "Own test: balanced accuracy on the own test split, over the classes that occur in the other "
-    "data set. Change: on the other data set minus own test; the lesions of both are resampled."
+    "data set. Change: on the other data set minus own test; both are resampled."
 )
 
 
@@ -57,7 +57,7 @@ class Subgroups:
 def subgroups(comparison: Comparison) -> list[Subgroups]:
     """Subgroups of the own test split, then those of each other data set."""
     others = [(test.name, test.group, test.comparison) for test in comparison.external]
-    return [_subgroups(*test) for test in ((OWN, "lesion", comparison), *others)]
+    return [_subgroups(*test) for test in ((OWN, comparison.group, comparison), *others)]
 
 
 def _subgroups(name: str, group: str, comparison: Comparison) -> Subgroups:
@@ -75,19 +75,24 @@ def _subgroups(name: str, group: str, comparison: Comparison) -> Subgroups:
 def show(comparison: Comparison) -> None:
     """Print a table for each other data set."""
     for test in comparison.external:
-        show_tables([changes(test)], [test.legend, CHANGE_LEGEND])
+        show_tables([changes(test, comparison.group)], [test.legend, CHANGE_LEGEND])
 
 
 def markdown(comparison: Comparison) -> str:
     """The same in Markdown, each table after an empty line."""
     return "".join(
-        "\n" + markdown_of(changes(test), [test.legend, CHANGE_LEGEND])
+        "\n" + markdown_of(changes(test, comparison.group), [test.legend, CHANGE_LEGEND])
         for test in comparison.external
     )
 
 
-def changes(test: ExternalTest) -> pd.DataFrame:
-    """Balanced accuracy of each row on the own test split and on another data set, as text."""
+def changes(test: ExternalTest, group: str) -> pd.DataFrame:
+    """Balanced accuracy of each row on the own test split and on another data set, as text.
+
+    Args:
+        test: Test on the other data set.
+        group: What is resampled on the own test split, such as ``lesion``.
+    """
     lines = []
     for row in test.comparison.rows:
         found = test.changes[row.name]
@@ -96,7 +101,7 @@ def changes(test: ExternalTest) -> pd.DataFrame:
             {
                 "name": row.name,
                 "seeds": str(len(row.runs)),
-                f"{OWN} [lesions]": _cell(found.own),
+                f"{OWN} [{group}s]": _cell(found.own),
                 f"{test.name} [{test.group}s]": _cell(found.other),
                 "change": _cell(found.difference, sign=True),
                 "over seeds": seeds or "one seed",

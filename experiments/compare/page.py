@@ -73,6 +73,7 @@ def render(comparison: Comparison, tests: Sequence[Subgroups] | None = None) -> 
         runs=len(_runs(comparison)),
         made=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
         synthetic=comparison.synthetic,
+        group=comparison.group,
     )
 
 
@@ -98,6 +99,7 @@ def _data(comparison: Comparison, tests: Sequence[Subgroups]) -> dict[str, objec
         "class_titles": {name: first.titles.get(name, name) for name in comparison.classes},
         "shots": first.shots,
         "baseline": comparison.baseline,
+        "group": comparison.group,
         "difference_legend": tuple(difference_legend(comparison)),
         "levels": curves.RECALL_LEVELS,
         "coverages": COVERAGES,

@@ -52,6 +52,7 @@ class TestedRun:
         folder: Run folder, if attention maps can be read from it.
         shots: Classes with many, medium and few training images; empty if not defined.
         titles: Full names of the classes, where known.
+        group: What images with the same ``lesion_id`` share: ``lesion``, ``patient`` or ``image``.
     """
 
     __test__ = False  # no test case, for pytest
@@ -73,6 +74,7 @@ class TestedRun:
     folder: Path | None = None
     shots: Mapping[str, Sequence[str]] = field(default_factory=dict)
     titles: Mapping[str, str] = field(default_factory=dict)
+    group: str = "lesion"
 
     @cached_property
     def label(self) -> Array:
@@ -204,6 +206,7 @@ def _read(folder: Path, last: bool) -> TestedRun:
         frequency=_frequency(files, results["classes"]),
         fidelity=_fidelity(files.fidelity_file, predictions["image_id"]),
         folder=None if last else folder,
+        group=results.get("group", "lesion"),
         **about_classes(tuple(results["classes"]), results),
     )
 

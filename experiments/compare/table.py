@@ -33,35 +33,44 @@ MAIN_METRICS = {
     **compression.MAIN_METRICS,
 }
 WITH_INTERVAL = ("coverage",)  # which is read against what was asked for
-DIFFERENCE_COLUMNS = (
-    "difference [lesions]",
-    "difference over seeds",
-    "p (Holm)",
-    "lesions better : worse",
-    "p McNemar (Holm)",
-)
 FILE_WIDTH = 160  # characters, if the output is no terminal
 FEW_SEEDS = 5
 SYNTHETIC = "SYNTHETIC DATA: these are not real lesions."
+
+
+def difference_columns(group: str) -> tuple[str, ...]:
+    """Columns of the differences from the baseline.
+
+    Args:
+        group: What is resampled, such as ``lesion``.
+    """
+    return (
+        f"difference [{group}s]",
+        "difference over seeds",
+        "p (Holm)",
+        f"{group}s better : worse",
+        "p McNemar (Holm)",
+    )
 
 
 def compact(comparison: Comparison) -> pd.DataFrame:
     """Main metrics of each row as text: means, with both intervals of balanced accuracy."""
     known = {name for row in comparison.rows for name in row.metrics}
     shown = {name: title for name, title in MAIN_METRICS.items() if name in known}
+    group = comparison.group
     lines = []
     for row in comparison.rows:
         first = row.metrics["balanced_accuracy"]
         line = {
             "name": row.name,
             "seeds": str(len(row.runs)),
-            "balanced accuracy [lesions]": f"{number(first)} {interval(first.lesions)}".strip(),
+            f"balanced accuracy [{group}s]": f"{number(first)} {interval(first.lesions)}".strip(),
             "over seeds": plus_minus(first.mean, first.seeds) or "one seed",
         }
         for name, title in list(shown.items())[1:]:
-            line |= _column(name, title, row.metrics.get(name))
+            line |= _column(name, title, group, row.metrics.get(name))
         if comparison.baseline:
-            line |= _difference(row.difference)
+            line |= _difference(row.difference, group)
         lines.append(line)
     return pd.DataFrame(lines)
 
@@ -99,7 +108,8 @@ def markdown_of(table: pd.DataFrame, sentences: Sequence[str]) -> str:
 def show(comparison: Comparison) -> None:
     """Print the compact table and its legend; differences have a table of their own."""
     frame = compact(comparison)
-    parts = [[str(c) for c in frame if c not in DIFFERENCE_COLUMNS], ["name", *DIFFERENCE_COLUMNS]]
+    differences = difference_columns(comparison.group)
+    parts = [[str(c) for c in frame if c not in differences], ["name", *differences]]
     kept = parts if comparison.baseline else parts[:1]
     show_tables([frame[columns] for columns in kept], legend(comparison))
 
@@ -123,11 +133,11 @@ def show_tables(frames: Sequence[pd.DataFrame], sentences: Sequence[str]) -> Non
 def legend(comparison: Comparison) -> list[str]:
     """Explanation of the data, the intervals and the tests, as sentences."""
     lines = [SYNTHETIC] if comparison.synthetic else []
-    resamples, images = comparison.weight.shape
+    (resamples, images), group = comparison.weight.shape, comparison.group
+    of = "" if group == "image" else f" of {comparison.rows[0].runs[0].lesion.max() + 1} {group}s"
     lines.append(
-        f"{images} test images of {comparison.rows[0].runs[0].lesion.max() + 1} lesions. In "
-        f"brackets: 95 % bootstrap interval over {resamples} resamples of the lesions within each "
-        "class, the same for all rows."
+        f"{images} test images{of}. In brackets: 95 % bootstrap interval over {resamples} "
+        f"resamples of the {group}s within each class, the same for all rows."
     )
     lines.append("After ±: half-width of the 95 % Student t interval over seeds.")
     if any("natural_accuracy" in row.metrics for row in comparison.rows):
@@ -138,7 +148,7 @@ def legend(comparison: Comparison) -> list[str]:
     if any("coverage" in row.metrics for row in comparison.rows):
         lines.append(
             "Coverage: share of the prediction sets that contain the true class. Set size: mean "
-            "number of classes in a set. Each lesion counts once: its images share its weight."
+            f"number of classes in a set. Each {group} counts once: its images share its weight."
         )
     return [*lines, *difference_legend(comparison), *comparison.notes]
 
@@ -147,13 +157,13 @@ def difference_legend(comparison: Comparison) -> list[str]:
     """Explanation of the differences, and of what p-values do not cover; empty without any."""
     if comparison.baseline is None:
         return []
+    group = comparison.group
     explanation = (
-        f"Differences in balanced accuracy from {comparison.baseline} are paired by lesion and, "
-        "if seeds are shared, by seed. p: two-sided bootstrap test over lesions. Better : "
-        "worse: number of lesions that "
-        "this row, or the baseline, classifies correctly more often, over images and seeds. "
-        "p McNemar: exact test of these lesions. Both p-values are adjusted for the number of rows "
-        "by Holm's method."
+        f"Differences in balanced accuracy from {comparison.baseline} are paired by {group} and, "
+        f"if seeds are shared, by seed. p: two-sided bootstrap test over {group}s. Better : worse: "
+        f"number of {group}s that this row, or the baseline, classifies correctly more often, over "
+        f"images and seeds. p McNemar: exact test of these {group}s. Both p-values are adjusted "
+        "for the number of rows by Holm's method."
     )
     return [explanation, _caution(comparison)]
 
@@ -161,9 +171,9 @@ def difference_legend(comparison: Comparison) -> list[str]:
 def _caution(comparison: Comparison) -> str:
     """What the p-values do not cover, with the rows whose difference is of few seeds."""
     text = (
-        "The lesion intervals and p-values are conditional on these trained models: they cover the "
-        "choice of test images, not the variation between training runs. That is what the interval "
-        "over seeds (±) shows"
+        f"The intervals over {comparison.group}s and p-values are conditional on these trained "
+        "models: they cover the choice of test images, not the variation between training runs. "
+        "That is what the interval over seeds (±) shows"
     )
     base = next(row for row in comparison.rows if row.name == comparison.baseline)
     seeds = {
@@ -206,16 +216,17 @@ def p_value(p: float) -> str:
     return decimals(p) if p >= 0.001 else "< 0.001"
 
 
-def _column(name: str, title: str, estimate: Estimate | None) -> dict[str, str]:
+def _column(name: str, title: str, group: str, estimate: Estimate | None) -> dict[str, str]:
     if name not in WITH_INTERVAL:
         return {title: number(estimate)}
     bounds = estimate.lesions if estimate else None
-    return {f"{title} [lesions]": f"{number(estimate)} {interval(bounds)}".strip()}
+    return {f"{title} [{group}s]": f"{number(estimate)} {interval(bounds)}".strip()}
 
 
-def _difference(difference: Difference | None) -> dict[str, str]:
+def _difference(difference: Difference | None, group: str) -> dict[str, str]:
+    columns = difference_columns(group)
     if difference is None:
-        return dict.fromkeys(DIFFERENCE_COLUMNS, NO_VALUE)
+        return dict.fromkeys(columns, NO_VALUE)
     cells = (
         f"{decimals(difference.mean, sign=True)} {interval(difference.lesions)}".strip(),
         plus_minus(difference.mean, difference.seeds) or NO_VALUE,
@@ -223,7 +234,7 @@ def _difference(difference: Difference | None) -> dict[str, str]:
         f"{difference.better} : {difference.worse}",
         p_value(difference.p_mcnemar_holm),
     )
-    return dict(zip(DIFFERENCE_COLUMNS, cells, strict=True))
+    return dict(zip(columns, cells, strict=True))
 
 
 def numbers(row: Row) -> dict[str, object]:

@@ -21,9 +21,9 @@ ONE_PROCESS = (
 )
 # Options of a test on another data set, with their types and meanings.
 OTHER_DATA = (
-    ("mapping", str, "classes of its labels: a CSV file, or a table of datamodules/mappings"),
-    ("part", Literal["all", "test"], "images to score (default: its test part, if it has one)"),
-    ("own", Path, "folder of the run's own data, if it has moved since the training"),
+    ("mapping", str, "classes of its labels: a CSV file, or a table in datamodules/mappings"),
+    ("split", Literal["all", "test"], "images to score (default: its test split, if it has one)"),
+    ("own", Path, "folder of the run's own data, if it has moved since training"),
     ("name", str, "name of the test (default: that of the folder)"),
 )
 

@@ -45,7 +45,7 @@ def evaluate_on(
     folder: Path,
     on: Path,
     mapping: str | None = None,
-    part: str | None = None,
+    split: str | None = None,
     own: Path | None = None,
     name: str | None = None,
 ) -> RunFolder:
@@ -59,7 +59,7 @@ def evaluate_on(
         folder: Run folder.
         on: Folder of the other data set.
         mapping: Classes of its labels, as for :func:`~datamodules.mappings.map_labels`.
-        part: ``test`` or ``all`` its images, as for :func:`~experiments.use.selection.select`.
+        split: ``test`` or ``all`` images, as for :func:`~experiments.use.selection.select`.
         own: Data set of the run, if it is not where it was during training.
         name: Name of the test. By default that of the folder.
 
@@ -76,12 +76,12 @@ def evaluate_on(
     run, other = load(folder), open_folder(on)
     target = run.folder.on(name)
     _refuse_taken(target, on)
-    selection = select(run, other, mapping, part, own)
+    selection = select(run, other, mapping, split, own)
     probability = probabilities(run, other, selection.images)
     facts = {
         "name": name,
         "root": str(on.resolve()),
-        "part": selection.part,
+        "split": selection.split,
         "mapping": mapping,
         "group": other.group if _grouped(selection.images) else "image",
         "dropped": selection.dropped,
@@ -146,7 +146,7 @@ def _write(
 
 
 def _about(run: Run, other: DataFolder, images: pd.DataFrame) -> dict[str, Any]:
-    """What identifies the run and the scored images, and what is known of its classes."""
+    """Facts about the run, its classes and the scored images."""
     known, split = classes_of(run.folder), run.folder.split()
     counts = split.loc[split["split"] == "train", "dx"].value_counts()
     training = {name: int(counts.get(name, 0)) for name in run.class_names}
@@ -190,6 +190,7 @@ def _tested(run: Run, results: Mapping[str, Any], table: pd.DataFrame) -> Tested
         history=pd.DataFrame(),
         config={},
         shots=results["shots"],
+        group=results["on"]["group"],
     )
 
 

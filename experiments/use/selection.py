@@ -25,15 +25,15 @@ class Selection:
     Args:
         images: Rows of the other table, sorted by ``image_id``, with ``dx`` as the run's class and
             ``given`` as the label that the table has.
-        part: ``test`` or ``all``.
-        dropped: Number of images of each label that is no class of the run.
-        leaks: Images that the run has seen. Those that are certain are not among ``images``.
+        split: ``test`` or ``all``.
+        dropped: Number of images of each label that is not a class of the run.
+        leaks: Images that the run has seen; ``images`` lacks those that are certain.
         classes: Classes of the run.
-        mapping: Where the labels' classes are from; None if by name.
+        mapping: Mapping from labels to classes, as given; None if labels are the classes' names.
     """
 
     images: pd.DataFrame
-    part: str
+    split: str
     dropped: Mapping[str, int]
     leaks: Leaks
     classes: tuple[str, ...]
@@ -57,18 +57,18 @@ class Selection:
         return set(self.leaks.near["image_id"])
 
     def sentences(self) -> Iterator[str]:
-        """What was scored and what was not."""
-        if self.part == "test":
-            yield "Scored is its test part."
+        """Sentences on which images were scored and which were left out, and why."""
+        if self.split == "test":
+            yield "Only its test split was scored."
         if self.dropped:
             by_name = " by name" if self.mapping is None else ""
             yield (
-                f"{sum(self.dropped.values()):,} images were left out, whose labels are no class "
-                f"of the run{by_name}: {_counts(self.dropped)}."
+                f"{sum(self.dropped.values()):,} images were left out because their labels are not "
+                f"classes of the run{by_name}: {_counts(self.dropped)}."
             )
         if self.leaked:
             yield (
-                f"{sum(self.leaked.values()):,} images were left out, because the run was trained "
+                f"{sum(self.leaked.values()):,} images were left out because the run was trained "
                 f"or validated on them: {_counts(self.leaked)}."
             )
         yield from self.leaks.remarks
@@ -89,7 +89,7 @@ def select(
     run: Run,
     other: DataFolder,
     mapping: str | None = None,
-    part: str | None = None,
+    split: str | None = None,
     own: Path | None = None,
 ) -> Selection:
     """Choose the images of another data set that a run is tested on.
@@ -98,32 +98,32 @@ def select(
         run: The run.
         other: The other data set.
         mapping: As for :func:`~datamodules.mappings.map_labels`.
-        part: ``test`` for the images whose column ``split`` is ``test``, or ``all``. By
+        split: ``test`` for the images whose column ``split`` is ``test``, or ``all`` images. By
             default ``test`` if there are any, else ``all``.
         own: Data set of the run, if it is not where it was during training.
 
     Raises:
-        RunError: No image is left, or there is no test part.
+        RunError: No image is left, or there is no test split.
         DataError: The other data set cannot be read.
     """
     table = other.table
     test = table.get("given_split", pd.Series("", table.index)) == "test"
-    if part == "test" and not test.any():
-        raise RunError(f"{other.root} has no column split with images of a test: set --part=all.")
-    part = part or ("test" if test.any() else "all")
-    images = table[test] if part == "test" else table
+    if split == "test" and not test.any():
+        raise RunError(f"{other.root} has no images whose column split is test: set --split=all.")
+    split = split or ("test" if test.any() else "all")
+    images = table[test] if split == "test" else table
     labels = [name for name in other.classes.names if (images["dx"] == name).any()]
     known = classes_of(run.folder).names
     classes = images["dx"].map(map_labels(labels, known, mapping))
     outside = ~classes.isin(run.class_names)
     counts = images.loc[outside, "dx"].value_counts()
     images = images.assign(given=images["dx"], dx=classes)[~outside]
-    split = run.folder.split()
-    seen = split[split["split"].isin(["train", "val"])]
+    recorded = run.folder.split()
+    seen = recorded[recorded["split"].isin(["train", "val"])]
     leaks = find_leaks(seen, _own(run, own), images, other)
     images = images[(leaks.why == "").to_numpy()].sort_values("image_id", ignore_index=True)
     dropped = {str(name): int(n) for name, n in counts.items()}
-    selection = Selection(images, part, dropped, leaks, tuple(run.class_names), mapping)
+    selection = Selection(images, split, dropped, leaks, tuple(run.class_names), mapping)
     if images.empty:
         raise RunError(f"No image of {other.root} is left. {' '.join(selection.sentences())}")
     return selection

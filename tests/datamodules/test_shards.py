@@ -218,7 +218,7 @@ def test_shards_in_a_local_folder(drawn, tmp_path):
     ("options", "said"),
     [
         ({"size": 32}, "has images of 16 pixels: set data.size=16"),
-        ({"saliency": True}, "has no saliency of all images, only image, mask"),
+        ({"saliency": True}, "has no saliency for every image, only image, mask"),
         ({"window": 0}, "data.window=0: set at least 1 shard"),
     ],
 )

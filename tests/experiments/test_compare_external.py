@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from experiments.compare import other_tables
+from experiments.compare import other_tables, table
 from experiments.compare.comparison import compare
 from experiments.compare.external import with_external
 from experiments.compare.intervals import lesion_weights
@@ -45,8 +45,24 @@ def test_the_change_is_over_the_classes_of_the_other_data_set(make_run):
     assert "recall_df" not in test.comparison.rows[0].metrics
     assert test.legend.startswith("clinic: ")
     assert "resamples of the patients. 3 images were left out." in test.legend
-    table = other_tables.changes(test).iloc[0]
-    assert table["clinic [patients]"].startswith(f"{change.other.mean:.3f} [")
+    line = other_tables.changes(test, "lesion").iloc[0]
+    assert line["clinic [patients]"].startswith(f"{change.other.mean:.3f} [")
+
+
+@pytest.mark.parametrize("group", ["patient", "image"])
+def test_the_own_test_is_of_what_its_data_set_groups_by(make_run, group):
+    write_test(make_run("ce", group=group), "clinic", group="lesion")
+    make_run("other", group=group)
+    comparison = with_external(compare(read_runs(["runs"])[0], 20, baseline="other"))
+    text = table.markdown(comparison)
+    assert f"resamples of the {group}s within each class" in text
+    assert ("test images of" in text) == (group == "patient")
+    assert f"| balanced accuracy [{group}s] |" in text
+    assert f"| {group}s better : worse |" in text
+    assert "lesion" not in text
+    changes = other_tables.changes(comparison.external[0], comparison.group)
+    assert {f"own test [{group}s]", "clinic [lesions]"} <= {*changes}
+    assert [test.group for test in other_tables.subgroups(comparison)] == [group, "lesion"]
 
 
 def test_rows_are_compared_over_the_seeds_that_were_tested(make_run):

@@ -105,6 +105,7 @@ def test_the_drop_on_another_hospital_is_in_all_reports(run, place, monkeypatch,
     data = json.loads(page[1])
     assert data["external"][0]["rows"][0]["difference"]["mean"] == pytest.approx(other - own)
     assert [test["test"] for test in data["subgroups"]] == ["own test", "clinic_b"]
+    assert data["subgroups"][0]["group"] == run.results()["group"] == "patient"
     tested = pd.read_csv("compare/subgroups.csv").groupby("test")["group"].agg(list)
     assert tested["clinic_b"] == ["under 40", "female", "male"]
 
@@ -121,7 +122,7 @@ def test_classes_are_mapped_and_those_without_images_are_not_averaged(run, place
         evaluate_on(RUN, on)
     results = evaluate_on(RUN, on, mapping="map.csv").results()
     told = capsys.readouterr().out
-    assert "4 images were left out, whose labels are no class of the run: scar 4." in told
+    assert "4 images were left out because their labels are not classes of the run: scar 4." in told
     assert "No image shows eczema: recall is not defined there" in told
     metrics = results["metrics"]
     assert metrics["recall_eczema"] is None
@@ -152,12 +153,12 @@ def test_what_was_chosen_for_the_run_decides_there_too(run, place):
     )  # fmt: skip
 
 
-def test_the_test_part_is_scored_where_there_is_one(run, place, tmp_path):
+def test_the_test_split_is_scored_where_there_is_one(run, place, tmp_path):
     on = subset(place, tmp_path / "split", DISEASES, split=["train", "test", "val"] * 25)
     assert len(evaluate_on(RUN, on).predictions()) == 25
-    assert len(evaluate_on(RUN, on, part="all").predictions()) == 75
-    with pytest.raises(RunError, match="no column split with images of a test: set --part=all"):
-        evaluate_on(RUN, place / "other", part="test")
+    assert len(evaluate_on(RUN, on, split="all").predictions()) == 75
+    with pytest.raises(RunError, match="no images whose column split is test: set --split=all"):
+        evaluate_on(RUN, place / "other", split="test")
 
 
 def test_a_release_can_be_the_other_data_set(run):

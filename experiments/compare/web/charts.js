@@ -30,14 +30,14 @@ export const sample = (mark, text) =>
 export const sampleLine = (kind, text) =>
   sample(svg("line", { class: kind, x1: 0, x2: 26, y1: 6, y2: 6 }), text);
 
-export function key({ bar = false, seeds = true, reference = true } = {}) {
+export function key({ bar = false, seeds = true, reference = true, group = data.group } = {}) {
   const box = svg("rect", { class: "bar", x: 0, y: 0, width: 26, height: 12 });
   return el(
     "p",
     { class: "note" },
     sample(svg("circle", { class: "dot", cx: 13, cy: 6, r: 3.5 }), "mean over seeds"),
     bar && sample(box, "from 0 to the mean"),
-    sampleLine("lesions", "95 % interval over lesions [ ]"),
+    sampleLine("lesions", `95 % interval over ${group}s [ ]`),
     seeds && sampleLine("seeds", "95 % interval over seeds ±"),
     reference && baseline && sampleLine("reference", `mean of ${baseline.name}`),
   );

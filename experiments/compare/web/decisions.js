@@ -34,7 +34,7 @@ function linesKey(rows, front) {
     "p",
     { class: "note" },
     sampleLine("mean", front.name),
-    sample(area, "its 95 % interval over lesions"),
+    sample(area, `its 95 % interval over ${data.group}s`),
     compared && sampleLine("reference", baseline.name),
     rows.length > 1 + compared && sampleLine("other", "other rows"),
   );

@@ -151,7 +151,7 @@ export const drawings = {
     const name = Object.keys(titles)[index];
     const rows = shown().filter((row) => row.metrics[name]);
     if (!rows.length) return [controls(select), note("None of the rows shown has recorded it.")];
-    const explained = "Balanced accuracy (vertical) with its 95 % interval over lesions" + dashed();
+    const explained = `Balanced accuracy (vertical) with its 95 % interval over ${data.group}s${dashed()}`;
     const drawn = compressionChart(rows, name, titles[name]);
     return [controls(select), note(explained), el("figure", { class: "wide" }, drawn)];
   },

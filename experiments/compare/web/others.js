@@ -138,7 +138,7 @@ export const others = {
       "different classes cannot be compared with each other. “Minus the rest” can be: it is the " +
       "difference from all images of other groups, over the classes that both have.";
     const whole = table(lines, groupColumns(lines, unit), "Subgroups");
-    const marks = key({ seeds: false, reference: false });
+    const marks = key({ seeds: false, reference: false, group: unit });
     const gaps = test.gaps[names[index]];
     const warned =
       "Gap: best minus worst group, over the classes that occur in all scored groups. Both were " +

@@ -31,7 +31,7 @@ function differenceColumns() {
       cell: (row) => pValue(row.difference?.p_holm),
     },
     {
-      title: "lesions better : worse",
+      title: `${data.group}s better : worse`,
       value: (row) => row.difference && row.difference.better - row.difference.worse,
       cell: ({ difference: found }) => (found ? `${found.better} : ${found.worse}` : "–"),
     },
