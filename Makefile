@@ -29,7 +29,7 @@ demo: $(ENV) ## draw synthetic lesions, train SPMix on them and evaluate it
 	$(PYTHON) -m datamodules synthesize
 	$(PYTHON) -m experiments train demo
 	$(PYTHON) -m experiments evaluate runs/demo/seed0
-	@echo "Pictures of this run: runs/demo/seed0/attention/*.png and runs/demo/seed0/mixing/*.png"
+	@echo "Images of this run: runs/demo/seed0/attention/*.png and runs/demo/seed0/mixing/*.png"
 
 data: $(ENV) ## [SRC=folder]: download and install HAM10000, or install from archives in a folder
 	$(PYTHON) -m datamodules install $(if $(SRC),--src $(call quoted,$(SRC))) $(ARGS)

@@ -15,7 +15,7 @@ from callbacks.recording.wandb_logger import ResilientWandbLogger
 
 
 class Classes(Protocol):
-    """What callbacks use of the classes of a data set."""
+    """The attributes of the classes of a data set that callbacks use."""
 
     titles: Mapping[str, str]
 

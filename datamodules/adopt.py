@@ -70,34 +70,34 @@ def adopt(
     target = (out or (folder.parent if folder.is_file() else folder)).expanduser()
     _refuse_existing(target, overwrite, DATASET, TABLE)
     source = Source(folder, label)
-    found = recognize(source)
-    if found.unpack:
+    adopted = recognize(source)
+    if adopted.unpack:
         _refuse_existing(target, overwrite, IMAGES)
-    print(f"Layout: {found.layout}")
-    for sentence in found.assumed:
+    print(f"Layout: {adopted.layout}")
+    for sentence in adopted.assumed:
         print(f"  {sentence}")
     existing = next(place for place in (target, *target.absolute().parents) if place.exists())
     with tempfile.TemporaryDirectory(prefix=".adopt-", dir=existing) as temporary:
         unpacked = Path(temporary, IMAGES)
-        if found.unpack:
+        if adopted.unpack:
             unpacked.mkdir()
-            found.unpack(unpacked)
+            adopted.unpack(unpacked)
             source = Source(unpacked)
-        table, group = _checked(found, source, kind, skip)
+        table, group = _checked(adopted, source, kind, skip)
         if duplicates is not None:
             _report_duplicates(table, group, duplicates)
         images = _common_folder(table)
         table = table.assign(image=_names(table, images, source))
-        shown = Path(IMAGES) if found.unpack else _shown(images, target)
-        record = _record(found, table, group, shown, _shown(folder / found.masks, target))
-        if found.classes is None:
+        shown = Path(IMAGES) if adopted.unpack else _shown(images, target)
+        record = _record(adopted, table, group, shown, _shown(folder / adopted.masks, target))
+        if adopted.classes is None:
             table = table.assign(label=table["label"].map(code_of))
-        _write(Path(temporary), target, found, table, record)
+        _write(Path(temporary), target, adopted, table, record)
     print(f"Wrote {target / TABLE} and {target / DATASET}. Train with --data.root={target}.")
 
 
 def recognize(source: Source) -> Adopted:
-    """What the first layout that fits says about a source.
+    """Read a source by the first layout that fits.
 
     Raises:
         DataError: None fits, or the data are not as the layout expects them.
@@ -105,10 +105,10 @@ def recognize(source: Source) -> Adopted:
     if not source.path.exists():
         raise DataError(f"{source.path} does not exist: name a folder of images.")
     for layout in LAYOUTS:
-        if (found := layout(source)) is not None:
-            if source.label and not found.label_column:
-                raise DataError(f"The layout {found.layout} has one label: leave out --label.")
-            return found
+        if (adopted := layout(source)) is not None:
+            if source.label and not adopted.label_column:
+                raise DataError(f"The layout {adopted.layout} has one label: leave out --label.")
+            return adopted
     tables = ", ".join(map(source.name, source.headers)) or "no table"
     raise DataError(
         f"{source.path} has {len(source.photos):,} images and {tables}, which is none of the known "

@@ -1,4 +1,4 @@
-"""What is wrong with the images and labels of an adopted data set, and what is worth knowing."""
+"""Problems of the images and labels of an adopted data set, and remarks on them."""
 
 from __future__ import annotations
 
@@ -21,12 +21,14 @@ from datamodules.progress import track
 
 def located(table: pd.DataFrame, source: Source) -> pd.DataFrame:
     """The table with the ``file`` of each image, and the ``problem`` of finding it, if any."""
-    found = [source.find(name) for name in table["image"]]
+    candidates = [source.find(name) for name in table["image"]]
     problem = [
         "no file" if not files else "several files of this name" if len(files) > 1 else ""
-        for files in found
+        for files in candidates
     ]
-    first = pd.Series([files[0] if files else None for files in found], table.index, dtype=object)
+    first = pd.Series(
+        [files[0] if files else None for files in candidates], table.index, dtype=object
+    )
     return table.assign(file=first, problem=problem)
 
 

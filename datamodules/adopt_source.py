@@ -36,7 +36,7 @@ class Adopted:
             or without its ending, and ``label`` the class, missing if unknown. Optional columns
             are ``lesion``, ``patient``, ``split``, ``kind``, ``mask``, ``age``, ``sex``, ``site``
             and ``tone``; others are kept.
-        assumed: What the layout's reader took for granted, in sentences.
+        assumed: Assumptions of the layout's reader, as sentences.
         classes: All classes of the layout, or none if any label is a class.
         label_column: Column of the labels, if the table has others that might be used.
         masks: Folder of the masks, relative to the source.
@@ -97,13 +97,13 @@ class Source:
         Raises:
             DataError: There are several.
         """
-        found = self.tables(*columns)
-        if len(found) > 1:
+        tables = self.tables(*columns)
+        if len(tables) > 1:
             raise DataError(
-                f"{self.path} has {len(found)} tables with the columns {', '.join(columns)}: "
-                f"{', '.join(map(self.name, found))}. Adopt the folder of one of them."
+                f"{self.path} has {len(tables)} tables with the columns {', '.join(columns)}: "
+                f"{', '.join(map(self.name, tables))}. Adopt the folder of one of them."
             )
-        return found[0] if found else None
+        return tables[0] if tables else None
 
     def read(self, table: Path) -> pd.DataFrame:
         """A table with all values as strings; unknown values are missing."""
@@ -138,8 +138,8 @@ class Source:
         if name in self._by_path:
             return [self._by_path[name]]
         stem = str(PurePosixPath(name).with_suffix("")) if name else ""
-        found = self._by_name.get(_key(name)) or self._by_name.get(_key(stem), [])
-        return [file for i, file in enumerate(found) if i == 0 or not same(found[0], file)]
+        files = self._by_name.get(_key(name)) or self._by_name.get(_key(stem), [])
+        return [file for i, file in enumerate(files) if i == 0 or not same(files[0], file)]
 
     @cached_property
     def _by_path(self) -> Mapping[str, Path]:

@@ -101,7 +101,7 @@ class DataFolder(ABC):
 
     @property
     def group(self) -> str:
-        """What images with the same ``lesion_id`` share: ``lesion``, ``patient``, or ``image``."""
+        """Meaning of the column ``lesion_id``: ``lesion``, ``patient`` or ``image``."""
         return "lesion"
 
     @property

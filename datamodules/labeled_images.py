@@ -32,7 +32,7 @@ def open_folder(root: Path) -> DataFolder:
 
 
 class LabeledImages(LightningDataModule):
-    """What is known about the images of a data set: classes, counts and splits.
+    """The images of a data set with their classes, counts and splits.
 
     Args:
         root: Folder of the data set.
@@ -53,7 +53,7 @@ class LabeledImages(LightningDataModule):
 
     @property
     def classes(self) -> Classes:
-        """All classes of the data set, and what is known about them."""
+        """All classes of the data set, with their titles, groups and tasks."""
         return self.folder.classes
 
     @property

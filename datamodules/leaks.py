@@ -96,9 +96,9 @@ def _files(folder: DataFolder | None, images: pd.DataFrame) -> dict[str, Path]:
     if folder is None:
         return {}
     rows = folder.table[folder.table["image_id"].isin(images["image_id"])]
-    found = rows[folder.file_names("image", rows).notna()]
-    files = map(Path, folder.locate("image", found))
-    return dict(zip(found["image_id"], files, strict=True))
+    present = rows[folder.file_names("image", rows).notna()]
+    files = map(Path, folder.locate("image", present))
+    return dict(zip(present["image_id"], files, strict=True))
 
 
 def _remarks(own: DataFolder | None, available: int, seen: int) -> Iterable[str]:

@@ -65,7 +65,7 @@ class LesionDataset(Dataset[dict[str, Tensor]]):
         }
 
     def fetch(self, rows: np.ndarray) -> Mapping[str, Tensor]:
-        """What the arrays hold of some rows, as tensors (B, ...) by name."""
+        """Some rows of each array, as tensors (B, ...) by name."""
         return {name: channels_first(take(array, rows)) for name, array in self.arrays.items()}
 
 

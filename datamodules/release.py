@@ -43,8 +43,8 @@ class Release(DataFolder):
     @cached_property
     def _files(self) -> Mapping[str, Mapping[str, Path]]:
         """The files of each kind by image id, listed once, as paths from the folder."""
-        found = {"image": layout.image_files(self.root), "mask": layout.mask_files(self.root)}
+        by_kind = {"image": layout.image_files(self.root), "mask": layout.mask_files(self.root)}
         return {
             kind: {image_id: file.relative_to(self.root) for image_id, file in files.items()}
-            for kind, files in found.items()
+            for kind, files in by_kind.items()
         }

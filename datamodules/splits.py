@@ -28,8 +28,8 @@ class Split(ABC):
     @property
     def key(self) -> str | None:
         """Text that differs between rules with different results; None if these are not kept."""
-        own = type(self).__module__ == __name__
-        return f"{VERSION} {type(self).__name__} {sorted(vars(self).items())}" if own else None
+        is_ours = type(self).__module__ == __name__
+        return f"{VERSION} {type(self).__name__} {sorted(vars(self).items())}" if is_ours else None
 
     @abstractmethod
     def __call__(self, table: pd.DataFrame) -> pd.Series[str]:

@@ -87,13 +87,13 @@ class TableFolder(DataFolder):
         """The table: the file that ``table`` names, or the only table in the folder."""
         if name := self.options.get("table"):
             return self.root / str(name)
-        found = [name for name in listed(self.root) if Path(name).suffix.lower() in ENDINGS]
-        if len(found) != 1:
+        tables = [name for name in listed(self.root) if Path(name).suffix.lower() in ENDINGS]
+        if len(tables) != 1:
             raise DataError(
-                f"{self.root} has {len(found)} tables ({', '.join(found) or 'no CSV or Parquet'}): "
-                f"set `table` in {DATASET} to the one with a row per image."
+                f"{self.root} has {len(tables)} tables "
+                f"({', '.join(tables) or 'no CSV or Parquet'}): set `table` in {DATASET} to the one with a row per image."
             )
-        return self.root / found[0]
+        return self.root / tables[0]
 
     def read_table(self) -> pd.DataFrame:
         options = f"{VERSION} {self.root.resolve()} {sorted(self.options.items())}"

@@ -75,15 +75,15 @@ class TauNormalization(Untrained):
         """Set tau by the logits of the validation split, and evaluate the split with it."""
         logits = torch.cat([logits for logits, _ in self.seen], dim=1)  # (T, B, K)
         batch = {key: torch.cat([b[key] for _, b in self.seen]) for key in ("label", "index")}
-        found = [balanced_accuracy(z, batch["label"]) for z in logits]
-        best = found.index(max(found))  # the first of equals
+        accuracies = [balanced_accuracy(z, batch["label"]) for z in logits]
+        best = accuracies.index(max(accuracies))  # the first of equals
         self.network.tau.copy_(self.grid[best])
         self.judge(logits[best], batch, "val")
         self.log("val/tau", self.network.tau)
         if not self.trainer.sanity_checking:
             self.print(
-                f"tau {self.taus[best]:g}: balanced accuracy {found[best]:.3f} on the validation "
-                f"split, {found[0]:.3f} at tau {self.taus[0]:g}."
+                f"tau {self.taus[best]:g}: balanced accuracy {accuracies[best]:.3f} on the "
+                f"validation split, {accuracies[0]:.3f} at tau {self.taus[0]:g}."
             )
 
 

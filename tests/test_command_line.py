@@ -450,7 +450,7 @@ def test_checkpoints_hold_state_only(lesions):
         ("--mix.help=SPMix", "error: There is no option --mix.help. List"),
         ("--data.sampler=SquareRot", "Did you mean datamodules.samplers.SquareRoot?"),
         ("--trainer.callbacks+=callbacks.Overlay", "Did you mean callbacks.Overlays?"),
-        ("--data.split.test_images=abc", "--data.split.test_images: Expected a <class 'int'>"),
+        ("--data.split.test_images=abc", "--data.split.test_images: Expected int."),
         ("--model.optimizer.lr=0,001", "--model.optimizer.lr: Expected float. Got value: 0,001"),
         ("--trainer.max_epochs=1.5", "max_epochs: Expected int or null. Got value: 1.5"),
         ("--data.root=nowhere", "No data in nowhere. Install HAM10000 with `make data`"),
@@ -462,6 +462,26 @@ def test_checkpoints_hold_state_only(lesions):
 )
 def test_mistakes_are_one_sentence(lesions, error, flag, said):
     assert said in error("fit", *arguments(lesions, flag))
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (
+            "model: {init_args: {network: {init_args: {drop_ratio: 0.1}}}}",
+            "no option --model.network.drop_ratio (of lightning_modules.networks.TimmNetwork), "
+            "which mine.yaml sets. Did you mean --model.network.drop_rate?",
+        ),
+        ("data: {batch: 8}", "no option --data.batch, which mine.yaml sets. Did you mean --data.b"),
+        (
+            "model: {init_args: {optimizer: {class_path: torch.optim.SGD, init_args: {lr: x}}}}",
+            "--model.optimizer.lr in mine.yaml: Expected float",
+        ),
+    ],
+)
+def test_a_mistake_in_a_file_is_reported_with_its_path_and_the_file(lesions, error, text, said):
+    Path("mine.yaml").write_text(text)
+    assert said in error("fit", *arguments(lesions, "--config=mine.yaml"))
 
 
 def test_the_printed_options_are_those_that_a_command_takes(capsys):

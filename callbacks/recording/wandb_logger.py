@@ -81,7 +81,7 @@ class ResilientWandbLogger(WandbLogger):
 
     @property
     def version(self) -> str:
-        """Nothing: progress bars would show the end of the id as ``v_num``."""
+        """Empty, because progress bars would show the end of the id as ``v_num``."""
         return ""
 
     @property

@@ -5,12 +5,19 @@ from __future__ import annotations
 import difflib
 import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
 
+import yaml
 from jsonargparse import ArgumentParser
 from jsonargparse._typehints import ActionTypeHint  # the only source of an option's classes
 
+from experiments.recipes import layered
+
+Setting = tuple[str, str]
 UNKNOWN_OPTION = re.compile(r"Option '(\S+)' is not accepted$|unrecognized arguments: --([^\s=]+)")
+NOT_IN_GROUP = re.compile(r"Group '(\S+)' does not accept option '(\S+)'$")
 REFUSED_VALUE = re.compile(r'Parser key "(.+?)":\s*(.*)', re.DOTALL)
 UNKNOWN_CLASS = re.compile(
     r"Expected a dot import path string: (\S+)|Problem with given class_path '(\S+)':\s+"
@@ -21,6 +28,7 @@ UNION = re.compile(
     r"Subtypes: .*?\n\s*Errors:\n(.*?)\n\s*Given value type.*?Given value: (.*)", re.DOTALL
 )
 EXPECTED = re.compile(r"- Expected an? (?:<class '(\w+)'>|typing\.Literal\[(.*)\])$", re.MULTILINE)
+BUILT_IN = re.compile(r"an? <class '(\w+)'>")
 NULL = {"NoneType": "null", "bool": "true or false"}
 HIDDEN = ("help", "print_shtab")
 
@@ -35,14 +43,17 @@ def clarified(parser: ArgumentParser, message: str, described: type | None = Non
     """
     if unknown := UNKNOWN_OPTION.match(message):
         return _unknown_option(parser, unknown[1] or unknown[2], described)
+    if unknown := NOT_IN_GROUP.match(message):
+        return _unknown_option(parser, ".".join(unknown.groups()), described)
     if not (refused := REFUSED_VALUE.match(message)):
         return message
     key, details = refused.groups()
-    option = _typed(key)
+    option, file = _origin(key, described)
+    option += f" in {file}" if file else ""
     if plain := _plain(details):
         return f"{option}: {plain}"
     if not (unknown := UNKNOWN_CLASS.search(details)):
-        return f"{option}: {details}"
+        return f"{option}: {BUILT_IN.sub(lambda kind: kind[1], details)}"
     value = unknown[1] or unknown[2]
     package, _, name = value.rpartition(".")
     known = {name: f"{package}.{name}" for name in dir(sys.modules.get(package)) if package}
@@ -68,9 +79,10 @@ def _plain(details: str) -> str | None:
 
 
 def _unknown_option(parser: ArgumentParser, name: str, described: type | None) -> str:
-    option = _typed(name)
+    option, file = _origin(name, described)
     options = [action.dest for action in parser._actions if not action.dest.endswith(HIDDEN)]
     owner = f" (of {_import_path(described)})" if described else ""
+    owner += f", which {file} sets" if file else ""
     if near := _nearest(name, {key: key for key in options}):
         hint = f"Did you mean {option.removesuffix(name)}{near}?"
     elif described:
@@ -80,13 +92,44 @@ def _unknown_option(parser: ArgumentParser, name: str, described: type | None) -
     return f"There is no option {option}{owner}. {hint}"
 
 
-def _typed(name: str) -> str:
-    """The option as typed on the command line; only its last name if it comes from a file."""
+def _origin(name: str, described: type | None) -> tuple[str, str]:
+    """The whole path of an option, as typed or as in a file, and that file; empty if typed."""
+    if typed := _typed(name):
+        return typed, ""
+    arguments = [argument.partition("=") for argument in layered(sys.argv[1:])]
+    files = [Path(value) for flag, _, value in arguments if flag == "--config"]
+    stated = [
+        (described is not None and owner == described.__name__, f"--{option}", str(file))
+        for file in files
+        if file.is_file()
+        for option, owner in _settings(yaml.safe_load(file.read_text("utf-8")) or {})
+        if f".{option}".endswith(f".{name}")
+    ]
+    # A member of a family may leave out the class that an option is of.
+    of_class = [place for place in stated if place[0]] or stated
+    return of_class[0][1:] if of_class else (f"--{name}", "")
+
+
+def _settings(settings: Mapping[str, Any], at: str = "", owner: str = "") -> Iterator[Setting]:
+    """The options in a file, each with the name of the class that it is an argument of."""
+    for key, value in settings.items():
+        if key == "init_args" and isinstance(value, dict):
+            yield from _settings(value, at, settings.get("class_path", "").rpartition(".")[2])
+            continue
+        option = f"{at}.{key.rstrip('+')}".strip(".")
+        yield option, owner
+        for inner in value if isinstance(value, list) else [value]:
+            if isinstance(inner, dict):
+                yield from _settings(inner, option)
+
+
+def _typed(name: str) -> str | None:
+    """The option as typed on the command line; None if it was not typed."""
     options = [argument.partition("=")[0] for argument in sys.argv if argument.startswith("--")]
     for option in reversed(options):
         if option.removesuffix("+").removesuffix(".class_path").endswith((f".{name}", f"--{name}")):
             return option.removesuffix("+").removesuffix(".class_path")
-    return f"--{name}"
+    return None
 
 
 def _nearest(name: str, known: dict[str, str]) -> str | None:

@@ -57,15 +57,17 @@ class Archive:
         Raises:
             RunError: A run has other test images than those that the archive has for its split.
         """
-        found = [(row, folder) for row, folder in runs if RunFolder(folder).results_file().exists()]
-        records = [record for row, folder in found for record in self._records(row, folder)]
+        evaluated = [
+            (row, folder) for row, folder in runs if RunFolder(folder).results_file().exists()
+        ]
+        records = [record for row, folder in evaluated for record in self._records(row, folder)]
         if records:
             parts = [part for part in (self.table, pd.DataFrame(records)) if len(part)]
             merged = pd.concat(parts).drop_duplicates(KEY, keep="last")
             self.table = merged.sort_values(KEY, ignore_index=True).reindex(columns=COLUMNS)
             self.path.parent.mkdir(parents=True, exist_ok=True)
             write_table(self.path, self.table)
-        return len(found)
+        return len(evaluated)
 
     def rows(self, order: Iterable[str], checkpoint: str = BEST) -> Iterator[Row]:
         """Rows of a comparison, and for runs with a decision rule a second one of its classes.

@@ -53,7 +53,7 @@ class Comparison:
 
     @property
     def group(self) -> str:
-        """What is resampled: ``lesion``, ``patient`` or ``image``."""
+        """The unit of resampling: ``lesion``, ``patient`` or ``image``."""
         return self.rows[0].runs[0].group
 
     @cached_property

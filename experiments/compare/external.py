@@ -41,7 +41,7 @@ class ExternalTest:
         name: Name of the data set.
         comparison: Rows of these runs with their scores there; best first.
         changes: Change of each row by name.
-        facts: What the runs recorded about the test, such as numbers of images left out.
+        facts: Facts that the runs recorded about the test, such as numbers of images left out.
     """
 
     name: str
@@ -51,7 +51,7 @@ class ExternalTest:
 
     @property
     def group(self) -> str:
-        """What is resampled: ``lesion``, ``patient`` or ``image``."""
+        """The unit of resampling: ``lesion``, ``patient`` or ``image``."""
         return self.comparison.group
 
     @property
@@ -61,7 +61,7 @@ class ExternalTest:
 
     @property
     def legend(self) -> str:
-        """What was tested, as a sentence or more."""
+        """Sentences about the test: its images, its intervals, and what was left out."""
         groups = self.first.lesion.max() + 1
         of = f" of {groups} {self.group}s" if self.group != "image" else ""
         resampled = f"resamples of the {self.group}s"
@@ -153,17 +153,17 @@ def _own(pair: tuple[Row, Row]) -> TestedRun:
 
 def _row(row: Row, name: str) -> Row | None:
     """The runs of a row that were tested on a data set, as tested there."""
-    found = [
+    tested = [
         read_external(run, name)[0]
         for run in row.runs
         if run.folder and name in RunFolder(run.folder).tested_on
     ]
-    kept = [run for run in found if not row.decided or run.decision is not None]
+    kept = [run for run in tested if not row.decided or run.decision is not None]
     return Row(row.name, tuple(kept), row.decided) if kept else None
 
 
 def change(row: Row, other: Row, weight: Array, other_weight: Array) -> Change:
-    """How balanced accuracy changes from the own test split to another data set.
+    """Change of balanced accuracy from the own test split to another data set.
 
     Args:
         row: Row on the own test split.

@@ -41,7 +41,7 @@ class Subgroups:
 
     Args:
         test: Name of the data set, or ``own test``.
-        group: What was resampled, such as ``lesion``.
+        group: Unit of resampling, such as ``lesion``.
         groups: Groups of the test images.
         scores: Scores of each group, None for groups of few lesions.
         gaps: Gaps between the best and the worst group of each kind.
@@ -61,14 +61,20 @@ def subgroups(comparison: Comparison) -> list[Subgroups]:
 
 
 def _subgroups(name: str, group: str, comparison: Comparison) -> Subgroups:
-    found = groups(comparison.rows[0])
+    test_groups = groups(comparison.rows[0])
     weight, positive = comparison.weight, comparison.positive
     scores = {
-        row.name: [group_scores(row, g, weight, positive) if g.scored else None for g in found]
+        row.name: [
+            group_scores(row, g, weight, positive) if g.scored else None for g in test_groups
+        ]
         for row in comparison.rows
     }
     return Subgroups(
-        name, group, found, scores, {row.name: gaps(row, found, weight) for row in comparison.rows}
+        name,
+        group,
+        test_groups,
+        scores,
+        {row.name: gaps(row, test_groups, weight) for row in comparison.rows},
     )
 
 
@@ -91,19 +97,19 @@ def changes(test: ExternalTest, group: str) -> pd.DataFrame:
 
     Args:
         test: Test on the other data set.
-        group: What is resampled on the own test split, such as ``lesion``.
+        group: Unit of resampling on the own test split, such as ``lesion``.
     """
     lines = []
     for row in test.comparison.rows:
-        found = test.changes[row.name]
-        seeds = plus_minus(found.difference.mean, found.difference.seeds)
+        change = test.changes[row.name]
+        seeds = plus_minus(change.difference.mean, change.difference.seeds)
         lines.append(
             {
                 "name": row.name,
                 "seeds": str(len(row.runs)),
-                f"{OWN} [{group}s]": _cell(found.own),
-                f"{test.name} [{test.group}s]": _cell(found.other),
-                "change": _cell(found.difference, sign=True),
+                f"{OWN} [{group}s]": _cell(change.own),
+                f"{test.name} [{test.group}s]": _cell(change.other),
+                "change": _cell(change.difference, sign=True),
                 "over seeds": seeds or "one seed",
             }
         )
@@ -138,8 +144,8 @@ def external_numbers(comparison: Comparison) -> pd.DataFrame:
 def _line(test: ExternalTest, row: Row) -> dict[str, object]:
     line = {"on": test.name, **numbers(row), "images": len(test.first.label)}
     line |= {"resampled": test.group, "groups": int(test.first.lesion.max()) + 1}
-    found = test.changes[row.name]
-    for name, value in (("own_same_classes", found.own), ("change", found.difference)):
+    change = test.changes[row.name]
+    for name, value in (("own_same_classes", change.own), ("change", change.difference)):
         line[name] = value.mean
         for kind, bounds in (("seeds", value.seeds), ("lesions", value.lesions)):
             line |= {f"{name}_{kind}_{end}": v for end, v in ends(bounds)}

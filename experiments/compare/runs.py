@@ -52,7 +52,7 @@ class TestedRun:
         folder: Run folder, if attention maps can be read from it.
         shots: Classes with many, medium and few training images; empty if not defined.
         titles: Full names of the classes, where known.
-        group: What images with the same ``lesion_id`` share: ``lesion``, ``patient`` or ``image``.
+        group: Unit of resampling, which ``lesion_id`` holds: ``lesion``, ``patient`` or ``image``.
     """
 
     __test__ = False  # no test case, for pytest

@@ -160,11 +160,11 @@ def gaps(row: Row, test_groups: Sequence[Group], weight: Array) -> list[Gap]:
     known = [group for group in test_groups if group.scored and group.name != UNKNOWN]
     for kind, members in groupby(known, key=lambda group: group.kind):
         of_kind = list(members)
-        found = np.stack([recalls(row, weight, group.where) for group in of_kind])
-        shared = ~np.isnan(found[:, 0]).any(0)
+        of_groups = np.stack([recalls(row, weight, group.where) for group in of_kind])
+        shared = ~np.isnan(of_groups[:, 0]).any(0)
         if len(of_kind) < 2 or not shared.any():
             continue
-        balanced = found[:, :, shared].mean(2)  # groups, resamples
+        balanced = of_groups[:, :, shared].mean(2)  # groups, resamples
         best, worst = balanced[:, 0].argmax(), balanced[:, 0].argmin()
         classes = tuple(np.array(row.runs[0].classes)[shared].tolist())
         names = of_kind[best].name, of_kind[worst].name

@@ -42,7 +42,7 @@ def difference_columns(group: str) -> tuple[str, ...]:
     """Columns of the differences from the baseline.
 
     Args:
-        group: What is resampled, such as ``lesion``.
+        group: Unit of resampling, such as ``lesion``.
     """
     return (
         f"difference [{group}s]",
@@ -169,7 +169,7 @@ def difference_legend(comparison: Comparison) -> list[str]:
 
 
 def _caution(comparison: Comparison) -> str:
-    """What the p-values do not cover, with the rows whose difference is of few seeds."""
+    """A caution about what p-values do not cover, with the rows that share few seeds."""
     text = (
         f"The intervals over {comparison.group}s and p-values are conditional on these trained "
         "models: they cover the choice of test images, not the variation between training runs. "

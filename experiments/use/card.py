@@ -14,6 +14,7 @@ from callbacks.console import decimals
 from callbacks.errors import RunError
 from callbacks.recording.decision import Decision
 from callbacks.run_folder import RunFolder
+from datamodules.classes import HAM10000_CLASSES
 from experiments.command_line.parser import CommandParser
 from experiments.compare.comparison import compare
 from experiments.compare.rows import Estimate
@@ -35,9 +36,8 @@ about anyone's health.
 
 ## Data
 
-HAM10000 (doi:10.7910/DVN/DBW86T, CC BY-NC 4.0), dermatoscopic images of mostly light skin from two
-sites; about half of the lesions are confirmed by histology.{synthetic} Split by lesion,
-`{split}`, so that no lesion is in two splits:
+{data}{synthetic} Split by {group},
+`{split}`, so that no {group} is in two splits:
 
 {parts}
 
@@ -46,7 +46,7 @@ validation split; the test split was scored once, with these choices.
 
 ## Performance
 
-On the test split, with 95 % bootstrap intervals over lesions for this one trained model.
+On the test split, with 95 % bootstrap intervals over {group}s for this one trained model.
 Precision depends on the class frequencies; these values hold for this split only.
 
 {metrics}
@@ -65,6 +65,11 @@ Research on classification under class imbalance, with dermatoscopic images like
 - The model assigns one of {k} classes ({classes}) to any image, whatever the image shows.
 - The rare classes have few test images: see the intervals.
 """
+
+HAM10000 = """\
+HAM10000 (doi:10.7910/DVN/DBW86T, CC BY-NC 4.0), dermatoscopic images of mostly light skin from two
+sites; about half of the lesions are confirmed by histology."""
+OTHER_DATA = "The data set `{root}`, as described by its `dataset.yaml`."
 
 SECTION = """
 ### {title}
@@ -93,8 +98,10 @@ def card(run: TestedRun, folder: Path) -> str:
     }
     return CARD.format(
         title=f"{run.name}, seed {run.seed}",
-        what=f"A classifier of dermatoscopic images into {len(run.classes)} diagnoses.",
+        what=f"A classifier of skin images into {len(run.classes)} diagnoses.",
         facts="\n".join(f"| {name} | {value} |" for name, value in facts.items()),
+        data=_data(run),
+        group=run.group,
         synthetic=" THIS RUN USED SYNTHETIC IMAGES ONLY: its numbers mean nothing."
         if run.synthetic
         else "",
@@ -104,14 +111,20 @@ def card(run: TestedRun, folder: Path) -> str:
         auroc=decimals(run.metrics["macro_auroc"]),
         ece=decimals(run.metrics["ece"]),
         decision=_decided(decision),
-        uncertainty=uncertainty(RunFolder(folder).results()),
+        uncertainty=uncertainty(RunFolder(folder).results(), run.group),
         k=len(run.classes),
         classes=", ".join(run.classes),
     )
 
 
+def _data(run: TestedRun) -> str:
+    if set(run.classes) <= set(HAM10000_CLASSES.names):
+        return HAM10000
+    return OTHER_DATA.format(root=run.config["data"]["root"])
+
+
 def measured(run: TestedRun) -> pd.DataFrame:
-    """Recall and precision of each class, and balanced accuracy, with intervals over lesions."""
+    """Recall and precision of each class, and balanced accuracy, with bootstrap intervals."""
     metrics = next(row.metrics for row in compare([run]).rows if not row.decided)
     images = np.bincount(run.label, minlength=len(run.classes))
     rows = [
@@ -137,12 +150,18 @@ def _decided(decision: Decision | None) -> str:
     )
 
 
-def uncertainty(results: dict[str, Any]) -> str:
-    """Sections on abstention and prediction sets, as measured on the test split; or none."""
-    return "".join([_abstention(results.get("abstention")), _sets(results.get("sets"))])
+def uncertainty(results: dict[str, Any], group: str = "lesion") -> str:
+    """Sections on abstention and prediction sets, as measured on the test split; or none.
+
+    Args:
+        results: Results of the run.
+        group: Unit that counts once: ``lesion``, ``patient`` or ``image``.
+    """
+    sections = _abstention(results.get("abstention"), group), _sets(results.get("sets"), group)
+    return "".join(sections)
 
 
-def _abstention(found: dict[str, Any] | None) -> str:
+def _abstention(found: dict[str, Any] | None, group: str) -> str:
     if not found:
         return ""
     rows = [[name, c["share"], c["risk"]] for name, c in found["per_class"].items()]
@@ -151,14 +170,14 @@ def _abstention(found: dict[str, Any] | None) -> str:
         title="Abstention",
         text=f"The decision abstains below a confidence of {decimals(found['threshold'])}, chosen "
         "on the validation split; this is no guarantee. On the test split, by true class and with "
-        f"each lesion counting once: share decided (all: {_ends(found['share_interval'])}) and "
+        f"each {group} counting once: share decided (all: {_ends(found['share_interval'])}) and "
         f"share of wrong decisions among these (all: {_ends(found['risk_interval'])}; mean over "
         f"classes {_decimals(found['balanced_risk'])} {_ends(found['balanced_risk_interval'])}).",
         table=_numbers(rows, ["", "decided", "risk"]),
     )
 
 
-def _sets(found: dict[str, Any] | None) -> str:
+def _sets(found: dict[str, Any] | None, group: str) -> str:
     if not found:
         return ""
     rows = [[name, c["coverage"], c["size"]] for name, c in found["per_class"].items()]
@@ -166,8 +185,9 @@ def _sets(found: dict[str, Any] | None) -> str:
     return SECTION.format(
         title="Prediction sets",
         text=f"{found['kind']} sets with a target coverage of {found['target']:g}, chosen on the "
-        "validation split. The target is for new lesions that are exchangeable with those of that "
-        "split, which also chose the epoch. On the test split, with each lesion counting once: "
+        f"validation split. The target is for new {group}s that are exchangeable with those of "
+        f"that split, which also chose the epoch. On the test split, with each {group} counting "
+        "once: "
         f"coverage (all: {_ends(found['interval'])}) and mean number of classes.",
         table=_numbers(rows, ["", "coverage", "size"]),
     )

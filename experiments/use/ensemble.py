@@ -56,7 +56,7 @@ def claim(target: RunFolder, first: Path, contents: str) -> None:
     Args:
         target: The new folder.
         first: Folder of the run whose options and split are copied.
-        contents: What the run is made from; written to ``members.txt``.
+        contents: Description of the runs it is made from, for ``members.txt``.
 
     Raises:
         RunError: The folder holds a run, or one that is made from others and has results.

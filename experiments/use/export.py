@@ -15,11 +15,9 @@ from callbacks.errors import RunError
 from callbacks.recording.decision import Decision
 from callbacks.recording.log_config import commit
 from callbacks.recording.sets import PredictionSets
-from callbacks.run_folder import RunFolder
-from callbacks.safety.checkpoint_io import load_state
 from experiments.command_line.failures import for_users
 from experiments.command_line.parser import CommandParser
-from experiments.use.trained import restore
+from experiments.use.trained import load
 from lightning_modules.networks import AdaptedNetwork
 
 TOLERANCE = 1e-4  # largest difference of a probability between torch and onnxruntime
@@ -29,7 +27,7 @@ NOTICE = "Research only. Not a medical device; gives no diagnosis."
 
 
 class Deployed(nn.Module):
-    """A trained network with scaling, temperature and decision rule; images come resampled.
+    """A trained network with scaling, temperature and decision rule, for resized images.
 
     Args:
         network: Network from images (B, 3, S, S) in [0, 1] to logits (B, K).
@@ -57,13 +55,14 @@ class Deployed(nn.Module):
         return scores.softmax(1), expected_cost.argmin(1)
 
 
-def export(run: Path, out: Path, *options: str) -> dict[str, str]:
+def export(run: Path, out: Path) -> dict[str, str]:
     """Write ``model.onnx`` and ``model.pt2`` with their metadata, and check both.
+
+    The data set need not be installed.
 
     Args:
         run: Run folder.
         out: Folder for the files.
-        *options: Flags in addition to the recorded ones.
 
     Returns:
         The metadata.
@@ -71,24 +70,22 @@ def export(run: Path, out: Path, *options: str) -> dict[str, str]:
     Raises:
         RunError: A library is missing, or an exported file gives different results.
     """
-    cli = restore(run, *options)
-    decision = Decision.load(run) or Decision(tuple(cli.datamodule.class_names))
-    for module in cli.model.modules():
+    trained = load(run)
+    model, decision, size = trained.model, trained.decision, trained.size
+    for module in model.modules():
         if isinstance(module, AdaptedNetwork):
             module.merge()
-    deployed = Deployed(cli.model, decision).eval()
+    deployed = Deployed(model, decision).eval()
     deployed.to(memory_format=torch.contiguous_format)  # torch.export warns about channels-last
-    size = int(cli.datamodule.size)
-    step = load_state(RunFolder(run).best)["global_step"]
-    metadata = describe(run, decision, PredictionSets.load(run, decision.classes, step), size)
+    metadata = describe(run, decision, trained.prediction_sets, size)
     random = np.random.default_rng(0)
     pixels = torch.from_numpy(random.integers(0, 256, (3, size, size, 3), np.uint8))
     out.mkdir(parents=True, exist_ok=True)
     native, onnx = out / "model.pt2", out / "model.onnx"
     with torch.no_grad():
         # From the run's model, not from ``deployed``, whose own mistakes must be found.
-        seen = cli.model(pixels.permute(0, 3, 1, 2).float() / 255).softmax(1)
-        expected, cost = decision.calibrated(seen), decision.expected_cost(seen)
+        probability = model(pixels.permute(0, 3, 1, 2).float() / 255).softmax(1)
+        expected, cost = decision.calibrated(probability), decision.expected_cost(probability)
         free = ({0: torch.export.Dim("batch")},)
         program = torch.export.export(deployed, (pixels,), dynamic_shapes=free)
         # Checked with another batch size than the traced one, before the file is put in place.
@@ -152,11 +149,17 @@ def check(outputs: Outputs, probability: Tensor, cost: Tensor, file: Path) -> No
     count = len(outputs.probability)
     error = (outputs.probability - probability[:count]).abs().max().item()
     if not error <= TOLERANCE:
-        raise RunError(f"{file} was not kept: its probabilities differ by up to {error:.1e}.")
+        raise RunError(
+            f"{file} was not kept: its probabilities differ by up to {error:.1e} from those of the "
+            "run. Use the versions in requirements.lock."
+        )
     cost = cost[:count]
     excess = cost.gather(1, outputs.decision[:, None].long()).squeeze(1) - cost.amin(1)
     if not (excess <= TOLERANCE * cost.abs().amax(1).clamp(min=1)).all():
-        raise RunError(f"{file} was not kept: its decisions differ from those of the run.")
+        raise RunError(
+            f"{file} was not kept: its decisions differ from those of the run. Use the versions in "
+            "requirements.lock."
+        )
     print(f"{file}: same decisions as the run, same probabilities within {error:.1e}")
 
 
@@ -191,6 +194,6 @@ def main() -> None:
     )
     parser.add_argument("run", type=Path, help="run folder, runs/<name>/seed<seed>")
     parser.add_argument("--out", type=Path | None, help="target folder (default: RUN/export)")
-    options, more = parser.parse()
+    options = parser.parse_args()
     with for_users():
-        export(options.run, options.out or options.run / "export", *more)
+        export(options.run, options.out or options.run / "export")

@@ -95,7 +95,7 @@ def evaluate_on(
 
 
 def probabilities(run: Run, other: DataFolder, images: pd.DataFrame) -> Tensor:
-    """Probabilities (N, K) of a run for rows of another data set's table, by way of its cache."""
+    """Probabilities (N, K) of a run for rows of another data set's table, from its cache."""
     chosen = run.folder.settings()["data"].get("cache_dir")
     run.model.to("cuda" if torch.cuda.is_available() else "cpu")
     result = torch.empty(len(images), len(run.class_names))

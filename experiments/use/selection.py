@@ -133,12 +133,12 @@ def _own(run: Run, own: Path | None) -> DataFolder | None:
     """The data set of a run, with its table; None if it is not there any more."""
     folder = open_folder(Path(own or run.folder.settings()["data"]["root"]).expanduser())
     try:
-        found = bool(folder.file_names("image", folder.table).notna().any())
+        present = bool(folder.file_names("image", folder.table).notna().any())
     except (DataError, OSError):
         if own is not None:
             raise
         return None
-    return folder if found else None
+    return folder if present else None
 
 
 def _counts(numbers: Mapping[str, int]) -> str:

@@ -60,8 +60,10 @@ class ExpertHeads(Head):
 
     def experts(self, vectors: Tensor) -> Tensor:
         """Vectors (B, C) or (E, B, C) to the logits (E, B, K) of each expert."""
-        each = vectors if vectors.ndim == 3 else [vectors] * self.number
-        return torch.stack([head(own) for head, own in zip(self.heads, each, strict=True)])
+        per_head = vectors if vectors.ndim == 3 else [vectors] * self.number
+        return torch.stack(
+            [head(head_vectors) for head, head_vectors in zip(self.heads, per_head, strict=True)]
+        )
 
     def weigh(self, weight: Tensor) -> None:
         """Set the weights (E,) of the experts' logits."""
@@ -107,8 +109,8 @@ class ExpertNetwork(Network):
         self.head = (head or ExpertHeads)(width, num_classes)
         self.stages = nn.ModuleList()
         if own_stages:
-            own = cut_stages(encoder.model, own_stages)
-            self.stages.extend(copy.deepcopy(own) for _ in range(self.head.number))
+            last_stages = cut_stages(encoder.model, own_stages)
+            self.stages.extend(copy.deepcopy(last_stages) for _ in range(self.head.number))
         self.encoder = encoder
 
     def vectors(self, images: Tensor) -> Tensor:

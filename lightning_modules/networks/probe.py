@@ -147,5 +147,5 @@ def _bring_own_encoder(probe: nn.Module, state: dict[str, Any], prefix: str, *_:
             f"SHA-256 begins with {saved.numpy(force=True).tobytes().hex()[:12]}: set the "
             "encoder's name, pretrained and weights to those of the training."
         )
-    own = probe.encoder.state_dict()
-    state.update({f"{prefix}encoder.{name}": value for name, value in own.items()})
+    encoder = probe.encoder.state_dict()
+    state.update({f"{prefix}encoder.{name}": value for name, value in encoder.items()})

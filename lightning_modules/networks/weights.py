@@ -73,7 +73,7 @@ def load(model: Any, name: str, weights: str | Path) -> None:
 
 
 def locate(weights: str | Path) -> Path:
-    """Path of a file of weights, without a network.
+    """Path of a local file of weights; never goes online.
 
     Args:
         weights: Path; name of an installed package of weights, such as ``efficientnet_lite0``; or
