@@ -144,7 +144,7 @@ def _fingerprint(file: Path) -> Fingerprint:
     try:
         return Fingerprint.of(read_rgb(file))
     except Exception as error:  # as in _reason
-        raise DataError(f"{file} is damaged ({reason(file, error)}): get it again.") from error
+        raise DataError(f"{file} is damaged ({reason(file, error)}): replace it.") from error
 
 
 def listing(names: list[str]) -> str:

@@ -126,7 +126,7 @@ def _identity(file: Path) -> Identity:
     try:
         pixels = read_rgb(file)
     except Exception as error:  # Pillow's readers raise nearly anything on a damaged file
-        raise DataError(f"{file} is damaged ({reason(file, error)}): get it again.") from error
+        raise DataError(f"{file} is damaged ({reason(file, error)}): replace it.") from error
     digest = hashlib.sha256(str(pixels.shape).encode() + pixels.tobytes())
     return Identity(digest.hexdigest(), Fingerprint.of(pixels))
 

@@ -91,7 +91,8 @@ class TableFolder(DataFolder):
         if len(tables) != 1:
             raise DataError(
                 f"{self.root} has {len(tables)} tables "
-                f"({', '.join(tables) or 'no CSV or Parquet'}): set `table` in {DATASET} to the one with a row per image."
+                f"({', '.join(tables) or 'no CSV or Parquet'}): set `table` in {DATASET} to the "
+                "one with a row per image."
             )
         return self.root / tables[0]
 

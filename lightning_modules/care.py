@@ -1,4 +1,4 @@
-"""CARE: classifiers of rare classes that attend to the lesion."""
+"""CARE: classifiers that attend to the lesions of rare classes."""
 
 from __future__ import annotations
 

@@ -123,7 +123,7 @@ class Learner(LightningModule):
     def configure_optimizers(self) -> OptimizerLRScheduler:
         if not (groups := self.parameter_groups()):
             raise ModelError(
-                "All parameters of this model are frozen or fixed: unfreeze a part to train it."
+                "All parameters of this model are frozen or fixed: unfreeze some of them."
             )
         optimizer = self.make_optimizer([{"params": group} for group in groups.values()])
         for group, (factor, decayed) in zip(optimizer.param_groups, groups, strict=True):

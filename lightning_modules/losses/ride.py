@@ -1,4 +1,4 @@
-"""Loss of RIDE: experts with margins that are to differ from their mean."""
+"""Loss of RIDE: experts with margins, rewarded for differing from their mean."""
 
 from __future__ import annotations
 

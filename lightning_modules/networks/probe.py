@@ -76,7 +76,7 @@ class Probe(VectorNetwork):
         return self.encoder.features(images) if self.trained_stages else self.encoder.encode(images)
 
     def vectors(self, images: Tensor) -> Tensor:
-        """Images, or what :meth:`encode` made of them, to the vectors (B, C) of the head."""
+        """Images, or outputs of :meth:`encode`, to the vectors (B, C) of the head."""
         is_encoded = images.ndim != 4 or images.shape[1] != RGB
         encoded = images.to(self.encoder.mean.dtype) if is_encoded else self.encode(images)
         return self.stages(encoded)
