@@ -70,7 +70,7 @@ def dermamnist(source: Source) -> Adopted | None:
         with np.load(path, allow_pickle=False) as arrays:
             labels = {split: arrays[f"{split}_labels"].reshape(-1) for split in SPLITS}
     except (KeyError, OSError, ValueError, zipfile.BadZipFile) as error:
-        raise DataError(f"{path} is not an archive of MedMNIST ({error}): get it again.") from error
+        raise DataError(f"{path} is not an archive of MedMNIST ({error}): replace it.") from error
     names = dict(enumerate(DERMAMNIST))
     rows = [
         (f"{split}-{i:05d}", names.get(int(label), str(label)), split)

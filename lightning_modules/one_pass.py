@@ -50,7 +50,7 @@ class Untrained(DiagnosticLearner):
                 "set trainer.devices and trainer.num_nodes to 1."
             )
 
-    def nothing(self) -> Tensor:
+    def zero_loss(self) -> Tensor:
         """A loss of 0, because Lightning counts steps by their losses."""
         return torch.zeros((), device=self.device, requires_grad=True)
 
@@ -107,4 +107,4 @@ class OnePassClassifier(Untrained):
             vectors = self.network.vectors(batch["image"])
             self.head.gather(vectors, batch["label"])
             self.log("train/loss", F.cross_entropy(self.head(vectors), batch["label"]))
-        return self.nothing()
+        return self.zero_loss()

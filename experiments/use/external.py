@@ -32,7 +32,7 @@ from experiments.compare.runs import TestedRun
 from experiments.compare.subgroups import recalls
 from experiments.compare.table import SYNTHETIC, interval, number
 from experiments.running.place import refuse_name
-from experiments.use.selection import Selection, select
+from experiments.use.external_images import Selection, select
 from experiments.use.trained import Run, classes_of, load
 from lightning_modules.metrics import DiagnosticMetrics
 
@@ -59,7 +59,7 @@ def evaluate_on(
         folder: Run folder.
         on: Folder of the other data set.
         mapping: Classes of its labels, as for :func:`~datamodules.mappings.map_labels`.
-        split: ``test`` or ``all`` images, as for :func:`~experiments.use.selection.select`.
+        split: ``test`` or ``all`` images, as for :func:`~experiments.use.external_images.select`.
         own: Data set of the run, if it is not where it was during training.
         name: Name of the test. By default that of the folder.
 

@@ -69,7 +69,7 @@ class Probe(VectorNetwork):
         return self
 
     def encode(self, images: Tensor) -> Tensor:
-        """Images (B, 3, H, W) in [0, 1] to the outputs of the frozen part.
+        """Images (B, 3, H, W) in [0, 1] to the outputs of the frozen stages.
 
         These are vectors (B, C), or feature maps (B, C, h, w) if stages are trained.
         """
