@@ -1,4 +1,4 @@
-"""Two conventions about the rows of a batch: views one after the other, and pairs in alternating rows."""
+"""Conventions about the rows of a batch: views one after the other, pairs alternating."""
 
 from __future__ import annotations
 

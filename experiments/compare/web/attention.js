@@ -36,7 +36,7 @@ function scores() {
   return [note(SCORES), table(rows, columns, "Attention within lesions")];
 }
 
-// The pictures contain their captions.
+// The images contain their captions.
 function gallery(images) {
   return Object.entries(GROUPS).flatMap(([title, contains]) => {
     const pictures = images
