@@ -22,7 +22,7 @@ from datamodules.adopt_sets import (
 )
 from datamodules.adopt_source import TABLE, Adopted, Source, code_of, coded, same
 from datamodules.errors import DataError
-from datamodules.table_folder import DATASET
+from datamodules.table_columns import DATASET
 
 IMAGES = "images"  # folder of the images that were unpacked
 LAYOUTS = (

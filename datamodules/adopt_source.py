@@ -17,7 +17,7 @@ from datamodules.classes import Classes
 from datamodules.errors import DataError
 from datamodules.folders import files_below
 from datamodules.pixels import is_photo
-from datamodules.table_folder import DATASET
+from datamodules.table_columns import DATASET
 from datamodules.tables import UNKNOWN, read_csv
 
 ENDINGS = {".csv", ".tsv", ".tab"}

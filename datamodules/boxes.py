@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from pathlib import Path
 from typing import NamedTuple
@@ -42,7 +43,10 @@ class Box(NamedTuple):
             ValueError: The text is something else, or the box has no pixel.
         """
         words = re.split(r"[\s,;]+", text.strip("[]() "))
-        x, y, width, height = (round(float(word)) for word in words)
+        numbers = [float(word) for word in words]
+        if len(numbers) != 4 or not all(map(math.isfinite, numbers)):
+            raise ValueError(f"{text} is no box")
+        x, y, width, height = map(round, numbers)
         if min(x, y) < 0 or min(width, height) < 1:
             raise ValueError(f"{text} is not a box")
         return cls(x, y, width, height)

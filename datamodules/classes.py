@@ -94,6 +94,11 @@ class Classes:
                 f"{source} has no `classes`: list at least two class names, in the order of the "
                 "labels."
             )
+        if misread := [name for name in given if name is None or isinstance(name, bool)]:
+            raise DataError(
+                f"{source}: YAML reads the class {misread[0]} as a value, not as a name: put it in "
+                "quotes, such as 'no'."
+            )
         entries = {str(name): _entry(name, given, source) for name in given}
         if divided := [name for name in entries if len(name.split()) != 1]:
             raise DataError(
@@ -109,9 +114,9 @@ class Classes:
                 for name, entry in entries.items()
                 if "description" in entry
             },
-            shots=record.get("shots") or {},
+            shots=_named(record, "shots", source),
             taxonomy=record.get("taxonomy") or {},
-            tasks=record.get("tasks") or {},
+            tasks=_named(record, "tasks", source),
         )
         classes._refuse_mistakes(source)
         return classes
@@ -128,6 +133,7 @@ class Classes:
 
     def _refuse_mistakes(self, source: str) -> None:
         _refuse_shots(self.shots, source)
+        _refuse_tasks(self.tasks, source)
         named = {"tasks": self.tasks.values()}
         if not all(isinstance(members, int) for members in self.shots.values()):
             named["shots"] = self.shots.values()
@@ -184,6 +190,20 @@ def leaves_of(tree: Any, source: str) -> Iterator[str]:
         )
 
 
+def _named(record: Mapping[str, Any], key: str, source: str) -> dict[str, Any]:
+    """The groups of classes under a key, with the classes as text; empty if there are none."""
+    groups = record.get(key) or {}
+    if not isinstance(groups, Mapping):
+        raise DataError(
+            f"{source}: `{key}` is {groups!r}: give each group a name, such as "
+            "`GROUP: [CLASS, CLASS]`."
+        )
+    return {
+        str(name): list(map(str, members)) if isinstance(members, list) else members
+        for name, members in groups.items()
+    }
+
+
 def _entry(name: Any, given: Any, source: str) -> dict[str, str]:
     entry = given[name] if isinstance(given, Mapping) else None
     if isinstance(entry, str):
@@ -198,11 +218,20 @@ def _entry(name: Any, given: Any, source: str) -> dict[str, str]:
     return {key: str(value) for key, value in entry.items()}
 
 
+def _refuse_tasks(tasks: Mapping[str, Any], source: str) -> None:
+    for name, members in tasks.items():
+        if not isinstance(members, list) or len(set(members)) < max(2, len(members)):
+            raise DataError(
+                f"{source}: the task {name} of `tasks` is {members!r}: list two or more different "
+                "classes."
+            )
+
+
 def _refuse_shots(shots: Mapping[str, Any], source: str) -> None:
     values = list(shots.values())
     if not shots or (set(shots) == set(SHOT_GROUPS) and all(isinstance(v, list) for v in values)):
         return
-    numbers = set(shots) == {"many", "few"} and all(isinstance(v, int) for v in values)
+    numbers = set(shots) == {"many", "few"} and all(type(v) is int for v in values)
     if numbers and shots["few"] <= shots["many"]:
         return
     raise DataError(

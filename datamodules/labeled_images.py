@@ -21,7 +21,8 @@ from datamodules.memory_map import memory_map
 from datamodules.release import Release
 from datamodules.shard_folder import SHARDS, ShardFolder
 from datamodules.splits import SPLITS, Split
-from datamodules.table_folder import DATASET, TableFolder
+from datamodules.table_columns import DATASET
+from datamodules.table_folder import TableFolder
 
 
 def open_folder(root: Path) -> DataFolder:

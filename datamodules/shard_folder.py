@@ -21,7 +21,7 @@ from datamodules.errors import DataError
 from datamodules.kept_table import map_arrow
 from datamodules.layout import OFFICIAL
 from datamodules.object_store import ObjectStore
-from datamodules.table_folder import DATASET
+from datamodules.table_columns import DATASET
 
 SHARDS = "shards"  # the key of dataset.yaml
 CACHE_GB = 100.0

@@ -24,7 +24,7 @@ from datamodules.object_store import ObjectStore
 from datamodules.progress import track
 from datamodules.shard_folder import SHARDS
 from datamodules.splits import Split
-from datamodules.table_folder import DATASET
+from datamodules.table_columns import DATASET
 
 
 def shard(

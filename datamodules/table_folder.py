@@ -23,15 +23,11 @@ from datamodules.errors import MAX_LISTED, DataError
 from datamodules.folders import listed, scan
 from datamodules.kept_table import kept_table
 from datamodules.pixels import has_photo_ending, is_photo
-from datamodules.tables import UNKNOWN, read_csv
+from datamodules.table_columns import DATASET, RENAMED, TEXT, groups, read_rows, under_our_names
 
-DATASET = "dataset.yaml"
 VERSION = 1  # increase it when the table of the same files changes
 TABLE_KEYS = {"table", "images", "masks", "columns", "group"}
-# Columns of a table, and their names in a run's files, which are those of HAM10000.
-RENAMED = {"image": "image_id", "label": "dx", "site": "localization"}
 UNUSED = "unused files"  # an attribute of the table
-TEXT = ("image", "label", "lesion", "patient", "split", "mask", "box")  # never read as numbers
 GROUPS = ("lesion", "patient")
 SPLITS = ("train", "val", "test")
 ENDINGS = (".csv", ".tsv", ".parquet")
@@ -56,12 +52,16 @@ class TableFolder(DataFolder):
         super().__init__(root)
         self.path = root / DATASET
         self._searched: set[str] = set()  # real paths of the folders that were searched
-        self.options: Mapping[str, Any] = read_yaml(self.path)
+        given = read_yaml(self.path)
+        self.options: Mapping[str, Any] = {k: v for k, v in given.items() if v is not None}
         if unknown := self.options.keys() - KEYS - TABLE_KEYS:
             raise DataError(
-                f"{self.path} has the unknown key {min(unknown)!r}: use "
+                f"{self.path} has the unknown key {min(map(str, unknown))!r}: use "
                 f"{', '.join(sorted(KEYS | TABLE_KEYS))}."
             )
+        for key in sorted(TABLE_KEYS - {"columns"}):
+            if not isinstance(value := self.options.get(key, ""), str):
+                raise DataError(f"{self.path}: `{key}` is {value!r}: give a name, or leave it out.")
 
     @cached_property
     def classes(self) -> Classes:
@@ -130,8 +130,12 @@ class TableFolder(DataFolder):
                 f"There is no folder {self.images}: set `images` in {DATASET} to the folder of the "
                 "images."
             )
-        given = _read(self.table_file, self._names())
-        table = given.rename(columns={theirs: ours for ours, theirs in self._names().items()})
+        if "masks" in self.options and not self.masks.is_dir():
+            raise DataError(
+                f"There is no folder {self.masks}: correct `masks` in {DATASET}, or leave it out."
+            )
+        given = read_rows(self.table_file, self._names())
+        table = under_our_names(given, self._names())
         photos = self._photos("images")
         if "image" in table:
             table["image_file"] = self._located("images", photos, table["image"])
@@ -145,7 +149,7 @@ class TableFolder(DataFolder):
         if "box" in table:
             files = table.get("mask_file", pd.Series(None, table.index, dtype="str"))
             table["mask_file"] = files.fillna(_boxed(table["image_file"], table["box"]))
-        table = table.assign(lesion_id=_groups(table, self._group(table)), source="table")
+        table = table.assign(lesion_id=groups(table, self._group(table)), source="table")
         if "split" in table:
             table = table.rename(columns={"split": "given_split"}).fillna({"given_split": ""})
         table = table.rename(columns=RENAMED).sort_values("image_id", ignore_index=True)
@@ -246,11 +250,13 @@ class TableFolder(DataFolder):
 
         def problem(image: str, file: str, text: str) -> str:
             try:
-                fits = Box.parse(text).fits(self.root / file)
-            except OSError:  # which decoding the image will report
-                return ""
+                box = Box.parse(text)
             except ValueError:
                 return f"{image} ({text} is not x y width height in pixels)"
+            try:
+                fits = box.fits(self.root / file)
+            except Exception:  # of any reader; decoding the image will report it
+                return ""
             return "" if fits else f"{image} ({text} ends outside of the image)"
 
         rows = table[["image", "image_file", "box"]].dropna()
@@ -272,24 +278,3 @@ def _rows(problem: str, names: Any) -> Iterator[str]:
         more = f" and {len(named) - MAX_LISTED} more" if len(named) > MAX_LISTED else ""
         rows = "row has" if len(named) == 1 else "rows have"
         yield f"{len(named):,} {rows} {problem}: {', '.join(named[:MAX_LISTED])}{more}."
-
-
-def _read(path: Path, names: Mapping[str, str]) -> pd.DataFrame:
-    if not path.exists():
-        raise DataError(f"There is no table {path}: correct `table` in {DATASET}.")
-    if path.suffix.lower() != ".parquet":
-        return read_csv(path, [names[name] for name in TEXT])
-    try:
-        table = pd.read_parquet(path)
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path} is not a Parquet file ({error}): write it again.") from error
-    texts = {names[name] for name in TEXT} & set(table)
-    return table.astype(dict.fromkeys(texts, "str"))
-
-
-def _groups(table: pd.DataFrame, group: str) -> pd.Series[str]:
-    if not group:
-        return table["image"]
-    given = table[group].fillna("").str.strip()
-    # An unknown patient's image is a group of its own, as an image of an unknown lesion is.
-    return given.where(~given.str.lower().isin(UNKNOWN), table["image"])

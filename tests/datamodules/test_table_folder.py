@@ -155,6 +155,17 @@ def test_a_missing_column_is_named_with_its_remedy(root):
         ({"classes": DISEASES, "table": "other.csv"}, "There is no table"),
         ({"classes": DISEASES, "images": "photos"}, "There is no folder"),
         ({"classes": DISEASES, "columns": "x"}, "`columns` is 'x'"),
+        ({"classes": DISEASES, "images": 5}, "`images` is 5: give a name"),
+        ({"classes": DISEASES, "masks": ["a"]}, "`masks` is ['a']: give a name"),
+        ({"classes": DISEASES, "masks": "later"}, "mine/later: correct `masks`"),
+        ({"classes": DISEASES, "table": {"a": 1}}, "`table` is {'a': 1}: give a name"),
+        ({"classes": DISEASES, "group": True}, "`group` is True: give a name"),
+        ({"classes": DISEASES, "shots": [1, 2]}, "`shots` is [1, 2]: give each group a name"),
+        ({"classes": DISEASES, "shots": {"many": True, "few": False}}, "`shots` is"),
+        ({"classes": DISEASES, "tasks": ["a", "b"]}, "`tasks` is ['a', 'b']: give each group"),
+        ({"classes": DISEASES, "tasks": {"x": 1}}, "the task x of `tasks` is 1: list two or more"),
+        ({"classes": DISEASES, "tasks": {"x": ["acne"]}}, "list two or more different"),
+        ({"classes": [True, False]}, "reads the class True as a value"),
     ],
 )
 def test_mistakes_of_the_yaml_file(root, options, said):
@@ -238,10 +249,12 @@ def test_boxes_are_masks_where_there_is_no_file(root):
 
 
 def test_bad_boxes_are_named(root):
-    bad = ["a b c d", "1 2 3", "-1 0 5 5", "0 0 0.3 0.3", "20 0 13 10", "0 0 32 24"]
+    bad = ["a b c d", "1 2 3", "inf 0 5 5", "0 0 0.3 0.3", "20 0 13 10", "0 0 32 24"]
+    bad += ["-1 0 5 5"]
     change(root, box=bad + [None] * (len(pd.read_csv(root / "table.csv")) - len(bad)))
     told = refusal(root)
-    assert "5 rows have a bad box: 0000 (a b c d is not x y width height in pixels)" in told
+    assert "6 rows have a bad box: 0000 (a b c d is not x y width height in pixels)" in told
+    assert "0002 (inf 0 5 5 is not" in told
     assert "0003 (0 0 0.3 0.3 is not" in told
     assert "0004 (20 0 13 10 ends outside of the image)" in told
     assert "0005" not in told
