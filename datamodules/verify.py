@@ -14,6 +14,7 @@ from datamodules.classes import CLASSES
 from datamodules.duplicates import Fingerprint, near_duplicates
 from datamodules.errors import MAX_LISTED, DataError
 from datamodules.folders import listed
+from datamodules.labeled_images import open_folder
 from datamodules.layout import (
     IMAGE_FOLDERS,
     MASK_FOLDER,
@@ -31,7 +32,9 @@ from datamodules.metadata import (
 )
 from datamodules.pixels import read_inside, read_rgb, reason
 from datamodules.progress import track
+from datamodules.table_columns import DATASET
 from datamodules.tables import read_csv
+from datamodules.verify_table import verify_table, write_pairs
 
 VAL, TEST = OFFICIAL["val"], OFFICIAL["test"]
 IMAGE, MASK = r"ISIC_\d{7}\.jpg", r"ISIC_\d{7}_segmentation\.png"
@@ -46,9 +49,12 @@ def verify(root: Path = Path("data/ham10000"), duplicates: Path | None = None) -
     HAM10000 and in an official set. These are no fault of the files, and no file is changed.
 
     Args:
-        root: Folder of the installed release.
+        root: Folder of the installed release, or of a data set with a dataset.yaml.
         duplicates: CSV file to which all these pairs of images are written.
     """
+    if (root / DATASET).exists():
+        verify_table(open_folder(root), duplicates)
+        return
     problems = differences(root)
     problems["unreadable"], fingerprints = _decoded(root)
     report(root, problems)
@@ -65,10 +71,7 @@ def verify(root: Path = Path("data/ham10000"), duplicates: Path | None = None) -
         print("Note: the release has {:,} images of {:,} lesions.".format(*RELEASED_COUNTS))
     pairs = _near_duplicates(read_table(root), fingerprints)
     if duplicates is not None:
-        partial = duplicates.with_name(f".partial.{duplicates.name}")
-        pairs.to_csv(partial, index=False, errors="backslashreplace")
-        partial.replace(duplicates)
-        print(f"{duplicates} lists {len(pairs):,} pairs of near-duplicates.")
+        write_pairs(pairs, duplicates)
     _note(pairs)
 
 
