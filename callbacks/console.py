@@ -8,6 +8,7 @@ from decimal import ROUND_HALF_UP, Decimal
 from typing import TYPE_CHECKING
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 if TYPE_CHECKING:
@@ -44,9 +45,9 @@ def print_table(frame: pd.DataFrame, title: str, summary: bool = True) -> None:
     """
     table = Table()
     for i, column in enumerate(frame):
-        table.add_column(str(column), justify="right" if i else "left")
+        table.add_column(escape(str(column)), justify="right" if i else "left")
     for i, row in enumerate(frame.itertuples(index=False)):
-        cells = [decimals(cell) if isinstance(cell, float) else str(cell) for cell in row]
+        cells = [decimals(cell) if isinstance(cell, float) else escape(str(cell)) for cell in row]
         table.add_row(*cells, end_section=summary and i == len(frame) - 2)
     print(title)  # the table's own title would wrap at the table's width
     Console().print(table)

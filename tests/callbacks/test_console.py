@@ -31,6 +31,12 @@ def test_half_is_rounded_up_wherever_numbers_are_shown(value, text, capsys):
     assert f" {text} " in capsys.readouterr().out
 
 
+def test_names_are_no_markup(capsys):
+    print_table(pd.DataFrame({"[b]class": ["[red]nevus", "[/]"]}), "[Title]")
+    told = capsys.readouterr().out
+    assert all(name in told for name in ("[Title]", "[b]class", "[red]nevus", "[/]"))
+
+
 def test_a_difference_has_a_sign():
     assert [decimals(x, sign=True) for x in (0.0125, -0.0125)] == ["+0.013", "-0.013"]
 
