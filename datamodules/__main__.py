@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import os
+import signal
 import sys
 from pathlib import Path
 
@@ -54,5 +56,9 @@ if __name__ == "__main__":
         # Users type bare flags; jsonargparse expects true or false.
         args = [f"{arg}=true" if arg in FLAGS else arg for arg in sys.argv[1:]]
         auto_cli([install, verify, cache, shard, synthesize, adopt], args=args)
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader of the output left, as in `| head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(128 + signal.SIGPIPE)
     except (DataError, OSError) as error:  # such as a folder that is not writable
         sys.exit(f"error: {error}")

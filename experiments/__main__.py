@@ -7,6 +7,7 @@ import sys
 from importlib import import_module
 from typing import NamedTuple
 
+from experiments.command_line.output import outlive_readers
 from experiments.command_line.train import announce
 
 
@@ -75,4 +76,5 @@ def overview() -> str:
 
 
 if __name__ == "__main__":
+    outlive_readers()
     main()
