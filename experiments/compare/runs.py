@@ -6,7 +6,6 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from glob import glob
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from callbacks.recording.lesions import lesion_numbers
 from callbacks.recording.metrics_file import read_history
 from callbacks.run_folder import RunFolder, read_csv
 from datamodules.classes import HAM10000_CLASSES
+from experiments.compare.folders import distinct, run_folders
 from experiments.compare.intervals import Array
 
 REQUIRED = ("image_id", "lesion_id", "dx")
@@ -131,13 +131,15 @@ def read_runs(patterns: Iterable[str], last: bool = False) -> tuple[list[TestedR
     """
     patterns = list(patterns)
     runs: list[TestedRun] = []
-    folders = {pattern: _folders(pattern) for pattern in patterns}
+    folders = {pattern: run_folders(pattern) for pattern in patterns}
     left_out = [f"{pattern} matches no run folder." for pattern in patterns if not folders[pattern]]
-    for folder in dict.fromkeys(folder for found in folders.values() for folder in found):
+    found, links = distinct(folder for hits in folders.values() for folder in hits)
+    for folder in found:
         try:
             runs.append(read_run(folder, last))
         except RunError as error:
             left_out.append(str(error))
+    left_out += links
     if not runs:
         raise RunError(
             f"No evaluated run in {' '.join(patterns)}. Train and evaluate one first: "
@@ -152,7 +154,8 @@ def check_unique(runs: list[TestedRun]) -> list[TestedRun]:
     for run in runs:
         if other := by_name.get((run.name, run.seed)):
             raise RunError(
-                f"{other.source} and {run.source} have the same name and seed: rename one folder."
+                f"{other.source} and {run.source} have the same name and seed: leave out one "
+                "of them with RUNS=, or rename the folder above it."
             )
         by_name[run.name, run.seed] = run
     return runs
@@ -262,19 +265,6 @@ def _differences(one: TestedRun, other: TestedRun) -> Iterator[str]:
         yield "different diagnoses of the test images"
     if one.split != other.split:
         yield "different splits"
-
-
-def _folders(pattern: str) -> list[Path]:
-    hits = map(Path, sorted(glob(pattern)))
-    folders = [
-        folder for hit in hits for folder in ([hit] if hit.name.startswith("seed") else _in(hit))
-    ]
-    return [path for path in folders if path.is_dir()]
-
-
-def _in(folder: Path) -> list[Path]:
-    """Run folders in ``runs/<name>`` or in ``runs``."""
-    return sorted(folder.glob("seed*")) or sorted(folder.glob("*/seed*"))
 
 
 def read_predictions(path: Path, results: Mapping[str, Any]) -> pd.DataFrame:

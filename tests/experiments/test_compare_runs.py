@@ -125,6 +125,19 @@ def test_two_folders_of_one_run_are_refused(make_run, tmp_path):
         read_runs(["there", "runs"])
 
 
+def test_a_link_to_a_run_is_no_second_run(make_run, tmp_path):
+    folder = make_run("ce")
+    (tmp_path / "runs/best").symlink_to("ce")
+    (folder.parent / "seed1").symlink_to("seed0")
+    runs, left_out = read_runs(["runs/*", "runs/ce", str(folder)])
+    assert [run.source for run in runs] == ["runs/ce/seed0"]
+    assert left_out == [
+        f"runs/{link}/seed{seed} is a link to runs/ce/seed0."
+        for link, seed in (("best", 0), ("best", 1), ("ce", 1))
+    ]
+    assert [run.name for run in read_runs(["runs/best/seed0"])[0]] == ["best"]
+
+
 @pytest.mark.parametrize(
     ("other", "what"),
     [
