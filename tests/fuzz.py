@@ -1,8 +1,8 @@
 """Random damage to inputs: ``python -m tests.fuzz [--mutations 200] [--seed 0]``.
 
-Each mutation damages a copy of a small installation (tables, images, masks, options, run folders)
-and runs a random command on it. The command must succeed or end with one
-sentence, existing results must stay intact, and no other run may change.
+Each mutation damages a copy of a small installation (tables, images, masks, options, run folders,
+another data set and its shards) and runs a random command on it. The command must succeed or end
+with one sentence, existing results must stay intact, and no other run may change.
 """
 
 from __future__ import annotations
@@ -20,16 +20,34 @@ import shutil
 import sys
 import tempfile
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 from unittest.mock import patch
 
 import pandas as pd
-from PIL import Image
+import yaml
 
-from datamodules.layout import IMAGE_FOLDERS, MASK_FOLDER, METADATA
+from datamodules.layout import IMAGE_FOLDERS
 from datamodules.synthetic import synthesize
 from experiments.recipes import find
+from tests.fuzz_mutations import (
+    CLINIC,
+    MAPPING,
+    MUTATIONS,
+    OTHER,
+    RUN,
+    SHARDS,
+    USES,
+    VALUES,
+    Mutation,
+    clinic,
+    drawn_options,
+    options,
+    photo,
+    shards,
+)
+from tests.own_data import draw
 
 RECIPE = find("small_ce")
 SMALL = (
@@ -43,26 +61,57 @@ SMALL = (
     "--trainer.enable_progress_bar=false",
     "--trainer.logger.mode=disabled",
 )
-TABLES = ("results.json", "test_predictions.csv", "predictions.csv", "decision.json")
-RUN, OTHER = Path("runs/mine/seed0"), Path("runs/other/seed0")
-Mutation = Callable[[random.Random], str]
+TABLES = ("results.json", "test_predictions.csv", "predictions.csv", "decision.json", "sets.json")
+TABLES += ("isic_submission.csv",)
+EVALUATE_ON = ("evaluate", f"--on={CLINIC}", f"--mapping={MAPPING}")
+WRITE_SHARDS = ["shard", str(CLINIC), str(SHARDS), "--size=32", "--images=8"]
+START = ("--trainer.callbacks+=callbacks.WarmStart",)
+
+
+class Command(NamedTuple):
+    """A command, and the only run folder that it may write to."""
+
+    module: str
+    arguments: Sequence[str]
+    target: Path
 
 
 def prepare(folder: Path) -> None:
-    """A synthetic release, photos, and two runs that were trained, tested and used."""
+    """A synthetic release, photos, another data set, and two runs that were used."""
     with inside(folder):
         synthesize(Path("data"), images=240)
         photos = sorted(Path("data").glob(f"{IMAGE_FOLDERS[0]}/*.jpg"))[:4]
         Path("photos").mkdir()
-        for photo in photos:
-            shutil.copy(photo, "photos")
-        for run in (RUN, OTHER):
-            name = run.parent.name
-            command = ["fit", f"--config={RECIPE}", f"--name={name}", "--data.root=data"]
-            for more in ([*command, *SMALL], used("test", run), used("predict", run)):
-                _, failure = carried_out("experiments", more)
-                if failure:
-                    raise RuntimeError(f"The installation cannot be made: {failure}")
+        for file in photos:
+            shutil.copy(file, "photos")
+        hospital()
+        fit = ["fit", f"--config={RECIPE}", f"--name={RUN.parent.name}", "--data.root=data", *SMALL]
+        for module, arguments in (
+            ("experiments", fit),
+            ("experiments", ["decide", str(RUN), "--sets=ClassConditional"]),
+            ("experiments", used("test", RUN)),
+            ("experiments", ["predict", str(RUN), "--images=photos", "--format=isic"]),
+            ("experiments", [*EVALUATE_ON, str(RUN)]),
+            ("datamodules", WRITE_SHARDS),
+        ):
+            said, failure = carried_out(module, arguments)
+            if failure:
+                raise RuntimeError(f"The installation cannot be made: {failure}")
+        if lacking := {*TABLES} - {file.name for file in RUN.rglob("*")}:
+            raise RuntimeError(f"The installation lacks {', '.join(lacking)}: {said}")
+        shutil.copytree(RUN, OTHER)
+        record = yaml.safe_load((RUN / "config.yaml").read_text())
+        record["name"] = OTHER.parent.name
+        (OTHER / "config.yaml").write_text(yaml.safe_dump(record))
+
+
+def hospital() -> None:
+    """The data set of another hospital, and the classes of its labels."""
+    draw(CLINIC, patients={"psoriasis": 8, "eczema": 7, "acne": 6}, masks="masks")
+    table = pd.read_csv(CLINIC / "table.csv", dtype=str)
+    boxes = ["1 2 9 9"] * len(table)
+    table.assign(box=boxes, tone=3, split="").to_csv(CLINIC / "table.csv", index=False)
+    MAPPING.write_text("label,class\npsoriasis,mel\neczema,nv\nacne,bcc\n")
 
 
 def used(verb: str, run: Path) -> list[str]:
@@ -80,7 +129,7 @@ def inside(folder: Path) -> Iterator[None]:
         os.chdir(before)
 
 
-def carried_out(module: str, arguments: list[str]) -> tuple[str, str | None]:
+def carried_out(module: str, arguments: Sequence[str]) -> tuple[str, str | None]:
     """Output of a command, and what is wrong with how it ended; None if nothing is."""
     said = io.StringIO()
     with (
@@ -99,150 +148,68 @@ def carried_out(module: str, arguments: list[str]) -> tuple[str, str | None]:
     return text, text if "Traceback (most recent call last)" in text else None
 
 
-# Mutations. Each damages files in the current folder and returns a description.
+def commands_for(kind: Mutation, run: Path) -> list[Command]:
+    """The commands that a kind of damage can reach."""
+    new = Path("runs/new/seed0")
+    train = ["fit", f"--config={RECIPE}", *SMALL]
+    on_clinic = [*train, "--name=new", "--data.split=Stratified", "--data.sampler=Natural"]
+    first_stage = "--trainer.callbacks.run=runs/mine/seed{seed}"
+    elsewhere = [
+        Command("experiments", [*EVALUATE_ON, str(run)], run),
+        Command("experiments", [*on_clinic, f"--data.root={CLINIC}", "--data.mask=true"], new),
+        Command("datamodules", ["verify", f"--root={CLINIC}"], new),
+        Command("datamodules", ["adopt", str(CLINIC), "--out=adopted"], new),
+        Command("datamodules", ["shard", str(CLINIC), "again", "--size=16"], new),
+    ]
+    predict = ["predict", str(run), "--images=photos"]
+    by_kind = {
+        clinic: elsewhere,
+        shards: [
+            Command("experiments", [*on_clinic, f"--data.root={SHARDS}"], new),
+            Command("datamodules", WRITE_SHARDS, new),
+        ],
+        photo: [
+            Command("experiments", predict, run),
+            Command("experiments", [*predict, "--format=isic"], run),
+            Command("experiments", ["ensemble", str(run), "--folder=photos", "--name=new"], new),
+        ],
+    }
+    train += ["--data.root=data"]
+    of_the_run = [
+        Command("experiments", used("test", run), run),
+        Command("experiments", used("predict", run), run),
+        Command("experiments", [*EVALUATE_ON, str(run)], run),
+        Command("experiments", ["decide", str(run), "--sets=Marginal"], run),
+        Command("experiments", ["ensemble", str(run), str(OTHER), "--name=new"], new),
+        Command("experiments", ["aggregate", str(run), "--name=new"], new),
+        Command("experiments", ["compare", "runs/*", "--resamples=20"], new),
+        Command("experiments", ["status"], new),
+        Command("experiments", ["card", str(run)], run),
+        Command("experiments", ["export", str(run)], run),
+        Command("experiments", [*train, f"--name={RUN.parent.name}"], RUN),
+        Command("experiments", [*train, *START, first_stage, "--name=new"], new),
+    ]
+    return by_kind.get(kind) or [
+        *of_the_run,
+        *[Command("experiments", [*train, "--name=new"], new)] * 2,
+        Command("datamodules", ["verify", "--root=data"], new),
+    ]
 
 
-def some_bytes(path: Path, chance: random.Random) -> str:
-    """Change, truncate or empty a file."""
-    content = bytearray(path.read_bytes())
-    how = chance.choice(["flips bytes of", "cuts off", "empties", "doubles"])
-    if how == "flips bytes of":
-        for _ in range(chance.randint(1, 20)):
-            content[chance.randrange(len(content))] = chance.randrange(256)
-    elif how == "cuts off":
-        del content[chance.randrange(len(content)) :]
-    elif how == "empties":
-        content.clear()
-    else:
-        content += bytes(content)
-    path.write_bytes(bytes(content))
-    return f"{how} {path}"
-
-
-def metadata(chance: random.Random) -> str:
-    """Damage the table of images."""
-    path = Path("data", METADATA)
-    table = pd.read_csv(path, dtype=str)
-    column, rows = chance.choice(list(table)), chance.sample(range(len(table)), 20)
-    how = chance.choice(["drop", "rename", "blank", "double", "odd", "encode", "separate", "bytes"])
-    if how == "bytes":
-        return some_bytes(path, chance)
-    if how == "drop":
-        table = table.drop(columns=column)
-    elif how == "rename":
-        table = table.rename(columns={column: column.upper()})
-    elif how == "blank":
-        table.loc[rows, column] = None
-    elif how == "double":
-        table = pd.concat([table, table.loc[rows]])
-    elif how == "odd":
-        table.loc[rows, column] = chance.choice(["", " ", "nan", "NV", "läsion", "0", "=1+1", "∞"])
-    encoding = chance.choice(["utf-16", "latin-1", "utf-8-sig"]) if how == "encode" else "utf-8"
-    separator = chance.choice([";", "\t", "|"]) if how == "separate" else ","
-    table.to_csv(path, index=False, encoding=encoding, errors="replace", sep=separator)
-    return f"{how} {column} of the metadata ({encoding}, {separator!r})"
-
-
-def a_picture(path: Path, chance: random.Random) -> str:
-    """Damage an image, or store it in another format."""
-    how = chance.choice(["bytes", "mode", "size", "remove", "link", "folder", "hidden", "name"])
-    if how == "bytes":
-        return some_bytes(path, chance)
-    if how == "mode":
-        mode = chance.choice(["L", "P", "CMYK", "RGBA", "LA", "I;16", "F", "1"])
-        image = Image.open(path).convert("L" if mode in ("I;16", "F") else "RGB").convert(mode)
-        image.save(path, format="PNG" if mode != "CMYK" and mode != "F" else "TIFF")
-        return f"stores {path} as {mode}"
-    if how == "size":
-        Image.new("RGB", (chance.choice([1, 2, 5000]), chance.choice([1, 3]))).save(path, "PNG")
-    elif how == "hidden":
-        shutil.copy(path, path.with_name(f"._{path.name}"))
-    elif how == "name":
-        path.rename(path.with_name(chance.choice(["a b.jpg", "ä.JPG", "x.heic", "%s,1.jpg"])))
-    else:
-        path.unlink()
-        if how == "link":
-            path.symlink_to("nowhere")
-        elif how == "folder":
-            path.mkdir()
-    return f"{how} {path}"
-
-
-def image(chance: random.Random) -> str:
-    folder = Path("data", chance.choice([*IMAGE_FOLDERS, MASK_FOLDER]))
-    return a_picture(chance.choice(sorted(folder.iterdir())), chance)
-
-
-def photo(chance: random.Random) -> str:
-    return a_picture(chance.choice(sorted(Path("photos").iterdir())), chance)
-
-
-def run_folder(chance: random.Random) -> str:
-    """Damage a file of the run, or move or copy the run."""
-    how = chance.choice(["bytes", "remove", "move", "copy", "beside"])
-    if how == "beside":
-        shutil.copytree(OTHER, RUN.with_name("seed1"))
-        return "copies another run beside it"
-    if how in ("move", "copy"):
-        target = Path("runs", "archived")
-        shutil.copytree(RUN.parent, target)
-        if how == "move":
-            shutil.rmtree(RUN.parent)
-            shutil.copytree(OTHER.parent, RUN.parent)  # another run has its name now
-        return f"{how} the run to {target}"
-    path = chance.choice(sorted(p for p in RUN.iterdir() if p.is_file() and p.stat().st_size))
-    if how == "remove":
-        path.unlink()
-        return f"removes {path}"
-    return some_bytes(path, chance)
-
-
-OPTIONS = (
-    "data.size", "data.batch_size", "data.num_workers", "data.split.test_images",
-    "data.split.val_images", "data.split.seed", "seed_everything", "trainer.max_epochs",
-    "trainer.max_steps", "trainer.max_time", "trainer.devices", "trainer.limit_train_batches",
-    "trainer.limit_val_batches", "trainer.accumulate_grad_batches", "trainer.log_every_n_steps",
-    "trainer.check_val_every_n_epoch", "trainer.val_check_interval", "trainer.gradient_clip_val",
-    "trainer.precision", "trainer.logger", "trainer.strategy", "trainer.accelerator", "name",
-    "model.network.name", "model.network.drop_rate", "model.network.weights",
-    "model.optimizer.lr", "model.optimizer.weight_decay", "data.task", "data.mask", "data.root",
-    "trainer.enable_checkpointing",
-)  # fmt: skip
-VALUES = (
-    "0", "-1", "1", "2", "7", "0.5", "1e9", "4294967296", "true", "false", "null", "", "nan", "inf",
-    "nothing", "a/b", "a:b#c?d", "../up", "melanoma", "test_vit", "vit_tiny_patch16_224", "bf16",
-    "16-mixed", "64", "cpu", "gpu", "mps", "auto", "ddp", "00:00:00:05", "[1, 2]", "data", "runs",
-)  # fmt: skip
-
-
-def drawn_options(chance: random.Random) -> list[str]:
-    chosen = chance.sample(OPTIONS, chance.choice([1, 1, 1, 2]))
-    return [f"--{option}={chance.choice(VALUES)}" for option in chosen]
-
-
-MUTATIONS: tuple[Mutation, ...] = (metadata, image, photo, run_folder)
-
-
-def command(chance: random.Random, damaged: str) -> tuple[str, list[str], Path]:
-    """A module, its arguments, and the only run folder it may write to."""
+def command(chance: random.Random, kind: Mutation) -> Command:
+    """A command that the damage can reach."""
     archived, new = Path("runs/archived/seed0"), Path("runs/new/seed0")
     run = archived if archived.exists() and chance.random() < 0.7 else RUN
-    train = ["fit", f"--config={RECIPE}", "--data.root=data", *SMALL]
-    if damaged == "options":
-        return "experiments", [*train, "--name=new", *drawn_options(chance)], new
-    uses = [
-        ("experiments", used("test", run), run),
-        ("experiments", used("predict", run), run),
-        ("experiments", [*train, "--name=new"], new),
-        ("experiments", [*train, f"--name={RUN.parent.name}"], RUN),
-    ]
-    tools = [
-        ("datamodules", ["verify", "--root=data"], new),
-        ("experiments", ["compare", "runs/*", "--resamples=20"], new),
-        ("experiments", ["status"], new),
-        ("experiments", ["card", str(run)], run),
-    ]
-    return chance.choice(uses * 2 + tools)
+    if kind is not options:
+        return chance.choice(commands_for(kind, run))
+    if chance.random() < 0.6:
+        train = ["fit", f"--config={RECIPE}", "--data.root=data", *SMALL, "--name=new"]
+        return Command("experiments", [*train, *drawn_options(chance)], new)
+    verb, option = chance.choice(USES)
+    given = [verb, f"--{option}={chance.choice(VALUES)}"]
+    if verb == "evaluate" and option not in ("on", "checkpoint"):
+        given.append(f"--on={CLINIC}")
+    return Command("experiments", [*given, "runs/*" if verb == "compare" else str(run)], run)
 
 
 def whole(path: Path) -> bool:
@@ -257,7 +224,7 @@ def digests(but: Path) -> dict[str, str]:
     """Digests of the files of all run folders except one."""
     found = {}
     for folder in Path("runs").glob("*/seed*"):
-        if folder != but:
+        if folder.resolve() != but.resolve():
             files = sorted(p for p in folder.rglob("*") if p.is_file() and p.name != ".lock")
             content = b"".join(str(p).encode() + p.read_bytes() for p in files)
             found[str(folder)] = hashlib.sha256(content).hexdigest()
@@ -271,9 +238,9 @@ def try_one(installation: Path, number: int, seed: int) -> str | None:
         folder = Path(temporary, "copy")
         shutil.copytree(installation, folder, symlinks=True)
         with inside(folder):
-            kind = chance.choice(["options", *MUTATIONS])
-            did = "draws options" if isinstance(kind, str) else kind(chance)
-            module, arguments, target = command(chance, kind if isinstance(kind, str) else "")
+            kind = chance.choice(MUTATIONS)
+            did = kind(chance)
+            module, arguments, target = command(chance, kind)
             results = [p for p in Path("runs").rglob("*") if p.name in TABLES and readable(p)]
             others = digests(target)
             said, failure = carried_out(module, arguments)
@@ -300,17 +267,17 @@ def main() -> None:
     parser.add_argument("--mutations", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--first", type=int, default=0, help="number of the first mutation")
-    options = parser.parse_args()
+    given = parser.parse_args()
     os.environ.setdefault("WANDB_MODE", "disabled")
     logging.disable()
     failures = 0
     with tempfile.TemporaryDirectory() as installation:
         prepare(Path(installation))
-        for number in range(options.first, options.first + options.mutations):
-            if failure := try_one(Path(installation), number, options.seed):
+        for number in range(given.first, given.first + given.mutations):
+            if failure := try_one(Path(installation), number, given.seed):
                 failures += 1
                 print(f"FAIL {failure}\n", flush=True)
-    print(f"{options.mutations} mutations, {failures} failed")
+    print(f"{given.mutations} mutations, {failures} failed")
     sys.exit(failures > 0)
 
 
