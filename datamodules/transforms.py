@@ -92,14 +92,15 @@ class Augment(RandomTransform):
         rotation: Largest angle, in degrees. The default allows any, because lesions have no
             canonical orientation; 0 turns rotation off.
         zoom: Range of the magnification, drawn uniformly on a log scale. (1, 1) turns zoom off.
-        shift: Largest translation, as a share of the image's side. 0 turns shifts off.
+        shift: Largest translation, as a share of the image's side, at least 0. 0 turns shifts off.
         brightness: Half width b of the range [1 - b, 1 + b] of the brightness factor, in [0, 1].
             0 leaves the brightness unchanged.
         contrast: Half width of the range of the contrast factor, about the mean luminance of the
             image, in [0, 1]. 0 leaves the contrast unchanged.
         saturation: Half width of the range of the saturation factor, about the luminance of each
             pixel, in [0, 1]. 0 leaves the saturation unchanged.
-        operations: Number of operations of RandAugment, which follow. 0 turns RandAugment off.
+        operations: Number of operations of RandAugment, which follow, at least 0. 0 turns
+            RandAugment off.
         magnitude: Strength of these operations, in [0, 1].
         erasing: Probability that a rectangle of an image is replaced by noise, in [0, 1]. Mask and
             saliency are not erased. 0 turns random erasing off.

@@ -54,10 +54,11 @@ class RandomCrop(RandomTransform):
         ratio: Range of the crop's width over its height, drawn uniformly on a log scale.
         jitter: Half width j of the range [1 - j, 1 + j] of the factors of brightness, contrast
             and saturation, in [0, 1]. 0 leaves the colors unchanged.
-        operations: Number of operations of RandAugment. 0 turns RandAugment off.
+        operations: Number of operations of RandAugment, at least 0. 0 turns RandAugment off.
         magnitude: Strength of these operations, in [0, 1].
-        gray: Probability that an image loses its colors. 0 keeps all colors.
-        blur: Share of the batch that is blurred by a Gaussian, drawn anew each time. 0 blurs none.
+        gray: Probability that an image loses its colors, in [0, 1]. 0 keeps all colors.
+        blur: Share of the batch that is blurred by a Gaussian, in [0, 1], drawn anew each time. 0
+            blurs none.
         sigma: Range of the Gaussian's standard deviation, in 224ths of the image's height.
 
     Examples:

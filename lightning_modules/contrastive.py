@@ -35,7 +35,7 @@ class ContrastiveClassifier(DiagnosticLearner):
         criterion: Loss of the anchors' logits (B, K) for labels (B,), which is added; None if the
             contrastive loss trains the classifier, as PaCo's does.
         weight: Weight of the contrastive loss, at least 0; that of the criterion is 1.
-        queue_size: Number of keys Q in the queue; 0 is no queue.
+        queue_size: Number of keys Q in the queue, at least 0; 0 is no queue.
         momentum: Momentum m of the key network, in [0, 1]; None is no key network.
         key_logits: Logits of the second views when they are anchors, that is without a key network:
             those of their ``own`` features, or those of the first views again (``query``). SPMix's

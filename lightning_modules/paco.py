@@ -23,7 +23,7 @@ class PaCo(ContrastiveClassifier):
         network: Encoder, classifier and projector. Published projectors have 2 layers with ``norm``
             ``hidden`` for PaCo, and 3 layers without norm for GPaCo.
         contrastive: Contrastive loss; in the papers :class:`~lightning_modules.losses.PaCoLoss`.
-        queue_size: Number of keys Q in the queue; 0 is no queue.
+        queue_size: Number of keys Q in the queue, at least 0; 0 is no queue.
         momentum: Momentum m of the key network, in [0, 1]; None is GPaCo.
         **kwargs: As for :class:`~lightning_modules.ContrastiveClassifier`.
     """

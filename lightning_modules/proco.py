@@ -28,7 +28,7 @@ class ProCo(ContrastiveClassifier):
         contrastive: Contrastive loss, such as
             :class:`~lightning_modules.losses.BalancedContrastiveLoss`.
         num_classes: Number of classes K; the command line takes it from the data.
-        queue_size: Number of keys Q in the queue; 0 is no queue.
+        queue_size: Number of keys Q in the queue, at least 0; 0 is no queue.
         momentum: Momentum m of the key network, in [0, 1]; None is no key network.
         prototype_momentum: Weight of the old prototype when its class is in the batch, in [0, 1).
         **kwargs: As for :class:`~lightning_modules.ContrastiveClassifier`.

@@ -59,6 +59,10 @@ def said(lesions, monkeypatch):
         ("--trainer.limit_train_batches=-1", "out of range"),
         ("--trainer.limit_train_batches=1.5", "out of range"),
         (f"{SCHEDULE}ReduceLROnPlateau", "set it to a schedule over the steps"),
+        (
+            "--model.optimizer=torch.optim.LBFGS",
+            "out of range: LBFGS doesn't support per-parameter",
+        ),
         ("--model.optimizer.lr=-1", "out of range: Invalid learning rate: -1"),
         ("--trainer.val_check_interval=1000", "out of range"),
         ("--trainer.limit_val_batches=0", "would have no best.ckpt: leave it out"),

@@ -40,8 +40,8 @@ class AttentionMaps(Looker):
     random numbers, gradients and statistics stay the same.
 
     Args:
-        every_n_epochs: Interval between validation figures in epochs; 0 draws none.
-        images_per_class: Number of images per class to draw.
+        every_n_epochs: Interval between validation figures in epochs, at least 0; 0 draws none.
+        images_per_class: Number of images per class to draw, at least 0.
         scored_per_class: Number of images per class to measure, including those drawn.
         mistakes: Number of mistakes to draw.
         dirpath: Run folder; set by the command line.

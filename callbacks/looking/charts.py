@@ -28,7 +28,7 @@ class Charts(Looker):
     probabilities. After a test the names start with ``test/``.
 
     Args:
-        images_per_class: Number of images per class in the table.
+        images_per_class: Number of images per class in the table, at least 0.
     """
 
     def __init__(self, images_per_class: int = 8) -> None:

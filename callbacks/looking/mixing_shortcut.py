@@ -33,7 +33,7 @@ class MixingShortcut(Looker):
     has at least half of the weight.
 
     Args:
-        images: Maximum number of validation images per class.
+        images: Maximum number of validation images per class, at least 1.
     """
 
     def __init__(self, images: int = 20) -> None:

@@ -24,8 +24,9 @@ class Reconstructions(Looker):
     and ``test/reconstructions`` on W&B.
 
     Args:
-        images_per_class: Number of rows: the first images of each class on the first process.
-        latent_channels: Number of latent channels to draw.
+        images_per_class: Number of rows, at least 1: the first images of each class on the first
+            process.
+        latent_channels: Number of latent channels to draw, at least 0.
         gain: Factor that makes the differences visible.
         dirpath: Run folder; set by the command line.
     """

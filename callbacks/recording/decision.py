@@ -213,8 +213,8 @@ class LogitAdjustment(Rule):
     A class without training images has no prior: its offset is 0, the smallest of all.
 
     Args:
-        tau: Strength of the adjustment. 1 is best for balanced accuracy if the network is
-            calibrated; 0 is the arg-max.
+        tau: Strength of the adjustment, at least 0. 1 is best for balanced accuracy if the network
+            is calibrated; 0 is the arg-max.
     """
 
     def __init__(self, tau: float = 1.0) -> None:

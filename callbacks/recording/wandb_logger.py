@@ -47,7 +47,7 @@ class ResilientWandbLogger(WandbLogger):
         save_dir: Run folder.
         mode: "auto" as above, or a mode of W&B; "online" skips the search for a server, but still
             falls back on offline logging.
-        finish_timeout: Time limit for the upload at the end of a run, in seconds.
+        finish_timeout: Time limit for the upload at the end of a run, at least 0, in seconds.
     """
 
     _running: ClassVar[ResilientWandbLogger | None] = None

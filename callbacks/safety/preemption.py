@@ -29,8 +29,8 @@ class Preemption(RunCallback):
     middle of a step, or not at all.
 
     Args:
-        every_n_steps: Number of steps between additional saves of ``last.ckpt``, for crashes, which
-            give no warning; None saves after epochs only.
+        every_n_steps: Number of steps, at least 1, between additional saves of ``last.ckpt``, for
+            crashes, which give no warning; None saves after epochs only.
         dirpath: Run folder; set by the command line.
     """
 

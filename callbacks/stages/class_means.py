@@ -23,7 +23,7 @@ class ClassMeans(RunCallback):
 
     Args:
         classifier: Dotted name of the classifier in the module.
-        images: Largest number of images of each class, drawn by the seed of the run.
+        images: Largest number of images of each class, at least 1, drawn by the seed of the run.
         dirpath: Run folder; set by the command line.
 
     Raises:

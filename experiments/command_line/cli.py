@@ -30,12 +30,14 @@ from callbacks.safety.preemption import Preemption
 from callbacks.safety.progress import epochs_done, reached
 from datamodules import LesionData
 from experiments.command_line.failures import for_users
+from experiments.command_line.links import link_model_to_data
 from experiments.command_line.mistakes import clarified
 from experiments.command_line.options import (
     refuse_training,
     refuse_values,
     without_initial_weights,
 )
+from experiments.command_line.ranges import refuse_out_of_range
 from experiments.recipes import BASE, layered
 from experiments.running.place import moved_from, refuse_contradictions, run_dir, run_group, run_id
 from experiments.running.resume import resume_from
@@ -68,38 +70,24 @@ class Parser(LightningArgumentParser):
             self.described = theclass
         return super().add_class_arguments(theclass, nested_key, *args, **kwargs)
 
+    def parse_args(
+        self, args: Sequence[str] | None = None, *more: Any, **options: Any
+    ) -> Namespace:  # type: ignore[override]
+        """Parse arguments, with ``None`` as another word for ``null``.
+
+        jsonargparse passes a null on as ``None`` to the parsers of nested classes, which would take
+        it for a text or a path.
+        """
+        given = sys.argv[1:] if args is None else args
+        words = [f"{word[:-4]}null" if word.endswith("=None") else word for word in given]
+        parsed: Namespace = super().parse_args(words, *more, **options)
+        return parsed
+
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         # Exits even where jsonargparse would pass the error to an outer parser, whose message is
         # longer and does not name the option.
         sys.stderr.write(f"error: {clarified(self, message, self.described)}\n")
         sys.exit(2)
-
-
-def link_model_to_data(parser: LightningArgumentParser) -> None:
-    """Give the model the classes, their groups and counts, and the image size of the data."""
-    for source, target in (
-        ("class_names", "class_names"),
-        ("class_names", "network.init_args.class_names"),
-        ("shots", "shots"),
-        ("taxonomy", "network.init_args.taxonomy"),
-        ("descriptions", "network.init_args.descriptions"),
-        ("batches_per_epoch", "batches_per_epoch"),
-        ("num_classes", "num_classes"),
-        ("num_classes", "network.init_args.num_classes"),
-        ("num_classes", "network.init_args.network.init_args.num_classes"),
-        ("size", "network.init_args.size"),
-        ("size", "network.init_args.encoder.init_args.size"),
-        ("size", "network.init_args.network.init_args.size"),
-        ("size", "network.init_args.network.init_args.encoder.init_args.size"),
-        ("size", "network.init_args.towers.init_args.encoder.init_args.size"),
-        ("num_classes", "mix.init_args.num_classes"),
-        ("class_counts", "mix.init_args.class_counts"),
-        ("class_counts", "criterion.init_args.class_counts"),
-        ("class_counts", "contrastive.init_args.class_counts"),
-        ("num_classes", "contrastive.init_args.num_classes"),
-    ):
-        model = f"model.init_args.{target}"
-        parser.link_arguments(f"data.{source}", model, apply_on="instantiate")
 
 
 class ExperimentCLI(LightningCLI):
@@ -164,6 +152,9 @@ class ExperimentCLI(LightningCLI):
             refuse_training(options)
         else:
             refuse_contradictions(options)
+            refuse_out_of_range(
+                {"trainer": {"callbacks": options.as_dict()["trainer"]["callbacks"]}}
+            )
             if options.ckpt_path:
                 without_initial_weights(options.model)
 

@@ -10,6 +10,7 @@ from jsonargparse import Namespace
 
 from callbacks.errors import RunError
 from callbacks.run_folder import CONFIG
+from experiments.command_line.ranges import refuse_out_of_range
 from experiments.running.place import recorded, refuse_name, run_dir
 
 MAX_SEED = 2**32 - 1  # NumPy's limit
@@ -40,6 +41,7 @@ def refuse_training(config: Namespace) -> None:
     refuse_name(config.name)
     _refuse_renamed(config)
     _at_least(config, TRAINING_MINIMA)
+    refuse_out_of_range(config.as_dict())
     for key in LIMITS:
         if (limit := config.get(key)) is not None and limit < 1 and limit != -1:
             raise RunError(f"--{key}={limit} trains nothing: set 1 or more, or -1 for no limit.")

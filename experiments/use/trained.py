@@ -30,9 +30,9 @@ from datamodules.pixels import read_rgb, reason, to_rgb
 from experiments.command_line.cli import (
     MEMBERS,
     ExperimentCLI,
-    link_model_to_data,
     run_command,
 )
+from experiments.command_line.links import link_model_to_data
 from experiments.command_line.options import without_initial_weights
 from experiments.use.apply import ONE_PROCESS, recorded
 from lightning_modules import Compression, Learner

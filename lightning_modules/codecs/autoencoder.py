@@ -61,7 +61,7 @@ class Autoencoder(Codec):
     each 4 x 4 pixels and their sum the image, as in JPEG without its rounding.
 
     Args:
-        latent_channels: Number of channels C of the latent.
+        latent_channels: Number of channels C of the latent, at least 1.
         width: Number of channels of the layers between; 12 hold the values of 2 x 2 pixels.
         physical: Layer before the first, with an attribute ``channels``, such as
             :class:`EdgeFilter`; its first three channels replace the colors.

@@ -73,8 +73,8 @@ class ScaleHyperprior(Codec):
     Training starts from a linear code of coarse cosines, see :func:`initialize_with_cosines`.
 
     Args:
-        width: Number of channels of the layers, the paper's N.
-        latent_channels: Number of channels C of the latent, the paper's M.
+        width: Number of channels of the layers, at least 1; the paper's N.
+        latent_channels: Number of channels C of the latent, at least 1; the paper's M.
 
     Shape:
         Images (B, 3, H, W), H and W multiples of 16, to latent (B, C, H / 16, W / 16) and back.

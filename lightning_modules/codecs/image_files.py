@@ -30,7 +30,7 @@ class FileCodec(Codec):
     rate varies, such as the hyperprior.
 
     Args:
-        bits_per_pixel: Largest number of bits per pixel of a file; 4 is 6x.
+        bits_per_pixel: Largest number of bits per pixel of a file, above 0; 4 is 6x.
         quality: Quality of all files, from 0 to 100, in place of ``bits_per_pixel``.
     """
 

@@ -28,7 +28,8 @@ class KMeans(Codec):
 
     Args:
         k: Number of colors of a palette, at least 1.
-        iterations: Number of Lloyd iterations of assignment and means; 0 keeps the seeds.
+        iterations: Number of Lloyd iterations of assignment and means, at least 0; 0 keeps
+            the seeds.
 
     Examples:
         >>> reconstruction = KMeans(k=4)(torch.rand(1, 3, 16, 16))

@@ -20,7 +20,7 @@ class BalancedContrastiveLoss(SupConLoss):
 
     Args:
         num_classes: Number of classes K; the command line takes it from the data.
-        temperature: Temperature T; 0.07 in the published code, 0.1 in the paper.
+        temperature: Temperature T, greater than 0; 0.07 in the published code, 0.1 in the paper.
 
     Shape:
         As :class:`SupConLoss`.

@@ -55,8 +55,8 @@ class SoftmaxEqualizationLoss(SampleLoss):
         class_counts: Training images per class, N_c; the command line takes them from the data.
         threshold: Share of the training images, in [0, 1], below which a class is rare; 0 gives
             cross-entropy. See :class:`EqualizationLoss`.
-        gamma: Probability of b_k = 1, sampled for each image and class; 0 gives cross-entropy. At
-            1, rare classes learn from their own images only.
+        gamma: Probability of b_k = 1, in [0, 1], sampled for each image and class; 0 gives
+            cross-entropy. At 1, rare classes learn from their own images only.
         **kwargs: As for :class:`SampleLoss`.
 
     Examples:

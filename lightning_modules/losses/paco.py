@@ -38,8 +38,8 @@ class PaCoLoss(ContrastiveLoss):
         beta: Weight of the center of the label; 0 with alpha 1 leaves centers only in the
             denominator.
         gamma: Weight of a key in the denominator.
-        temperature: Temperature T of the cosines.
-        supt: Temperature of the class-center logits.
+        temperature: Temperature T of the cosines, greater than 0.
+        supt: Temperature of the class-center logits, greater than 0.
 
     Shape:
         A :class:`~lightning_modules.losses.contrastive.ContrastiveBatch` to a scalar, the mean

@@ -32,7 +32,7 @@ class SeesawLoss(SampleLoss):
             their number K is used.
         p: Exponent of the mitigation, at least 0; 0 is none.
         q: Exponent of the compensation, at least 0; 0 is none. p = q = 0 gives cross-entropy.
-        eps: Smallest divisor of the quotient of probabilities.
+        eps: Smallest divisor of the quotient of probabilities, greater than 0.
         **kwargs: As for :class:`SampleLoss`.
 
     Attributes:

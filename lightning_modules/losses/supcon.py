@@ -18,7 +18,7 @@ class SupConLoss(ContrastiveLoss):
     also multiplies it by T / 0.07, which is 1 at its default T.
 
     Args:
-        temperature: Temperature T of the cosines.
+        temperature: Temperature T of the cosines, greater than 0.
 
     Shape:
         A :class:`~lightning_modules.losses.contrastive.ContrastiveBatch` to a scalar, the same in

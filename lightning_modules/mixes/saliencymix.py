@@ -19,7 +19,7 @@ class SaliencyMix(CutMix):
     (https://github.com/afm-shahab-uddin/SaliencyMix, ``saliencymix.py``).
 
     Args:
-        alpha: Parameter of the Beta distribution, as for :class:`CutMix`.
+        alpha: Parameter of the Beta distribution, above 0, as for :class:`CutMix`.
         probability: Probability of mixing, in [0, 1]; 0.5 in the paper.
         per_image: Whether to draw lambda and the decision to mix for each image instead of once per
             batch.

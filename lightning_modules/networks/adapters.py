@@ -30,7 +30,7 @@ class LoRA(Adapter):
     whole. The paper updates those of queries and values separately.
 
     Args:
-        rank: Rank r of the updates.
+        rank: Rank r of the updates, at least 1.
         alpha: Scale of the updates, which are multiplied by alpha / r.
         layers: Last names of the linear layers: ``qkv`` and ``proj`` of the attention, ``fc1`` and
             ``fc2`` of the MLP.
@@ -100,7 +100,7 @@ class AdaptFormer(Adapter):
     same applies to the bottleneck.
 
     Args:
-        bottleneck: Width of the bottleneck; 64 in the paper.
+        bottleneck: Width of the bottleneck, at least 1; 64 in the paper.
         scale: Factor s of the bottleneck, 0.1 in the paper; None learns one for each block, which
             starts from 1, as in the code of LIFT.
     """

@@ -72,8 +72,8 @@ class AttentionDecoder(TimmNetwork, HierarchicalNetwork):
         taxonomy: Tree of the classes, see :class:`Taxonomy`; the command line takes it from the
             data.
         depth: Number of levels of the :class:`Taxonomy` and of steps T of the decoder, 1 to 3.
-        hidden: Size H of the LSTM's hidden state.
-        embed_dim: Dimension E of the embedding of nodes.
+        hidden: Size H of the LSTM's hidden state, at least 1.
+        embed_dim: Dimension E of the embedding of nodes, at least 1.
         reduction: Factor by which the channel attention narrows the features.
         level_masked: Whether a step may only choose nodes of its own level. In the paper it may
             choose any node.

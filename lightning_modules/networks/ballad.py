@@ -145,7 +145,7 @@ class BALLADNetwork(Network):
             takes them from the data.
         adapter: Whether to add the adapter of the second phase.
         ratio: Weight r of the adapter, in [0, 1]; 0 gives the logits of the first phase.
-        scale: Largest logit.
+        scale: Largest logit, greater than 0.
 
     Shape:
         Images (B, 3, H, W) in [0, 1] to logits (B, K) in [-scale, scale], float32.

@@ -23,8 +23,8 @@ class ContrastiveNetwork(Network):
     Args:
         encoder: Network from images to vectors (B, C); its classifier is removed.
         num_classes: Number of classes K; the command line takes it from the data.
-        embedding: Dimension D of the embeddings.
-        hidden: Width of the hidden layers of projector and predictor; None is C.
+        embedding: Dimension D of the embeddings, at least 1.
+        hidden: Width of the hidden layers of projector and predictor, at least 1; None is C.
         layers: Number of linear layers of the projector, with ReLUs in between; 0 is no
             projector, for methods that only train encoder and classifier.
         norm: Batch norm of projector and predictor; None is none. ``hidden``: before every ReLU,
@@ -106,7 +106,7 @@ class CosineClassifier(nn.Linear):
     Args:
         width: Size C of the vectors.
         num_classes: Number of classes K.
-        scale: Largest logit; 30 in BCL's published code.
+        scale: Largest logit, greater than 0; 30 in BCL's published code.
 
     Shape:
         Vectors (B, C) to logits (B, K) in [-scale, scale].
@@ -134,7 +134,7 @@ class BCLNetwork(ContrastiveNetwork):
     Args:
         encoder: As for :class:`ContrastiveNetwork`.
         num_classes: Number of classes K; the command line takes it from the data.
-        embedding: Dimension D of the embeddings.
+        embedding: Dimension D of the embeddings, at least 1.
         **kwargs: As for :class:`ContrastiveNetwork`; BCL has no predictor.
     """
 

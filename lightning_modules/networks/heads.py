@@ -55,7 +55,7 @@ class MLPHead(Head):
     Args:
         width: Size C of the vectors.
         num_classes: Number of classes K.
-        hidden: Size of the hidden layer.
+        hidden: Size of the hidden layer, at least 1.
         drop_rate: Dropout probability of the hidden layer's elements, in [0, 1).
     """
 

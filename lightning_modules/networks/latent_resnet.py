@@ -19,7 +19,7 @@ class LatentResNet(TimmNetwork):
 
     Args:
         name: timm's name of a ResNet.
-        latent_channels: Channels C of the latent.
+        latent_channels: Channels C of the latent, at least 1.
         num_classes: Number of classes K; the command line takes it from the data.
         **kwargs: As for :class:`TimmNetwork`.
 

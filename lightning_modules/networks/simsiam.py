@@ -17,8 +17,8 @@ class SimSiamNetwork(nn.Module):
 
     Args:
         encoder: Network from images to vectors (B, C); its classifier is removed.
-        embedding: Dimension D of the embeddings.
-        hidden: Width of the hidden layer of the predictor; a quarter of D in the paper.
+        embedding: Dimension D of the embeddings, at least 1.
+        hidden: Width of the hidden layer of the predictor, at least 1; a quarter of D in the paper.
 
     Shape:
         Images (B, 3, H, W) in [0, 1] to embeddings z (B, D).
