@@ -88,7 +88,7 @@ def prepare(folder: Path) -> None:
         fit = ["fit", f"--config={RECIPE}", f"--name={RUN.parent.name}", "--data.root=data", *SMALL]
         for module, arguments in (
             ("experiments", fit),
-            ("experiments", ["decide", str(RUN), "--sets=ClassConditional"]),
+            ("experiments", ["decide", str(RUN), "--rule=ArgMax", "--sets=Marginal"]),
             ("experiments", used("test", RUN)),
             ("experiments", ["predict", str(RUN), "--images=photos", "--format=isic"]),
             ("experiments", [*EVALUATE_ON, str(RUN)]),
