@@ -11,7 +11,7 @@ from typing import Any
 class Leavable(io.FileIO):
     """Output to a pipe. When its reader is gone, as in ``| head``, the rest is discarded."""
 
-    def write(self, data: Any) -> int:  # type: ignore[override]
+    def write(self, data: Any) -> int:
         try:
             return super().write(data)
         except BrokenPipeError:
@@ -29,5 +29,11 @@ def outlive_readers() -> None:
             continue
         stream.flush()
         buffer = io.BufferedWriter(Leavable(stream.fileno(), "w", closefd=False))
-        kept = {"encoding": stream.encoding, "errors": "backslashreplace"}
-        setattr(sys, name, io.TextIOWrapper(buffer, **kept, line_buffering=stream.line_buffering))
+        text = io.TextIOWrapper(
+            buffer,
+            encoding=stream.encoding,
+            errors="backslashreplace",
+            line_buffering=stream.line_buffering,
+            write_through=stream.write_through,
+        )
+        setattr(sys, name, text)
