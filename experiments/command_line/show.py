@@ -57,7 +57,7 @@ def options(name: str) -> str:
 
 def header(path: Path) -> str:
     """The comment at the top of a recipe."""
-    lines = path.read_text().splitlines()
+    lines = path.read_text("utf-8").splitlines()
     return "\n".join(line.removeprefix("#").strip() for line in lines if line.startswith("#"))
 
 

@@ -32,7 +32,7 @@ def main() -> None:
     parser = CommandParser("List the recipes by family, as Markdown.")
     parser.add_argument("--write", action="store_true", help=f"Write {README.name} beside them.")
     if parser.parse_args(sys.argv[1:]).write:
-        README.write_text(index())
+        README.write_text(index(), encoding="utf-8")
         print(f"Wrote {README}")
     else:
         print(index(), end="")
@@ -40,7 +40,7 @@ def main() -> None:
 
 def index() -> str:
     """The index in Markdown: one table per family."""
-    results = measured(SOURCES.read_text())
+    results = measured(SOURCES.read_text("utf-8"))
     families: dict[str, list[Path]] = {}
     for path in recipes().values():
         families.setdefault(path.parent.name, []).append(path)
@@ -52,7 +52,7 @@ def index() -> str:
 def header(path: Path) -> str:
     """The prose of a recipe's header in one line, without options and commands."""
     lines = []
-    for line in path.read_text().splitlines():
+    for line in path.read_text("utf-8").splitlines():
         if not line.startswith("#"):
             break
         if not line.startswith("#  "):
