@@ -93,7 +93,7 @@ def _mapped(path: Path) -> tuple[pd.DataFrame, str] | None:
         table, metadata = map_arrow(path)
         stamps = json.loads(metadata[STAMPS])
         current = _stamps(stamps)
-    except (OSError, ValueError, KeyError):
+    except Exception:  # of any kind, where the file is damaged
         return None
     key = hashlib.sha256(metadata[STAMPS]).hexdigest()
     return (table, f"{path.name} {key}") if current == stamps else None

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import pandas as pd
 import yaml
 from filelock import FileLock
 
-from datamodules.cache import cache_folder
+from datamodules.cache import cache_folder, user_cache
 from datamodules.classes import Classes, read_yaml
 from datamodules.data_folder import DataFolder
 from datamodules.errors import DataError
@@ -45,15 +46,19 @@ class ShardFolder(DataFolder):
     def __init__(self, root: Path) -> None:
         super().__init__(root)
         options = read_yaml(root / DATASET)
-        self.limit = int(options.get("cache_gb", CACHE_GB) * 1e9)
+        gigabytes = options.get("cache_gb", CACHE_GB)
+        if type(gigabytes) not in (int, float) or not 0 < gigabytes < float("inf"):
+            raise DataError(
+                f"{root / DATASET}: `cache_gb` is {gigabytes!r}: set it to more than 0."
+            )
+        self.limit = int(gigabytes * 1e9)
         self.is_local = not isinstance(options[SHARDS], str)
         self.store = ObjectStore(str(root) if self.is_local else options[SHARDS])
-        self.record: Mapping[str, Any] = (
-            options if self.is_local else yaml.safe_load(self.store.read(DATASET))
-        )
-        if not isinstance(self.record.get(SHARDS), Mapping):
+        self.record: Mapping[str, Any] = options if self.is_local else _parsed(self.store)
+        if not _is_complete(self.record.get(SHARDS)):
             raise DataError(
-                f"{self.store.url} has no shards: write them with `python -m datamodules shard`."
+                f"{self.store.url} has no shards, or an incomplete record of them: write them with "
+                "`python -m datamodules shard`."
             )
         self.shards: Mapping[str, Any] = self.record[SHARDS]
         self.images_per_shard = self.shards["images"]
@@ -68,7 +73,7 @@ class ShardFolder(DataFolder):
         return bool(self.shards["synthetic"])
 
     def read_table(self) -> pd.DataFrame:
-        return map_arrow(self._copies(None).fetch(self.shards["table"]))[0]
+        return self._copies(None).read(self.shards["table"], lambda path: map_arrow(path)[0])
 
     def file_names(self, kind: str, rows: pd.DataFrame) -> pd.Series[str]:
         return pd.Series(None, rows.index, dtype="str")
@@ -88,12 +93,12 @@ class ShardFolder(DataFolder):
 
     def read_masks(self, rows: pd.DataFrame, size: int) -> np.ndarray | None:
         source = rows["source"].iloc[0]
-        if "mask" not in self.shards["arrays"][source]:
+        if "mask" not in self.shards["arrays"].get(source, {}):
             return None
         return self._array(source, "mask", None)[rows["row"].to_numpy()]
 
     def _array(self, source: str, name: str, cache_dir: Path | None) -> ShardedArray:
-        prefixes = self.shards["arrays"][source]
+        prefixes = self.shards["arrays"].get(source, {})
         if name not in prefixes:
             option = " --saliency" if name == "saliency" else ""
             raise DataError(
@@ -109,7 +114,34 @@ class ShardFolder(DataFolder):
 
     def _copies(self, cache_dir: Path | None) -> LocalCopies:
         folder = self.root if self.is_local else cache_folder(self.root, cache_dir)
+        if not (self.is_local or cache_dir or _is_writable(folder)):
+            folder = user_cache()
         return LocalCopies(self.store, folder, self.limit)
+
+
+def _parsed(store: ObjectStore) -> Mapping[str, Any]:
+    """The ``dataset.yaml`` of the shards, empty if it is something else."""
+    try:
+        record = yaml.safe_load(store.read(DATASET))
+    except (UnicodeError, yaml.YAMLError):
+        return {}
+    return record if isinstance(record, Mapping) else {}
+
+
+def _is_complete(shards: Any) -> bool:
+    """Whether the record of shards has all that is needed to read them."""
+    return (
+        isinstance(shards, Mapping)
+        and all(type(shards.get(key)) is int and shards[key] > 0 for key in ("images", "size"))
+        and isinstance(shards.get("table"), str)
+        and isinstance(shards.get("arrays"), Mapping)
+        and all(isinstance(prefixes, Mapping) for prefixes in shards["arrays"].values())
+        and "synthetic" in shards
+    )
+
+
+def _is_writable(folder: Path) -> bool:
+    return os.access(folder if folder.exists() else folder.parent, os.W_OK)
 
 
 class ShardedArray:
@@ -158,12 +190,29 @@ class LocalCopies:
 
     def open(self, name: str) -> np.ndarray:
         """The array in an object, mapped from its copy; downloaded first if there is none."""
+        # A mapped copy stays readable when another process removes the file.
+        return self.read(name, partial(np.load, mmap_mode="r"))
+
+    def read(self, name: str, reader: Callable[[Path], Any]) -> Any:
+        """What a function reads from the copy of an object; a damaged copy is downloaded again.
+
+        Raises:
+            DataError: The object cannot be read, or is damaged.
+        """
         while True:
+            path = self.fetch(name)
             try:
-                # A mapped copy stays readable when another process removes the file.
-                return np.load(self.fetch(name), mmap_mode="r")
+                return reader(path)
             except FileNotFoundError:
                 continue  # removed since it was found
+            except (OSError, ValueError, EOFError) as error:
+                is_original = self.store.url == self.folder.resolve().as_uri()
+                if is_original or self.store.size(name) == path.stat().st_size:
+                    raise DataError(
+                        f"{self.store.url}/{name} is damaged ({error}): remove it, and "
+                        "write the shards again with `python -m datamodules shard`."
+                    ) from error
+                path.unlink()  # a copy that was cut off
 
     def fetch(self, name: str) -> Path:
         """The copy of an object, downloaded by the first process while others wait.
@@ -176,7 +225,7 @@ class LocalCopies:
             os.utime(path)  # used now
         except FileNotFoundError:
             self._download(name, path)
-        except PermissionError:  # shards of another user, which are never removed
+        except OSError:  # shards of another user or on a read-only disk, which are never removed
             pass
         return path
 

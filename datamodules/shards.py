@@ -18,6 +18,7 @@ import yaml
 
 from datamodules.cache import Failure, digest_of, read_row, rows_of, unreadable
 from datamodules.data_folder import DataFolder
+from datamodules.errors import DataError
 from datamodules.kept_table import write_arrow
 from datamodules.labeled_images import open_folder
 from datamodules.object_store import ObjectStore
@@ -50,6 +51,9 @@ def shard(
         images: Images per shard, at least 1; 512 of 224 pixels are 77 MB.
         processes: Number of processes that decode and write. 1 uses threads, one per core.
     """
+    for name, value in (("size", size), ("images", images), ("processes", processes)):
+        if value < 1:
+            raise DataError(f"--{name}={value}: set it to 1 or more.")
     data = open_folder(folder)
     store = ObjectStore(to)
     table = _arranged(data.table, split)
