@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 
 from callbacks.atomic_files import write_table
-from callbacks.errors import RunError
-from callbacks.run_folder import RunFolder
+from callbacks.errors import RunError, reason
+from callbacks.run_folder import RunFolder, read_csv
 from experiments.compare.intervals import Array
 from experiments.compare.resources import resources
 from experiments.compare.rows import BY_DECISION, Row
@@ -45,7 +45,8 @@ class Archive:
         self.path = path
         self.table = pd.DataFrame(columns=COLUMNS)
         if path.exists():
-            kept = pd.read_csv(path, dtype={"decisions": str, "split": str, "commit": str})
+            types = {"decisions": "str", "commit": "str"}
+            kept = _read(path, [*KEY, "decisions", "classes"], types)
             self.table = kept.reindex(columns=COLUMNS)  # older files lack the newer metrics
 
     def add(self, runs: Iterable[tuple[str, Path]]) -> int:
@@ -90,7 +91,7 @@ class Archive:
 
     def images(self, split: str) -> pd.DataFrame:
         """Test images of a split, and how many images of each one's class the data set has."""
-        return pd.read_csv(self._images_file(split))
+        return _read(self._images_file(split), IMAGE_COLUMNS)
 
     def _images_file(self, split: str) -> Path:
         return self.path.with_name(f"test_{split}.csv")
@@ -138,6 +139,26 @@ class Archive:
             frequency=None if counts is None else counts.loc[list(classes)].to_numpy(),
             **about_classes(classes, {}),
         )
+
+
+def _read(path: Path, columns: list[str], types: Mapping[str, str] | None = None) -> pd.DataFrame:
+    """A table of an archive.
+
+    Raises:
+        RunError: It cannot be read, or a value is missing.
+    """
+    try:
+        table = read_csv(path, types)
+        if missing := [name for name in columns if name not in table]:
+            raise ValueError(f"it has no column {', '.join(missing)}")
+        needed = [name for name in columns if name != "lesion_id"]
+        if table[needed].isna().any(axis=None):
+            raise ValueError(f"it lacks values of {', '.join(needed)}")
+    except (OSError, ValueError) as error:
+        raise RunError(
+            f"{path} cannot be read ({reason(error)}): restore it, such as with git checkout."
+        ) from None
+    return table
 
 
 def _record(run: TestedRun, folder: Path, last: bool) -> dict[str, object]:

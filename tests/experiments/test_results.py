@@ -132,6 +132,18 @@ def test_a_page_without_a_place_is_left_alone(make_run, study, publish):
     assert (study / "docs/results.md").read_text() == "Nothing.\n"
 
 
+@pytest.mark.parametrize("name", ["tiny.csv", "test_597760c5abbe.csv"])
+@pytest.mark.parametrize("damage", [b"", b"<<<<<<< HEAD\na,b\n=======\n", b"\xff\xfe\0"])
+def test_a_damaged_archive_is_named(make_run, study, publish, name, damage):
+    make_run("tiny-ce")
+    publish()
+    file = study / "docs/results" / name
+    file.write_bytes(damage)
+    with pytest.raises(SystemExit, match=f"{name} cannot be read .*: restore it"):
+        publish()
+    assert file.read_bytes() == damage
+
+
 def test_synthetic_runs_are_published_as_such(make_run, study, publish):
     make_run("tiny-ce", synthetic=True)
     publish()
