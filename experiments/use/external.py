@@ -71,7 +71,7 @@ def evaluate_on(
         DataError: The other data set cannot be read.
     """
     on = on.expanduser()
-    name = name or re.sub(r"[^A-Za-z0-9_.-]+", "_", on.resolve().name).strip("._-")
+    name = name or _name_of(on)
     refuse_name(name)
     run, other = load(folder), open_folder(on)
     target = run.folder.on(name)
@@ -221,6 +221,21 @@ def _show(row: Row, groups: Subgroups, results: Mapping[str, Any]) -> None:
             f"Gap by {gap.kind}: {decimals(value)} {interval(bounds)} between {gap.best} and "
             f"{gap.worst}, over {', '.join(gap.classes)}."
         )
+
+
+def _name_of(folder: Path) -> str:
+    """The name of a test on a folder.
+
+    Raises:
+        RunError: The name of the folder has none of the characters that a name may have.
+    """
+    name = re.sub(r"[^A-Za-z0-9_.-]+", "_", folder.resolve().name).strip("._-")
+    if not name:
+        raise RunError(
+            f"The name of the folder {folder} has no letters a-z for the name of the test: add "
+            "--name NAME."
+        )
+    return name[:100]
 
 
 def _grouped(images: pd.DataFrame) -> bool:

@@ -181,6 +181,13 @@ def test_a_name_stands_for_one_data_set(run, place, tmp_path):
         evaluate_on(RUN, moved)
 
 
+def test_a_folder_without_letters_needs_a_name():
+    with pytest.raises(RunError, match="皮肤 has no letters a-z .*: add --name NAME"):
+        evaluate_on(RUN, Path("皮肤"))
+    with pytest.raises(RunError, match="There is no run folder"):
+        evaluate_on(RUN, Path("皮肤"), name="skin")
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
