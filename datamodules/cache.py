@@ -94,6 +94,8 @@ def cached_arrays(
     """
     if size < 1:
         raise DataError(f"data.size={size} is not an image size: set at least 1 pixel.")
+    if processes < 1:
+        raise DataError(f"--processes={processes}: set it to 1 or more.")
     rows = rows_of(data.table, source)
     names = ["image", *(m for m in maps if m != "mask" or source not in OFFICIAL)]
     folder = cache_folder(data.root, cache_dir)
@@ -230,8 +232,8 @@ def unreadable(name: str, failed: Mapping[Path, Failure], total: int) -> DataErr
         advice = "restore the files that the links point to, or correct the links"
     elif all(failure.damage for failure in failed.values()):
         advice = (
-            "move them elsewhere and run `make data` to install them again, or remove their rows "
-            "from the metadata"
+            "replace them by copies of the originals, or remove their rows from the table. To "
+            "install those of HAM10000 again, move them elsewhere and run `make data`"
         )
     else:
         advice = "fix the cause and start again; the files themselves may be intact"
