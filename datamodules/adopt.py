@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from datamodules.adopt_sets import (
 )
 from datamodules.adopt_source import TABLE, Adopted, Source, code_of, coded, same
 from datamodules.errors import DataError
+from datamodules.folders import temporary_folder
 from datamodules.table_columns import DATASET
 
 IMAGES = "images"  # folder of the images that were unpacked
@@ -71,13 +71,14 @@ def adopt(
     _refuse_existing(target, overwrite, DATASET, TABLE)
     source = Source(folder, label)
     adopted = recognize(source)
+    source.refuse_misnamed(skip)
     if adopted.unpack:
         _refuse_existing(target, overwrite, IMAGES)
     print(f"Layout: {adopted.layout}")
     for sentence in adopted.assumed:
         print(f"  {sentence}")
     existing = next(place for place in (target, *target.absolute().parents) if place.exists())
-    with tempfile.TemporaryDirectory(prefix=".adopt-", dir=existing) as temporary:
+    with temporary_folder(existing) as temporary:
         unpacked = Path(temporary, IMAGES)
         if adopted.unpack:
             unpacked.mkdir()

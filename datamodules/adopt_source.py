@@ -14,10 +14,10 @@ from pathlib import Path, PurePosixPath
 import pandas as pd
 
 from datamodules.classes import Classes
-from datamodules.errors import DataError
+from datamodules.errors import MAX_LISTED, DataError
 from datamodules.folders import files_below
 from datamodules.pixels import is_photo
-from datamodules.table_columns import DATASET
+from datamodules.table_columns import DATASET, readable
 from datamodules.tables import UNKNOWN, read_csv
 
 ENDINGS = {".csv", ".tsv", ".tab"}
@@ -80,7 +80,24 @@ class Source:
             for file in self.files
             if not any(SEGMENTATION in part.lower() for part in self._parts(file)[:-1])
             and is_photo(file)
+            and readable(self.name(file)) == self.name(file)
         ]
+
+    def refuse_misnamed(self, skip: bool) -> None:
+        """Refuse images whose names no table can hold, or report that they are left out.
+
+        Raises:
+            DataError: There are such images, and they are not to be skipped.
+        """
+        names = [readable(name) for name in map(self.name, self.files) if readable(name) != name]
+        told = f"{len(names):,} files have a name that is not in UTF-8"
+        if names and not skip:
+            raise DataError(
+                f"Nothing was written, because {told}, {names[0]} the first: rename them, or leave "
+                "them out with --skip."
+            )
+        if names:
+            print(f"  {told} and are left out: {', '.join(names[:MAX_LISTED])}.")
 
     @cached_property
     def headers(self) -> Mapping[Path, list[str]]:
@@ -169,9 +186,11 @@ def coded(labels: list[str]) -> list[str] | dict[str, str]:
     """Labels as classes: themselves, or codes with the labels as titles if some have spaces.
 
     Raises:
-        DataError: Two labels have the same code.
+        DataError: Two labels have the same code, or one has none.
     """
     titles = {code_of(label): label for label in labels}
+    if "" in titles:
+        raise DataError(f"The label {titles['']!r} has neither letters nor digits: rename it.")
     if len(titles) < len(labels):
         raise DataError(f"Some labels differ only in spaces or signs: rename one of {labels}.")
     return labels if list(titles) == labels else titles

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -45,6 +46,20 @@ def relative_files(folder: Path) -> list[str]:
 def files_below(folder: Path) -> list[Path]:
     """The visible files in a folder and its subfolders, sorted; see :func:`relative_files`."""
     return sorted(folder / name for name in relative_files(folder))
+
+
+def temporary_folder(folder: Path) -> tempfile.TemporaryDirectory[str]:
+    """A hidden folder in a folder, from which files can be moved there.
+
+    Raises:
+        DataError: The folder cannot be written to.
+    """
+    try:
+        return tempfile.TemporaryDirectory(prefix=".adopt-", dir=folder)
+    except OSError as error:
+        raise DataError(
+            f"{folder} cannot be written to ({error.strerror}): set --out to another folder."
+        ) from error
 
 
 def scan(folder: Path, seen: set[str], prefix: str = "") -> Iterator[tuple[str, os.DirEntry[str]]]:

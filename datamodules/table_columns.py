@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -18,6 +19,14 @@ MADE = (*RENAMED.values(), "lesion_id", "source", "row", "image_file", "mask_fil
 TEXT = ("image", "label", "lesion", "patient", "split", "mask", "box")  # never read as numbers
 
 
+def readable(name: str) -> str:
+    r"""The name of a file, with bytes that are not UTF-8 escaped as in ``l\xe9sion.png``.
+
+    No table can name such a file, so it is reported as left out.
+    """
+    return name if name.isascii() else os.fsencode(name).decode("utf-8", "backslashreplace")
+
+
 def read_rows(path: Path, names: Mapping[str, str]) -> pd.DataFrame:
     """The rows of a CSV or Parquet file, with ids and classes as text.
 
@@ -31,7 +40,7 @@ def read_rows(path: Path, names: Mapping[str, str]) -> pd.DataFrame:
     if not path.exists():
         raise DataError(f"There is no table {path}: correct `table` in {DATASET}.")
     if path.suffix.lower() != ".parquet":
-        return read_csv(path, [names[name] for name in TEXT])
+        return read_csv(path, [names[name] for name in TEXT], [names["image"], names["label"]])
     try:
         table = pd.read_parquet(path)
     except (OSError, ValueError) as error:

@@ -23,9 +23,17 @@ from datamodules.errors import MAX_LISTED, DataError
 from datamodules.folders import listed, scan
 from datamodules.kept_table import kept_table
 from datamodules.pixels import has_photo_ending, is_photo
-from datamodules.table_columns import DATASET, RENAMED, TEXT, groups, read_rows, under_our_names
+from datamodules.table_columns import (
+    DATASET,
+    RENAMED,
+    TEXT,
+    groups,
+    read_rows,
+    readable,
+    under_our_names,
+)
 
-VERSION = 1  # increase it when the table of the same files changes
+VERSION = 2  # increase it when the table of the same files changes
 TABLE_KEYS = {"table", "images", "masks", "columns", "group"}
 UNUSED = "unused files"  # an attribute of the table
 GROUPS = ("lesion", "patient")
@@ -180,7 +188,7 @@ class TableFolder(DataFolder):
         cache = os.path.realpath(self.root / "cache")  # not searched
         searched = {cache}
         names = [
-            name
+            readable(name)
             for name, entry in scan(self.root / self._prefix(kind), searched, self._prefix(kind))
             if (entry.is_file(follow_symlinks=False) and has_photo_ending(name))
             or is_photo(entry.path)

@@ -27,7 +27,7 @@ NAMES = ("lesion_id", "image_id", "image", "dx")  # never numbers, even if they 
 UNKNOWN = ["", "unknown", "none", "nan", "na", "n/a", "null", "-", "?"]
 
 
-def read_csv(path: Path, names: Sequence[str] = NAMES) -> pd.DataFrame:
+def read_csv(path: Path, names: Sequence[str] = NAMES, always: Sequence[str] = ()) -> pd.DataFrame:
     """Read a table, with numbers as numbers, and ids and classes as strings.
 
     The file may be in UTF-8, UTF-16, UTF-32 or Latin-1, separated by commas, tabs, semicolons or
@@ -36,6 +36,8 @@ def read_csv(path: Path, names: Sequence[str] = NAMES) -> pd.DataFrame:
     Args:
         path: Table to read.
         names: Columns of ids and classes.
+        always: Those of them in which only an empty value is missing, because an image or a class
+            may be called NA or None.
 
     Raises:
         DataError: The file is unreadable, is not a table, or has a row that is longer or shorter
@@ -51,7 +53,13 @@ def read_csv(path: Path, names: Sequence[str] = NAMES) -> pd.DataFrame:
         content = file.getvalue().encode()
         separator = ","
     types = dict.fromkeys(names, str)
-    return pd.read_csv(io.BytesIO(content), sep=separator, dtype=types, low_memory=False)
+    table = pd.read_csv(io.BytesIO(content), sep=separator, dtype=types, low_memory=False)
+    for name in {*always} & {name for name in table if table[name].isna().any()}:
+        written = pd.read_csv(
+            io.BytesIO(content), sep=separator, usecols=[name], dtype=str, keep_default_na=False
+        )[name]
+        table[name] = written.where(written != "")
+    return table
 
 
 def _is_plain(content: bytes, separator: str) -> bool:

@@ -87,7 +87,8 @@ def map_labels(
 def _mapping(mapping: str, classes: Sequence[str]) -> dict[str, str]:
     """The class of each label by its key, as a table has it."""
     path = Path(mapping).expanduser()
-    table = read_csv(path, ["label", "class", "ham10000"]) if path.is_file() else _read(mapping)
+    columns = ("label", "class", "ham10000")
+    table = read_csv(path, columns, columns) if path.is_file() else _read(mapping)
     column = "class" if "class" in table else "ham10000"
     if lacking := {"label", column} - set(table):
         raise DataError(

@@ -44,9 +44,9 @@ def test_the_archive_has_all_classes_in_its_new_terms_as_adopt_writes_them():
 def test_labels_are_mapped_by_name_or_by_a_table_of_ones_own(tmp_path):
     assert map_labels(["a", "B", "c"], ["a", "b"]) == {"a": "a", "B": "", "c": ""}
     file = tmp_path / "mine.csv"
-    file.write_text("label,class\nSome eczema,eczema\nscar,\n0,acne\n")
-    found = map_labels(["some_Eczema", "scar", "0", "wart"], ["eczema", "acne"], str(file))
-    assert found == {"some_Eczema": "eczema", "scar": "", "0": "acne", "wart": ""}
+    file.write_text("label,class\nSome eczema,eczema\nscar,\n0,acne\nNA,acne\n")
+    found = map_labels(["some_Eczema", "scar", "0", "wart", "NA"], ["eczema", "acne"], str(file))
+    assert found == {"some_Eczema": "eczema", "scar": "", "0": "acne", "wart": "", "NA": "acne"}
 
 
 @pytest.mark.parametrize(

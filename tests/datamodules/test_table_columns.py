@@ -1,5 +1,7 @@
 """Columns, keys and files of a data set that differ from those of the documentation."""
 
+import os
+
 import pandas as pd
 import pytest
 
@@ -48,11 +50,36 @@ def test_a_column_may_have_two_meanings(root):
     assert found["patient"].equals(found["lesion"])
 
 
+def test_a_class_and_an_image_may_be_called_none(root):
+    table = pd.read_csv(root / "table.csv", dtype=str)
+    (root / "pictures" / "0000.png").rename(root / "pictures" / "NA.png")
+    names = {"psoriasis": "None", "eczema": "NA", "acne": "nan"}
+    change(root, diagnosis=table["diagnosis"].map(names), file=["NA", *table["file"][1:]])
+    describe(root, classes=list(names.values()))
+    found = data(root).table
+    assert set(found["dx"]) == set(names.values())
+    assert "NA" in set(found["image_id"])
+    change(root, diagnosis=[None, *table["diagnosis"].map(names)[1:]])
+    with pytest.raises(DataError, match="1 row has no image or no label: 2"):
+        _ = data(root).table
+
+
 def test_a_box_of_an_image_that_is_damaged_is_not_called_a_bad_box(root):
     change(root, box=["0 0 1 1"] * len(pd.read_csv(root / "table.csv")))
     (root / "pictures" / "0000.png").write_bytes(b"\x89PNG\r\n\x1a\n\0\0\0\x0dIHDR")
     (root / "masks" / "0000.png").unlink()
     assert len(data(root).table)
+
+
+def test_a_file_whose_name_is_not_in_utf_8_is_left_out_and_told(root, capsys):
+    picture = (root / "pictures" / "0000.png").read_bytes()
+    with open(os.fsencode(root / "pictures") + b"/l\xe9sion.png", "wb") as file:
+        file.write(picture)
+    module = data(root)
+    module.prepare_data()
+    assert len(module.table) == 69
+    assert "1 files are left out" in (told := capsys.readouterr().out)
+    assert r"l\xe9sion.png" in told
 
 
 def test_a_group_of_numbers(root):
