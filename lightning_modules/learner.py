@@ -9,7 +9,7 @@ from pytorch_lightning import LightningModule
 from pytorch_lightning.cli import OptimizerCallable
 from pytorch_lightning.utilities.types import LRSchedulerConfigType, OptimizerLRScheduler
 from torch import Tensor, nn
-from torch.optim import Optimizer
+from torch.optim import LBFGS, Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torchmetrics import MeanMetric, Metric
 
@@ -126,6 +126,11 @@ class Learner(LightningModule):
                 "All parameters of this model are frozen or fixed: unfreeze some of them."
             )
         optimizer = self.make_optimizer([{"params": group} for group in groups.values()])
+        if isinstance(optimizer, LBFGS):
+            raise ModelError(
+                "LBFGS is for the gradient of all images, not of a batch: set model.optimizer to "
+                "another, such as torch.optim.AdamW."
+            )
         for group, (factor, decayed) in zip(optimizer.param_groups, groups, strict=True):
             group["lr"] *= factor
             if not decayed:

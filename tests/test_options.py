@@ -61,7 +61,7 @@ def said(lesions, monkeypatch):
         (f"{SCHEDULE}ReduceLROnPlateau", "set it to a schedule over the steps"),
         (
             "--model.optimizer=torch.optim.LBFGS",
-            "out of range: LBFGS doesn't support per-parameter",
+            "LBFGS is for the gradient of all images, not of a batch",
         ),
         ("--model.optimizer.lr=-1", "out of range: Invalid learning rate: -1"),
         ("--trainer.val_check_interval=1000", "out of range"),
