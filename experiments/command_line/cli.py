@@ -70,9 +70,9 @@ class Parser(LightningArgumentParser):
             self.described = theclass
         return super().add_class_arguments(theclass, nested_key, *args, **kwargs)
 
-    def parse_args(
+    def parse_args(  # type: ignore[override]
         self, args: Sequence[str] | None = None, *more: Any, **options: Any
-    ) -> Namespace:  # type: ignore[override]
+    ) -> Namespace:
         """Parse arguments, with ``None`` as another word for ``null``.
 
         jsonargparse passes a null on as ``None`` to the parsers of nested classes, which would take

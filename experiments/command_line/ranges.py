@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from importlib import import_module
 from typing import Any, NamedTuple
@@ -80,8 +80,8 @@ def refuse_out_of_range(options: Mapping[str, Any]) -> None:
     for option, described, values in _classes(options, ""):
         for name, stated in ranges(described).items():
             value = values.get(name)
-            numbers = value if isinstance(value, list | tuple) else [value]
-            if not all(stated.holds(n) for n in numbers if type(n) in (int, float)):
+            given: Sequence[Any] = value if isinstance(value, list | tuple) else [value]
+            if not all(stated.holds(n) for n in given if type(n) in (int, float)):
                 number = "" if stated.words.startswith("at least") else "a number "
                 raise RunError(
                     f"--{option}.{name}={value} is out of range: set it to {number}{stated.words}."
