@@ -30,6 +30,7 @@ class Data(Protocol):
     batch_size: int
     root: Path
     synthetic: bool
+    group: str
     table: pd.DataFrame
     class_table: pd.DataFrame
     class_names: Sequence[str]

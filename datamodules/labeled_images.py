@@ -101,6 +101,11 @@ class LabeledImages(LightningDataModule):
         return self.folder.synthetic
 
     @property
+    def group(self) -> str:
+        """Meaning of the column ``lesion_id``: ``lesion``, ``patient`` or ``image``."""
+        return self.folder.group
+
+    @property
     def num_classes(self) -> int:
         return len(self.class_names)
 

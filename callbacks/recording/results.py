@@ -64,7 +64,6 @@ class Results(RunCallback):
             "name": self.folder.parent.name,
             "seed": data.seed,
             "synthetic": data.synthetic,
-            "group": data.folder.group,
             "checkpoint": self.checkpoint(trainer),
             "split": hashlib.sha256(data.table["split"].to_csv().encode()).hexdigest()[:12],
             "metrics": {k: v.item() for k, v in computed.items() if v.ndim == 0},
@@ -75,6 +74,7 @@ class Results(RunCallback):
         if pl_module.diagnoses:
             images = {str(name): int(n) for name, n in data.class_table["val"].items()}
             record["training"] = course(RunFolder(self.folder).metrics_file, images)
+            record["group"] = data.group
             record["shots"] = dict(data.shots)
             record["titles"] = {name: data.classes.titles[name] for name in data.class_names}
             record |= self.diagnosis(
