@@ -128,7 +128,7 @@ def _write(
     table = table.join(chosen.columns(probability))
     results = _about(run, other, images) | _metrics(probability, label, run, selection.absent)
     results |= chosen.measure(probability, label, lesion_numbers(images))
-    comparison = compare([_tested(run, results, table)])
+    comparison = compare([_tested(run, results, table, facts["group"])])
     row = next(row for row in comparison.rows if not row.decided)
     groups = subgroups(comparison)[0]
     near = images["image_id"].isin(selection.near).to_numpy()
@@ -175,7 +175,7 @@ def _metrics(probability: Tensor, label: Tensor, run: Run, absent: list[str]) ->
     return {"metrics": values, "confusion": computed["confusion"].tolist()}
 
 
-def _tested(run: Run, results: Mapping[str, Any], table: pd.DataFrame) -> TestedRun:
+def _tested(run: Run, results: Mapping[str, Any], table: pd.DataFrame, group: str) -> TestedRun:
     return TestedRun(
         name=results["name"],
         seed=results["seed"],
@@ -190,7 +190,7 @@ def _tested(run: Run, results: Mapping[str, Any], table: pd.DataFrame) -> Tested
         history=pd.DataFrame(),
         config={},
         shots=results["shots"],
-        group=results["on"]["group"],
+        group=group,
     )
 
 
