@@ -87,7 +87,7 @@ class Recorder(ResilientWandbLogger):
 class Data(LightningDataModule):
     """Images with dark lesions in the middle, all in one batch."""
 
-    seed, synthetic = 0, True
+    seed, synthetic, group = 0, True, "lesion"
 
     def __init__(self, labels=(0, 1, 1, 1)):
         super().__init__()
