@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
-from importlib import import_module
+from pkgutil import resolve_name
 from typing import Any, NamedTuple
 
 from jsonargparse import ArgumentParser
@@ -108,7 +108,6 @@ def _classes(options: Any, at: str) -> Iterator[tuple[str, type, Mapping[str, An
         yield at, FIXED[at], options
     path, values = str(options.get("class_path", "")), options.get("init_args") or {}
     if path.startswith(OURS):
-        module, _, name = path.rpartition(".")
-        yield at, getattr(import_module(module), name), values
+        yield at, resolve_name(path), values  # also of runs recorded with former paths
     for key, value in (values if path else options).items():
         yield from _classes(value, f"{at}.{key}".strip("."))

@@ -85,7 +85,7 @@ def test_without_the_images_only_ids_are_compared(tmp_path, pictures, own):
     other = folder(tmp_path / "other", images, patient=["y", "p4"])
     leaks = find_leaks(own.table, None, other.table, other)
     assert leaks.why.to_dict() == {"copy": SAME_GROUP, "mine1": SAME_IMAGE}
-    assert "are not there: only ids were compared" in leaks.remarks[0]
+    assert "are not on this machine: only ids were compared" in leaks.remarks[0]
     assert leaks.near.empty
 
 

@@ -95,7 +95,8 @@ def test_a_transductive_run_stands_beside_its_run(tmp_path, monkeypatch):
     record = json.loads((MADE / "aggregation.json").read_text())
     assert record["images"] == len(mean) == 21
     assert sum(record["weights"]) == pytest.approx(1)
-    assert record["stability"]["weighted"] >= record["stability"]["mean"]
+    # After one epoch both are nearly 1, where they differ by less than the rounding of float32.
+    assert record["stability"]["weighted"] >= record["stability"]["mean"] - 1e-6
     results = json.loads((MADE / "results.json").read_text())
     assert results["name"] == "made"
     assert read_run(MADE).parameters == read_run(TRAINED).parameters
