@@ -12,13 +12,7 @@ import yaml
 from datamodules.adopt_checks import duplicates as near_duplicates
 from datamodules.adopt_checks import listing, located, problems, remarks
 from datamodules.adopt_isic import archive, challenge, ham10000, milk10k
-from datamodules.adopt_sets import (
-    class_folders,
-    derm7pt,
-    dermamnist,
-    fitzpatrick17k,
-    pad_ufes_20,
-)
+from datamodules.adopt_sets import class_folders, derm7pt, dermamnist, fitzpatrick17k, pad_ufes_20
 from datamodules.adopt_source import TABLE, Adopted, Source, code_of, coded, same
 from datamodules.errors import DataError
 from datamodules.folders import temporary_folder

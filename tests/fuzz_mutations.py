@@ -42,7 +42,7 @@ VALUES = (
 USES = (
     ("decide", "rule"), ("decide", "sets"), ("decide", "coverage"), ("decide", "risk"),
     ("decide", "share"), ("evaluate", "on"), ("evaluate", "mapping"), ("evaluate", "checkpoint"),
-    ("evaluate", "name"), ("evaluate", "part"), ("predict", "images"), ("predict", "format"),
+    ("evaluate", "name"), ("evaluate", "split"), ("predict", "images"), ("predict", "format"),
     ("ensemble", "views"), ("ensemble", "name"), ("ensemble", "folder"), ("aggregate", "name"),
     ("compare", "resamples"), ("compare", "baseline"), ("compare", "positive"), ("compare", "out"),
 )  # fmt: skip
