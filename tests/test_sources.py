@@ -121,15 +121,17 @@ def sections(text: str) -> dict[str, str]:
     "row", [r for r in TABLE if r["measured here"] != "-"], ids=lambda r: r["row"]
 )
 def test_what_was_measured_is_in_the_results(row):
-    cell = re.match(
-        r"(MAE )?(\d\.\d+) \(\[\w+\]\(results\.md#([\w-]+)\): ([^)]+)\)", row["measured here"]
+    cells = re.findall(
+        r"(MAE )?(\d\.\d+) \(\[[\w-]+\]\(results\.md#([\w-]+)\): ([^)]+)\)", row["measured here"]
     )
-    column = "MAE" if cell[1] else "balanced accuracy"
-    numbers = [
-        entry[name].split()[0]
-        for rows in tables(sections(RESULTS)[cell[3]])
-        for entry in rows
-        for name in entry
-        if next(iter(entry.values())) == cell[4] and name.startswith(column)
-    ]
-    assert numbers == [cell[2]]
+    assert len(cells) == row["measured here"].count("results.md#")
+    for error, number, section, name in cells:
+        column = "MAE" if error else "balanced accuracy"
+        numbers = [
+            entry[header].split()[0]
+            for rows in tables(sections(RESULTS)[section])
+            for entry in rows
+            for header in entry
+            if next(iter(entry.values())) == name and header.startswith(column)
+        ]
+        assert numbers == [number]
