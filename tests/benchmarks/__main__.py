@@ -11,7 +11,17 @@ import torch
 
 from callbacks.console import print_table
 from datamodules.memory import keep_freed_memory
-from tests.benchmarks import codecs, comparison, loading, methods, pairs, processes, rows, step
+from tests.benchmarks import (
+    codecs,
+    comparison,
+    loading,
+    methods,
+    pairs,
+    phases,
+    processes,
+    rows,
+    step,
+)
 from tests.benchmarks.timing import regressions
 
 BENCHMARKS = {
@@ -28,6 +38,7 @@ BENCHMARKS = {
     "encoding": codecs.bench_encoding,
     "decoding": codecs.bench_decoding,
     "memory": step.bench_memory,
+    "phases": phases.bench_phases,
     "processes": processes.bench_processes,
     "rows": rows.bench_rows,
     "shards": rows.bench_shards,

@@ -10,25 +10,31 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from callbacks.recording.metrics_file import read_history
-from experiments.recipes import find
 
 if TYPE_CHECKING:
     from tests.benchmarks.loading import Data
 
-RECIPES, PROCESSES, EPOCHS = ("small_ce", "spmix"), (1, 2, 4, 8), 4
-SMALL = (
+PROCESSES, EPOCHS = (1, 2, 4, 8), 4
+RECIPES = {
+    "small_ce": ("--data.batch_size=64",),
+    "spmix": (
+        "--data.batch_size=128",
+        "--model.network.encoder.name=test_vit",
+        "--model.network.encoder.cnn=test_resnet",
+        "--model.network.encoder.cnn_stages=2",
+        "--model.network.encoder.pretrained=false",
+        "--model.network.embedding=64",
+        "--model.network.hidden=64",
+        "--model.queue_size=256",
+    ),
+}
+COMMON = (
     "--data.size=64",
-    "--data.batch_size=64",
-    "--model.network.pretrained=false",
-)
-HYBRID = (
-    "--data.size=64",
-    "--data.batch_size=128",
-    "--model.network.encoder.name=test_vit",
-    "--model.network.encoder.cnn=test_resnet",
-    "--model.network.encoder.cnn_stages=2",
-    "--model.network.encoder.pretrained=false",
-    "--model.queue_size=256",
+    "--data.split=datamodules.splits.Stratified",
+    "--trainer.accelerator=cpu",
+    "--trainer.limit_val_batches=1",
+    "--trainer.enable_progress_bar=false",
+    "--trainer.logger.mode=disabled",
 )
 
 
@@ -50,18 +56,14 @@ def of_recipe(recipe: str, root: Path) -> list[dict]:
 
 def trained(recipe: str, root: Path, processes: int) -> float:
     """Steps per second of a run on so many processes."""
-    options = SMALL if recipe.startswith("small") else HYBRID
-    batch = int(options[1].partition("=")[2])
+    options = RECIPES[recipe]
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "experiments", "fit", f"--config={find(recipe)}"]
-        command += [*options, f"--data.root={root}", "--data.split=Stratified"]
-        command += ["--trainer.accelerator=cpu", f"--trainer.devices={processes}"]
-        command += [f"--trainer.max_epochs={EPOCHS}", "--trainer.limit_val_batches=0"]
-        command += ["--trainer.enable_progress_bar=false", "--trainer.logger.mode=disabled"]
+        command = [sys.executable, "-m", "experiments", "fit", f"--config={recipe}"]
+        command += [*COMMON, *options, f"--data.root={root}", f"--trainer.max_epochs={EPOCHS}"]
         if processes > 1:
-            command += ["--trainer.strategy=ddp"]
+            command += [f"--trainer.devices={processes}", "--trainer.strategy=ddp"]
         environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
         subprocess.run(command, cwd=folder, env=environment, check=True, capture_output=True)
         history = read_history(Path(folder, "runs", recipe, "seed0", "metrics.jsonl"))
-    rates = history["resources/images_per_second"].dropna() / batch
+    rates = history["resources/images_per_second"].dropna() / int(options[0].partition("=")[2])
     return round(rates.iloc[1:].median(), 2)
