@@ -62,9 +62,11 @@ class TimmNetwork(VectorNetwork):
             **({"drop_path_rate": drop_path_rate} if drop_path_rate else {}),
             **(options or {}),
         }
-        model = create_for(size, name, pretrained, weights, **arguments)
+        model: Any = create_for(size, name, pretrained, weights, **arguments)
+        if weights or (pretrained and num_classes != model.pretrained_cfg["num_classes"]):
+            start_small(model.get_classifier())  # which is new
         # The memory format with the fastest convolutions in oneDNN and on tensor cores.
-        self.model: Any = model.to(memory_format=torch.channels_last)
+        self.model = model.to(memory_format=torch.channels_last)
         self.normalize_as(self.model)
 
     def normalize_as(self, model: Any) -> None:
@@ -192,6 +194,17 @@ def _refusal(model: Any, size: int) -> Exception | None:
 
 def _first_line(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+
+
+def start_small(classifier: nn.Module) -> None:
+    """Start a linear classifier of pretrained vectors (B, C) as torch does, within +-1 / sqrt(C).
+
+    timm starts the K rows of an EfficientNet's within +-1 / sqrt(K), made for a thousand classes.
+    The first logits of seven have a standard deviation of 3, and fine-tuning starts from their
+    errors.
+    """
+    if isinstance(classifier, nn.Linear):
+        classifier.reset_parameters()
 
 
 def create(name: str, pretrained: bool, weights: str | Path | None, **kwargs: Any) -> nn.Module:

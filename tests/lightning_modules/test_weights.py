@@ -33,6 +33,15 @@ def test_a_photograph_gets_its_imagenet_class(weights):
     assert network(photograph(size)).argmax() == PALACE
 
 
+@torch.no_grad()
+def test_a_new_classifier_of_pretrained_vectors_starts_small():
+    pretrained = TimmNetwork("tf_efficientnet_lite0", weights="efficientnet_lite0").eval()
+    assert pretrained.classifier.weight.abs().max() <= pretrained.width**-0.5
+    assert pretrained(photograph(224)).std() < 1  # 3 with the weights that timm draws
+    by_timm = TimmNetwork("tf_efficientnet_lite0", pretrained=False)
+    assert by_timm.classifier.weight.abs().max() > 0.9 * 7**-0.5  # untouched
+
+
 def test_layers_of_the_package_in_timms_order():
     state = read(locate("efficientnet_lite0"))
     model = timm.create_model("tf_efficientnet_lite0")
