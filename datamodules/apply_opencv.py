@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -154,6 +155,24 @@ def in_threads(work: Callable[[int], None], number: int) -> None:
         else:
             with ThreadPoolExecutor(threads) as pool:
                 list(pool.map(share, range(threads)))
+
+
+def end_threads_before_forks() -> None:
+    """Let forked processes start with one thread of OpenCV.
+
+    Threads do not survive a fork, and OpenCV would wait for them at its next change of their
+    number.
+    """
+    numbers: list[int] = []
+
+    def end() -> None:
+        numbers.append(cv2.getNumThreads())
+        cv2.setNumThreads(1)
+
+    os.register_at_fork(before=end, after_in_parent=lambda: cv2.setNumThreads(numbers.pop()))
+
+
+end_threads_before_forks()
 
 
 @contextmanager

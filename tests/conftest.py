@@ -13,6 +13,8 @@ os.environ["HF_HUB_OFFLINE"] = "1"  # the hub's client reads it once, on import
 if "OMP_NUM_THREADS" not in os.environ:  # one test process per core
     os.environ["OMP_NUM_THREADS"] = "1"  # also for subprocesses
     torch.set_num_threads(1)
+# Threads of OpenMP do not survive a fork, so that a forked process would wait for them forever.
+os.register_at_fork(after_in_child=lambda: torch.set_num_threads(1))
 
 
 def pytest_addoption(parser):

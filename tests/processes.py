@@ -45,7 +45,6 @@ def in_two(function: Callable[..., Any], *args: Any) -> list[Any]:
 
 
 def _one(rank: int, folder: Path, function: Callable[..., Any], args: tuple[Any, ...]) -> None:
-    torch.set_num_threads(1)
     store = {"init_method": f"file://{folder}/rendezvous", "timeout": timedelta(seconds=60)}
     dist.init_process_group("gloo", rank=rank, world_size=2, **store)
     found = function(rank, *args)

@@ -1,5 +1,10 @@
 """The two ways to apply a transform: OpenCV on 8 bits on a CPU, and torch on floats."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import cv2
 import pytest
 import torch
@@ -10,6 +15,7 @@ from datamodules.loader import to_floats
 from datamodules.transforms import Augment, RandomOrientation
 from datamodules.views import RandomCrop, Views
 
+ROOT = Path(__file__).parents[2]
 HEIGHT, WIDTH = 20, 28
 TRANSFORMS = {
     "Augment": Augment(),
@@ -143,3 +149,21 @@ def test_orientations_of_8_bits_are_exact(batch):
     eight_bit, floats = both(RandomOrientation(), square)
     for key, value in to_floats(eight_bit).items():
         assert torch.equal(value, floats[key])
+
+
+FORK = """
+import os, cv2, numpy
+from datamodules.apply_opencv import in_threads
+cv2.setNumThreads(2)
+cv2.GaussianBlur(numpy.random.rand(3000, 3000), (31, 31), 3)  # starts OpenCV's threads
+if child := os.fork():
+    os._exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) or cv2.getNumThreads() != 2)
+in_threads(print, 1)
+os._exit(0)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are not forked")
+def test_a_forked_process_augments_as_well():
+    environment = os.environ | {"OMP_NUM_THREADS": "2", "PYTHONPATH": str(ROOT)}
+    subprocess.run([sys.executable, "-c", FORK], env=environment, timeout=60, check=True)
