@@ -29,6 +29,7 @@ def start(folder: Path, lesions: Path) -> subprocess.Popen:
     arguments = [sys.executable, "-m", *elastic, *command(lesions, *TWO)[1:]]
     # Otherwise torch 2.15 does not form the group again (pytorch#135712).
     store = {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
+    store["OMP_NUM_THREADS"] = "1"  # as in the forked processes of the run that is not killed
     with (folder / "log").open("w") as log:
         return subprocess.Popen(
             arguments, cwd=folder, env=environment() | store, stdout=log, stderr=log

@@ -48,6 +48,7 @@ def predictions(folder=RUN):
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("weights")
+@pytest.mark.filterwarnings("ignore:The given buffer is not writable")  # torch 2.11's export
 def test_a_probe_of_encoded_images_is_one_of_their_pixels(lesions, tmp_path):
     fit(lesions)
     fit(lesions, "--data.encoded=false", name="pixels")

@@ -146,7 +146,7 @@ def test_a_coded_file_decodes_to_the_same_tensor_in_another_process(codec, image
     for i, stream in enumerate(codec.compress(images)):
         (tmp_path / f"{i}.bin").write_bytes(stream)
     program = f"""
-import torch; torch.set_num_threads(1); torch.manual_seed(5)
+import torch; torch.set_num_threads({torch.get_num_threads()}); torch.manual_seed(5)
 from pathlib import Path
 from lightning_modules.codecs import ScaleHyperprior
 codec = ScaleHyperprior(width=12, latent_channels=12).eval()
