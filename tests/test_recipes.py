@@ -1,5 +1,7 @@
 """Recipes: found by name, layered on their family, and stating only differences from it."""
 
+from pathlib import Path
+
 import pytest
 import yaml
 
@@ -93,6 +95,21 @@ def test_other_files_stand_for_themselves(tmp_path, monkeypatch):
 def test_unknown_names_are_refused_with_the_nearest():
     with pytest.raises(RunError, match="no recipe 'vgg_ohme'.*vgg_ohem"):
         find("vgg_ohme")
+
+
+@pytest.mark.parametrize("command", [read, lambda name: list(layered(["fit", "--config", name]))])
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (b"model: [\n", "mine.yaml, line 2 cannot be read as YAML: "),
+        (b"name: \xff\n", "mine.yaml cannot be read as YAML: "),
+        (b"", "mine.yaml holds no settings"),
+    ],
+)
+def test_a_file_that_is_no_recipe_is_named(command, text, message):
+    Path("mine.yaml").write_bytes(text)
+    with pytest.raises(RunError, match=message):
+        command("mine.yaml")
 
 
 def test_the_index_is_up_to_date():

@@ -1,6 +1,7 @@
 """``show``: the settings of a recipe and the options of its parts."""
 
 import re
+from pathlib import Path
 
 import pytest
 
@@ -30,6 +31,11 @@ def test_each_part_of_a_recipe_is_explained_without_markup(name):
     for option, path, _ in parts(read(name)):
         assert f"{path} (--{option})" in page
     assert not re.search(r":\w+:`|``|<class", page)
+
+
+def test_a_file_of_your_own_is_printed_with_its_header():
+    Path("mine.yaml").write_text("# Mine.\ndata:\n  size: 96\n")
+    assert settings("mine.yaml").split("\n") == ["Mine.", "", "data: {size: 96}", ""]
 
 
 def test_an_unknown_recipe_is_named():

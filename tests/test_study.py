@@ -223,6 +223,24 @@ def test_an_unknown_study_names_those_there_are(monkeypatch):
         study.main()
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("rows: [", "study.yaml, line 2 cannot be read as YAML: "),
+        ("", "study.yaml holds no settings"),
+        ("seeds: [0]", "study.yaml has no rows"),
+        ("seeds: 0\nrows: {small_ce: }", "study.yaml has no list of seeds"),
+        ("seeds: [0]\nrows: {small_ce: [1]}", r"study.yaml: rows.small_ce is \[1\]"),
+        ("seeds: [0]\noptions: 3\nrows: {small_ce: }", "study.yaml: options is 3"),
+        ("seeds: [0]\nrows: {small_cf: }", "in rows.small_cf: There is no recipe .*small_ce"),
+    ],
+)
+def test_a_file_that_is_no_study_is_refused_in_one_sentence(text, message):
+    Path("study.yaml").write_text(text + "\n")
+    with pytest.raises(RunError, match=message):
+        Study.read(Path("study.yaml"))
+
+
 def test_a_row_cannot_come_before_what_it_starts_from(two_rows):
     text = two_rows.read_text()
     two_rows.write_text(text.replace("after: first", "after: last"))

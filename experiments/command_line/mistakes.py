@@ -9,11 +9,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
 from jsonargparse import ArgumentParser
 from jsonargparse._typehints import ActionTypeHint  # the only source of an option's classes
 
-from experiments.recipes import layered
+from experiments.recipes import layered, read_settings
 
 Setting = tuple[str, str]
 UNKNOWN_OPTION = re.compile(r"Option '(\S+)' is not accepted$|unrecognized arguments: --([^\s=]+)")
@@ -102,7 +101,7 @@ def _origin(name: str, described: type | None) -> tuple[str, str]:
         (described is not None and owner == described.__name__, f"--{option}", str(file))
         for file in files
         if file.is_file()
-        for option, owner in _settings(yaml.safe_load(file.read_text("utf-8")) or {})
+        for option, owner in _settings(read_settings(file))
         if f".{option}".endswith(f".{name}")
     ]
     # A member of a family may leave out the class that an option is of.

@@ -16,7 +16,7 @@ from jsonargparse import ArgumentParser
 
 from callbacks.errors import RunError
 from experiments.command_line.parser import CommandParser
-from experiments.recipes import find, read
+from experiments.recipes import layers, read
 
 INDENT = " " * 6
 UNSTATED = object()
@@ -31,7 +31,7 @@ def main() -> None:
         "Print a recipe as it is trained, then every option of its parts: flag, meaning, type and "
         "value. Options that the recipe does not state have their defaults."
     )
-    parser.add_argument("recipe", help="name of a recipe")
+    parser.add_argument("recipe", help="name of a recipe, or a YAML file of your own")
     name = parser.parse_args().recipe
     try:
         print(settings(name), flush=True)
@@ -44,10 +44,10 @@ def settings(name: str) -> str:
     """Header and settings of a recipe.
 
     Raises:
-        RunError: No recipe has this name.
+        RunError: No recipe has this name, or its file cannot be read.
     """
     body = yaml.safe_dump(read(name), sort_keys=False, default_flow_style=None, width=100)
-    return "\n".join([header(find(name)), "", body])
+    return "\n".join([header(layers(name)[-1]), "", body])
 
 
 def options(name: str) -> str:

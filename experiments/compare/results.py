@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import yaml
 
 from callbacks.atomic_files import write_text
 from callbacks.console import NO_VALUE, decimals
@@ -20,6 +19,7 @@ from experiments.compare.archive import BEST, LAST, RECORDED, Archive
 from experiments.compare.comparison import Comparison, compare_rows, estimate
 from experiments.compare.figure import figure
 from experiments.compare.rows import Row
+from experiments.recipes import read_settings
 from experiments.running.study import Study, find_study
 
 PAGE = Path("docs/results.md")
@@ -51,7 +51,7 @@ def publish(study: Path, page: Path = PAGE, folder: Path = FOLDER) -> str:
     runs = Study.read(study).runs
     added = archive.add((run.row, run.folder) for run in runs)
     print(f"Added {added} runs to {archive.path}, which now has {len(archive.table)} results.")
-    record = yaml.safe_load(study.read_text("utf-8"))
+    record = read_settings(study)
     rows, baseline = list(record["rows"]), record.get("baseline")
     best = comparison(archive, rows, baseline)
     last = None

@@ -9,7 +9,8 @@ from typing import Any
 
 import yaml
 
-from callbacks.errors import RunError
+from callbacks.errors import RunError, reason
+from callbacks.run_folder import SAFE_LOADER
 
 FOLDER = Path(__file__).parent
 BASE = FOLDER / "base.yaml"  # shared by every run
@@ -54,7 +55,25 @@ def read(config: str) -> dict[str, Any]:
     """The settings of a recipe with those of its family, as they stand in the files."""
     settings: dict[str, Any] = {}
     for layer in layers(config):
-        settings = _merged(settings, yaml.safe_load(layer.read_text("utf-8")))
+        settings = _merged(settings, read_settings(layer))
+    return settings
+
+
+def read_settings(path: Path) -> dict[str, Any]:
+    """The settings in the file of a recipe or a study.
+
+    Raises:
+        RunError: The file cannot be read or holds something else.
+    """
+    try:
+        settings = yaml.load(path.read_text("utf-8"), Loader=SAFE_LOADER)
+    except (OSError, UnicodeError, yaml.YAMLError) as error:
+        where = getattr(error, "problem_mark", None)
+        what = getattr(error, "problem", None) or reason(error)
+        line = f", line {where.line + 1}" if where else ""
+        raise RunError(f"{path}{line} cannot be read as YAML: {what}.") from None
+    if not isinstance(settings, dict):
+        raise RunError(f"{path} holds no settings: write at least one line `option: value`.")
     return settings
 
 
@@ -75,4 +94,7 @@ def layered(arguments: Sequence[str]) -> Iterator[str]:
         if flag != "--config" or not (value := value if equals else next(rest, "")):
             yield argument
             continue
-        yield from (f"--config={layer}" for layer in layers(value))
+        for layer in layers(value):
+            if layer.is_file():
+                read_settings(layer)  # whose message names the file, which the parser's does not
+            yield f"--config={layer}"

@@ -12,13 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-import yaml
-
 from callbacks.atomic_files import write_text
 from callbacks.errors import RunError
 from callbacks.safety.exit_codes import EXIT_REQUEUE
 from experiments.command_line.parser import CommandParser
-from experiments.recipes import find
+from experiments.recipes import find, read_settings
 from experiments.running.place import refuse_name
 
 # Since Slurm 22.05, srun no longer inherits --cpus-per-task from sbatch.
@@ -119,7 +117,7 @@ class Job:
     def run(self) -> str:
         if self.name is not None:
             refuse_name(self.name)
-        return self.name or str(yaml.safe_load(self._file.read_text("utf-8"))["name"])
+        return self.name or str(read_settings(self._file)["name"])
 
     @property
     def each_seed(self) -> list[int]:

@@ -18,7 +18,7 @@ from callbacks.atomic_files import write_text
 from callbacks.errors import RunError
 from callbacks.run_folder import RunFolder
 from experiments.command_line.parser import CommandParser
-from experiments.recipes import find
+from experiments.recipes import find, read_settings
 from experiments.running.processes import execute
 
 STUDIES = Path(__file__).parents[1] / "studies"
@@ -133,8 +133,12 @@ class Study:
         runs from a row. Five keys of a row are arguments of :class:`StudyRun` instead of options:
         ``experiment`` (default: the row's name), ``after``, ``decide``, ``sets`` and ``last``
         (default: that of the file).
+
+        Raises:
+            RunError: The file is not that of a study.
         """
-        record = yaml.safe_load(path.read_text("utf-8"))
+        record = read_settings(path)
+        _refuse_other_than_a_study(path, record)
         names, last = list(record["rows"]), record.get("last", False)
         for i, (name, row) in enumerate(record["rows"].items()):
             if (first := (row or {}).get("after", name)) not in names[: i + 1]:
@@ -143,7 +147,7 @@ class Study:
                     f"move {name} below it."
                 )
         runs = (
-            _run(path.stem, name, {"last": last} | (row or {}), seed, record.get("options", {}))
+            _run(path.stem, name, {"last": last} | (row or {}), seed, record.get("options") or {})
             for name, row in record["rows"].items()
             for seed in record["seeds"]
         )
@@ -181,6 +185,24 @@ class Study:
         return [run for run in self.runs if not futures[run.row, run.seed].result()]
 
 
+def _refuse_other_than_a_study(path: Path, record: Options) -> None:
+    """Refuse a file in which a part is missing or malformed, or a row's recipe does not exist."""
+    rows, seeds = record.get("rows"), record.get("seeds")
+    if not isinstance(rows, dict) or not rows:
+        raise RunError(f"{path} has no rows: write `rows:`, and below it a line `name: {{}}` each.")
+    if not isinstance(seeds, list) or not all(isinstance(seed, int) for seed in seeds):
+        raise RunError(f"{path} has no list of seeds: write `seeds: [0, 1, 2]`.")
+    parts = {"options": record.get("options"), **{f"rows.{row}": rows[row] for row in rows}}
+    for place, part in parts.items():
+        if not isinstance(part, dict | None):
+            raise RunError(f"{path}: {place} is {part!r}: write lines `option: value` below it.")
+    for name, row in rows.items():
+        try:
+            find(str((row or {}).get("experiment", name)))
+        except RunError as error:
+            raise RunError(f"{path}: in rows.{name}: {error}") from None
+
+
 def _run(study: str, name: str, row: Options, seed: int, shared: Options) -> StudyRun:
     known = {key: row[key] for key in ("after", "decide", "sets", "last") if key in row}
     row_options = {key: row[key] for key in row if key not in ("experiment", *known)}
@@ -191,7 +213,7 @@ def _run(study: str, name: str, row: Options, seed: int, shared: Options) -> Stu
 
 def _flag(value: object, seed: int) -> str:
     if isinstance(value, str):
-        return value.format(seed=seed)
+        return value.replace("{seed}", str(seed))
     return yaml.safe_dump(value, default_flow_style=True).removesuffix("...\n").strip()
 
 
