@@ -6,7 +6,7 @@ import torch
 from callbacks import Compile
 from experiments.recipes import find
 from tests.test_experiments import small_networks
-from tests.test_interruptions import Tell, _quick, assert_same_run, fit
+from tests.test_interruptions import PLAIN, Tell, _quick, assert_same_run, fit
 
 __all__ = ["_quick", "small_networks"]  # fixtures
 
@@ -30,6 +30,17 @@ def test_a_compiled_run_is_that_of_python(lesions, monkeypatch):
     assert fit(find("spmix"), lesions, "compiled", Tell(2), more=COMPILED) == 75
     assert fit(find("spmix"), lesions, "compiled", more=COMPILED) == 0
     assert [options["backend"] for options in compiled] == ["eager"] * 2
+    assert_same_run("python", "compiled")
+
+
+@pytest.mark.usefixtures("small_networks", "_quick")
+@pytest.mark.filterwarnings("ignore:The .grad attribute")
+def test_a_compiled_run_has_the_same_moving_average(lesions):
+    average = ["--trainer.callbacks+=callbacks.EMA", "--trainer.callbacks.decay=0.5"]
+    both = [*average, *COMPILED]
+    assert fit(PLAIN, lesions, "python", more=average) == 0
+    assert fit(PLAIN, lesions, "compiled", Tell(2), more=both) == 75
+    assert fit(PLAIN, lesions, "compiled", more=both) == 0
     assert_same_run("python", "compiled")
 
 
