@@ -123,7 +123,7 @@ def _caption(archive: Archive, best: Comparison) -> str:
     run, images = best.rows[0].runs[0], best.weight.shape[1]
     commits = archive.table.groupby("commit")["row"].unique()
     listed = "; ".join(
-        f"{str(commit)[:7]}" + (f" ({', '.join(rows)})" if len(commits) > 1 else "")
+        _short(str(commit)) + (f" ({', '.join(rows)})" if len(commits) > 1 else "")
         for commit, rows in commits.items()
     )
     drawn = "SYNTHETIC DATA: these are no real lesions. " if best.synthetic else ""
@@ -132,6 +132,12 @@ def _caption(archive: Archive, best: Comparison) -> str:
         f"commit {listed}; [all runs as CSV](results/{archive.path.name}). Minutes are wall time "
         "of one training without validation, on a machine that may have had other work."
     )
+
+
+def _short(commit: str) -> str:
+    """The first digits of a commit, and whether files differed from it."""
+    digits, dash, state = commit.partition("-")
+    return f"{digits[:7]}{dash}{state}"
 
 
 def _filled(page: Path, name: str, text: str) -> str:

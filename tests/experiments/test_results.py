@@ -148,3 +148,11 @@ def test_synthetic_runs_are_published_as_such(make_run, study, publish):
     make_run("tiny-ce", synthetic=True)
     publish()
     assert "SYNTHETIC DATA" in (study / "docs/results.md").read_text()
+
+
+def test_runs_of_changed_files_are_published_as_such(make_run, study, publish):
+    make_run("tiny-ce", commit="0123456789ab-dirty")
+    make_run("tiny-better", commit="0123456789ab")
+    publish()
+    page = (study / "docs/results.md").read_text()
+    assert "commit 0123456 (better); 0123456-dirty (ce);" in page
