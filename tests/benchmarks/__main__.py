@@ -13,6 +13,7 @@ from callbacks.console import print_table
 from datamodules.memory import keep_freed_memory
 from tests.benchmarks import (
     codecs,
+    commands,
     comparison,
     loading,
     methods,
@@ -43,6 +44,7 @@ BENCHMARKS = {
     "rows": rows.bench_rows,
     "shards": rows.bench_shards,
     "compare": comparison.bench_compare,
+    "commands": commands.bench_commands,
 }
 
 

@@ -26,16 +26,14 @@ SEEDS = 5
 IMAGES = 280  # of the test split of Balanced, 40 per class
 DATA_SET = 10_015  # images of HAM10000
 EPOCHS = 30  # of small_ce
-# The kernel's ru_maxrss of a child includes what its parent held, so that the child reads its own.
 COMPARE = """
-import re, runpy, sys, time
+import runpy, sys, time
+from tests.benchmarks.timing import peak_memory
 sys.argv = ["experiments", "compare", "--baseline=row0"]
 try:
     runpy.run_module("experiments", run_name="__main__")
 finally:
-    status = open("/proc/self/status").read()
-    peak = re.search(r"VmHWM:\\s+(\\d+)", status)[1]
-    print(time.process_time(), peak, file=sys.stderr)
+    print(time.process_time(), peak_memory(), file=sys.stderr)
 """
 
 
@@ -116,7 +114,7 @@ def bench_compare(data: Data) -> list[dict]:
             {
                 "runs": data.runs,
                 "CPU s": round(seconds, 1),
-                "peak MB": round(peak / 1e3),
+                "peak MB": round(peak),
                 "page MB": round(page / 1e6, 1),
             }
         ]

@@ -2,7 +2,6 @@
 
 import json
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -21,6 +20,7 @@ from datamodules.cache import cached_arrays, digest_of
 from datamodules.shards import shard
 from datamodules.table_folder import TableFolder
 from tests.benchmarks.loading import Data
+from tests.benchmarks.timing import peak_memory
 
 CLASSES = {"nv": 6705, "mel": 1113, "bkl": 1099, "bcc": 514, "akiec": 327, "vasc": 142, "df": 115}
 LINKS = 50_000  # to one file; ext4 allows 65,000
@@ -89,8 +89,7 @@ def start(root: Path) -> list[dict]:
     for name in ("Natural", "ClassBalanced"):
         sampler = getattr(samplers, name)(train)
         step(f"order of an epoch: {name}", lambda sampler=sampler: next(iter(sampler)))
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
-    return [*measured, {"step": "peak with imports", "private MB": round(peak)}]
+    return [*measured, {"step": "peak with imports", "private MB": peak_memory()}]
 
 
 def bench_rows(data: Data) -> list[dict]:

@@ -2,7 +2,6 @@
 
 import logging
 import multiprocessing
-import re
 import tempfile
 import warnings
 from collections.abc import Iterable
@@ -25,7 +24,7 @@ from lightning_modules import Classifier
 from lightning_modules.networks import TimmNetwork
 from lightning_modules.schedules import WarmupCosine
 from tests.benchmarks.loading import Data
-from tests.benchmarks.timing import in_turns
+from tests.benchmarks.timing import in_turns, peak_memory
 
 NAME, SIZE, BATCH, EPOCHS = "resnet10t", 64, 64, 3
 
@@ -138,9 +137,3 @@ def train_once(root: object, queue: object) -> None:
         quiet_trainer(folder, max_epochs=1).fit(module, data)
     rows += [{"what": f"{NAME} at {SIZE} px, batch {BATCH}", "MB": peak_memory()}]
     queue.put(rows)
-
-
-def peak_memory() -> int:
-    """Memory of this process in MB, from the kernel, because getrusage includes the parent."""
-    status = Path("/proc/self/status").read_text()
-    return int(re.search(r"VmHWM:\s+(\d+)", status)[1]) // 1024

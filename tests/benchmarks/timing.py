@@ -2,6 +2,7 @@
 
 import json
 import multiprocessing
+import re
 import resource
 import statistics
 import time
@@ -64,6 +65,12 @@ def time_of(process: int | None) -> float:
     with suppress(OSError):
         return time.clock_gettime(~process << 3 | 2)  # clock_getcpuclockid(3)
     return 0.0
+
+
+def peak_memory() -> int:
+    """Memory of this process in MB, from the kernel, because getrusage includes the parent."""
+    status = Path("/proc/self/status").read_text()
+    return int(re.search(r"VmHWM:\s+(\d+)", status)[1]) // 1024
 
 
 def regressions(results: Mapping[str, list[dict]], threads: int) -> list[str]:
