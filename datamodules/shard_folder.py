@@ -42,6 +42,7 @@ class ShardFolder(DataFolder):
 
     # Connections do not survive a fork.
     worker_context = get_context("forkserver") if hasattr(os, "fork") else get_context("spawn")
+    worker_context.set_forkserver_preload([__name__])  # one process imports torch, not each worker
 
     def __init__(self, root: Path) -> None:
         super().__init__(root)
