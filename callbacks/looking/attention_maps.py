@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import pandas as pd
 import torch
 import wandb
-from PIL import Image
 from pytorch_lightning import LightningModule, Trainer
 from torch import Tensor
 
 from callbacks.console import decimals, in_words
 from callbacks.looker import Looker
-from callbacks.looking.heatmap import draw_heatmap
+from callbacks.looking.heatmap import COMPRESSION, draw_heatmap
 from callbacks.looking.network_attention import attention_maps, inside
 from callbacks.run_callback import Data
 
@@ -90,7 +90,7 @@ class AttentionMaps(Looker):
         values = measured(mapped, chosen["dx"]) | {"epoch": trainer.current_epoch}
         self.record(trainer, split, values, figures)
 
-    def draw_mistakes(self, pl_module: LightningModule, data: Data) -> list[Image.Image]:
+    def draw_mistakes(self, pl_module: LightningModule, data: Data) -> list[Path]:
         """Draw the most confident mistakes in the test split."""
         mistakes = self.most_confident_mistakes(pl_module)
         if not mistakes:
@@ -109,8 +109,8 @@ class AttentionMaps(Looker):
         indices: list[int] = computed["index"][order][: self.mistakes].tolist()
         return indices
 
-    def draw(self, mapped: MappedImages, data: Data, names: Mapping[int, str]) -> list[Image.Image]:
-        """Draw and save images.
+    def draw(self, mapped: MappedImages, data: Data, names: Mapping[int, str]) -> list[Path]:
+        """Draw images and return the files of the figures.
 
         Args:
             mapped: Images with their attention maps.
@@ -127,19 +127,20 @@ class AttentionMaps(Looker):
             mask = None if mapped.mask is None else mapped.mask[at]
             figure = draw_heatmap(mapped.image[at], maps, f"{row['image_id']}: {caption}", mask)
             flat = str(row["image_id"]).replace("/", "_")  # an id may be a path, as adopt writes it
-            figure.save(self.output / f"{name}_{flat}.png")
-            figures.append(figure)
+            file = self.output / f"{name}_{flat}.png"
+            figure.save(file, compress_level=COMPRESSION)
+            figures.append(file)
         return figures
 
     def record(
-        self, trainer: Trainer, split: str, values: dict[str, float], figures: list[Image.Image]
+        self, trainer: Trainer, split: str, values: dict[str, float], figures: list[Path]
     ) -> None:
         """Log values and figures, and print a summary after a test."""
         keys = {key if key == "epoch" else f"{split}/{key}": x for key, x in values.items()}
         for logger in trainer.loggers:
             logger.log_metrics(keys, step=max(trainer.global_step - 1, 0))
         for dashboard in self.dashboards(trainer):
-            dashboard.log_media({f"{split}/attention": [wandb.Image(f) for f in figures]})
+            dashboard.log_media({f"{split}/attention": [wandb.Image(str(f)) for f in figures]})
         if split == "test":
             means = {key: x for key, x in values.items() if key in ("pointing", "energy")}
             area = decimals(values.get("lesion_area", float("nan")))

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from callbacks.atomic_files import as_text
 from callbacks.looker import Looker
-from callbacks.looking.heatmap import draw_heatmap
+from callbacks.looking.heatmap import COMPRESSION, draw_heatmap
 from callbacks.looking.network_attention import attention_maps
 
 
@@ -47,7 +47,7 @@ class Overlays(Looker):
             target.parent.mkdir(parents=True, exist_ok=True)
             heat = {name: values[at] for name, values in maps.items()}
             caption = f"{as_text(Path(file.name))}: {names[int(likeliest)]} ({confidence:.0%})"
-            draw_heatmap(batch["image"][at], heat, caption).save(target)
+            draw_heatmap(batch["image"][at], heat, caption).save(target, compress_level=COMPRESSION)
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         print(f"Attention maps: {self.output}")
