@@ -95,7 +95,7 @@ sync: $(ENV) ## upload runs recorded offline to W&B
 	$(PYTHON) -m wandb sync --yes --include-online runs/*/*/wandb/*run-*
 
 test: $(ENV) ## run the test suite
-	$(PYTHON) -m pytest -n auto $(ARGS)
+	$(PYTHON) -m pytest -n auto --durations=10 --durations-min=1 $(ARGS)
 
 check: $(ENV) ## check lint, format, types and the import rule
 	$(PYTHON) -m ruff check .
