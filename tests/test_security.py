@@ -49,13 +49,11 @@ def test_a_checkpoint_chooses_no_classes(lesions, trained):
     assert type(cli.model.network).__name__ == "TimmNetwork"
 
 
-def test_a_yaml_with_code_is_refused(monkeypatch, capsys):
+def test_a_yaml_with_code_is_refused(monkeypatch):
     Path("strange.yaml").write_text("name: !!python/object/apply:os.mkdir [it_ran]\n")
     monkeypatch.setattr("sys.argv", ["experiments", "fit", "--config=strange.yaml"])
-    with pytest.raises(SystemExit) as exit_:
+    with pytest.raises(SystemExit, match="strange.yaml, line 1 .*not determine a constructor"):
         main()
-    assert exit_.value.code == 2
-    assert "could not determine a constructor" in capsys.readouterr().err
     assert not Path("it_ran").exists()
 
 
