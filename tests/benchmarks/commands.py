@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import resource
+import re
 import subprocess
 import sys
 import tempfile
@@ -13,6 +13,7 @@ from statistics import median
 from typing import TYPE_CHECKING
 
 from tests.benchmarks.comparison import draw_run
+from tests.benchmarks.timing import processor_time
 
 if TYPE_CHECKING:
     from tests.benchmarks.loading import Data
@@ -27,7 +28,7 @@ imported = time.process_time()
 
 class FirstStep(Callback):
     def on_train_batch_end(self, *_):
-        print(imported, time.process_time() - imported)
+        print("\\nfirst step", imported, time.process_time() - imported)
 
 class Timed(ExperimentCLI):
     def fit(self, **kwargs):
@@ -63,17 +64,12 @@ def of_command(command: str, folder: Path) -> dict:
 
 def timed(line: list[str], folder: Path) -> tuple[float, float]:
     """Seconds of processor time, and of wall time to the first output."""
-    before, start = children(), time.perf_counter()
+    before, start = processor_time(), time.perf_counter()
     process = begin(line, folder)
     process.stdout.read(1)
     first = time.perf_counter() - start
     process.communicate()
-    return children() - before, first
-
-
-def children() -> float:
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime
+    return processor_time() - before, first
 
 
 def begin(line: list[str], folder: Path) -> subprocess.Popen:
@@ -91,8 +87,8 @@ def of_training(root: Path, folder: Path) -> list[dict]:
     times = []
     for number in range(REPETITIONS + 1):  # the first one makes the cache of pixels
         output, _ = begin([*line, f"--name=run{number}"], folder).communicate()
-        stated = next(row.split() for row in output.decode().splitlines() if numbers(row))
-        times.append([float(word) for word in stated])
+        stated = re.search(r"first step (\S+) (\S+)", output.decode())
+        times.append([float(seconds) for seconds in stated.groups()])
     parts = zip(*times[1:], strict=True)
     names = ("fit --config=small_ce: imports", "from there to its first step")
     return [
@@ -103,7 +99,3 @@ def of_training(root: Path, folder: Path) -> list[dict]:
         }
         for name, seconds in zip(names, parts, strict=True)
     ]
-
-
-def numbers(line: str) -> bool:
-    return bool(line) and line.replace(".", "").replace(" ", "").isdigit()
